@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/coro/stream.hpp -- a coroutine that yields one item after the other.
+// Layer coro; needs base. Next in the book: queue/fifo.hpp.
+#pragma once
+
+#include <coroutine>
+#include <exception>
+#include <optional>
+#include <type_traits>
+#include <utility>
+
+#include <iowq/base/assert.hpp>
+#include <iowq/coro/promise.hpp>
+
+namespace iowq {
+
+template <class T>
+class stream;
+
+namespace detail {
+
+/// Hands an item, or the end, to the consumer. Also ends the stream.
+struct yield_awaiter {
+  static bool await_ready() noexcept { return false; }
+  template <carries_stop Promise>
+  static void await_suspend(std::coroutine_handle<Promise> producer) noexcept {
+    // Taken, not read: a stream without a waiting consumer may be destroyed.
+    auto const consumer = producer.promise().continuation();
+    producer.promise().continuation(nullptr);
+    hand_over(consumer);
+  }
+  static void await_resume() noexcept {}
+};
+
+template <class T>
+class stream_promise final : public promise_base {
+ public:
+  stream<T> get_return_object() noexcept;
+  static std::suspend_always initial_suspend() noexcept { return {}; }
+  static yield_awaiter final_suspend() noexcept { return {}; }
+
+  template <class U = T>
+    requires std::is_constructible_v<T, U>
+  yield_awaiter yield_value(U&& value) {
+    item.emplace(std::forward<U>(value));
+    return {};
+  }
+  static void return_void() noexcept {}
+  void unhandled_exception() noexcept {
+    item.reset();
+    error = std::current_exception();
+  }
+
+  std::optional<T> item;
+  std::exception_ptr error;
+};
+
+}  // namespace detail
+
+/// An asynchronous generator: the coroutine `co_yield`s items of `T` and may await between them.
+/// One consumer, on the owner thread. The item lives until the next next(); the producer runs
+/// under the stop token of whoever awaits next(). A stream may be dropped between two items.
+///
+///     while (auto entry = co_await entries.next()) use(*entry);
+template <class T>
+class [[nodiscard("a stream does nothing until next() is awaited")]] stream {
+ public:
+  using promise_type = detail::stream_promise<T>;
+  using value_type = T;
+
+  /// One item, or the end. Borrowed: move out of it what must last.
+  class item {
+   public:
+    [[nodiscard]] explicit operator bool() const noexcept { return value_ != nullptr; }
+    [[nodiscard]] T& operator*() const noexcept {
+      IOWQ_ASSERT(value_ != nullptr, "an item was read after the end of its stream");
+      return *value_;
+    }
+    [[nodiscard]] T* operator->() const noexcept { return &**this; }
+
+   private:
+    friend stream;
+    explicit item(T* value) noexcept : value_{value} {}
+    T* value_;
+  };
+
+  stream(stream&& other) noexcept : handle_{std::exchange(other.handle_, nullptr)} {}
+  stream& operator=(stream&& other) noexcept {
+    if (this != &other) {
+      destroy();
+      handle_ = std::exchange(other.handle_, nullptr);
+    }
+    return *this;
+  }
+  ~stream() { destroy(); }
+
+  /// Awaits the next item; false at the end, and ever after. Rethrows what left the producer.
+  [[nodiscard("co_await it")]] auto next() noexcept { return next_awaiter{handle_}; }
+
+ private:
+  friend promise_type;
+  using handle_type = std::coroutine_handle<promise_type>;
+  explicit stream(handle_type handle) noexcept : handle_{handle} {}
+
+  struct next_awaiter {
+    handle_type producer;
+
+    bool await_ready() const noexcept {
+      IOWQ_ASSERT(producer, "next() of a stream that had been moved away");
+      IOWQ_ASSERT(!producer.promise().continuation(), "two next() of one stream at once");
+      producer.promise().item.reset();
+      return producer.done();
+    }
+    template <class Promise>
+    void await_suspend(std::coroutine_handle<Promise> consumer) const noexcept {
+      producer.promise().continuation(consumer);
+      producer.promise().stop(detail::stop_of(consumer));
+      detail::hand_over(producer);
+    }
+    item await_resume() const {
+      auto& promise = producer.promise();
+      if (promise.error) std::rethrow_exception(std::exchange(promise.error, nullptr));
+      return item{promise.item ? &*promise.item : nullptr};
+    }
+  };
+
+  void destroy() noexcept {
+    if (!handle_) return;
+    IOWQ_ASSERT(!handle_.promise().continuation(),
+                "a stream was destroyed while its next() waits");
+    handle_.destroy();
+    handle_ = nullptr;
+  }
+
+  handle_type handle_;
+};
+
+template <class T>
+stream<T> detail::stream_promise<T>::get_return_object() noexcept {
+  return stream<T>{std::coroutine_handle<stream_promise>::from_promise(*this)};
+}
+
+}  // namespace iowq

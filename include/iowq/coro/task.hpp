@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/coro/task.hpp -- a coroutine that starts when it is awaited and ends with one result.
+// Layer coro; needs base. Next in the book: coro/as_result.hpp.
+#pragma once
+
+#include <coroutine>
+#include <exception>
+#include <type_traits>
+#include <utility>
+#include <variant>
+
+#include <iowq/base/assert.hpp>
+#include <iowq/coro/awaiter.hpp>
+#include <iowq/coro/promise.hpp>
+
+namespace iowq {
+
+template <class T = void>
+class task;
+
+namespace detail {
+
+/// Holds a task's outcome: nothing yet, a value, or an exception.
+template <class T>
+class task_promise_base : public promise_base {
+  using stored = std::conditional_t<std::is_reference_v<T>, std::add_pointer_t<T>, T>;
+
+ public:
+  template <class U = T>
+    requires std::is_constructible_v<T, U>
+  void return_value(U&& value) {
+    if constexpr (std::is_reference_v<T>)
+      outcome_.template emplace<1>(std::addressof(static_cast<T>(std::forward<U>(value))));
+    else
+      outcome_.template emplace<1>(std::forward<U>(value));
+  }
+  void unhandled_exception() noexcept {
+    outcome_.template emplace<2>(std::current_exception());
+  }
+  T take() {
+    if (auto* error = std::get_if<2>(&outcome_); error != nullptr)
+      std::rethrow_exception(std::exchange(*error, nullptr));
+    if constexpr (std::is_reference_v<T>)
+      return static_cast<T>(**std::get_if<1>(&outcome_));
+    else
+      return std::move(*std::get_if<1>(&outcome_));
+  }
+
+ private:
+  std::variant<std::monostate, stored, std::exception_ptr> outcome_;
+};
+
+template <>
+class task_promise_base<void> : public promise_base {
+ public:
+  void return_void() noexcept {}
+  void unhandled_exception() noexcept { error_ = std::current_exception(); }
+  void take() {
+    if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+  }
+
+ private:
+  std::exception_ptr error_;
+};
+
+template <class T>
+class task_promise final : public task_promise_base<T> {
+ public:
+  task<T> get_return_object() noexcept;
+  static std::suspend_always initial_suspend() noexcept { return {}; }
+  static final_awaiter final_suspend() noexcept { return {}; }
+};
+
+}  // namespace detail
+
+/// A lazy coroutine with a single owner. It starts when awaited, exactly once, on the awaiting
+/// thread (its owner), and gives its `T` (void, a reference, or anything movable) or its
+/// exception to the awaiter. It inherits the awaiter's stop token. However many tasks finish
+/// without suspending, and however deep they nest, the stack does not grow.
+///
+/// Destroying a task that never started destroys its arguments; destroying one that waits stops
+/// the program: the kernel might still write into its frame.
+///
+///     iowq::task<int> answer() { co_return 42; }
+///     int n = co_await answer();
+template <class T>
+class [[nodiscard("co_await it, or it never starts")]] task {
+ public:
+  using promise_type = detail::task_promise<T>;
+  using value_type = T;
+
+  task(task&& other) noexcept : handle_{std::exchange(other.handle_, nullptr)} {}
+  task& operator=(task&& other) noexcept {
+    if (this != &other) {
+      destroy();
+      handle_ = std::exchange(other.handle_, nullptr);
+    }
+    return *this;
+  }
+  ~task() { destroy(); }
+
+  /// False once moved from.
+  [[nodiscard]] explicit operator bool() const noexcept { return static_cast<bool>(handle_); }
+
+  auto operator co_await() noexcept { return awaiter{handle_}; }
+
+ private:
+  friend promise_type;
+  using handle_type = std::coroutine_handle<promise_type>;
+  explicit task(handle_type handle) noexcept : handle_{handle} {}
+
+  struct awaiter {
+    handle_type child;
+
+    bool await_ready() const noexcept {
+      IOWQ_ASSERT(child, "a task was awaited that had been moved away");
+      IOWQ_ASSERT(!child.promise().continuation(), "a task was awaited twice");
+      return false;
+    }
+    template <class Promise>
+    void await_suspend(std::coroutine_handle<Promise> parent) const noexcept {
+      child.promise().continuation(parent);
+      child.promise().stop(detail::stop_of(parent));
+      detail::hand_over(child);
+    }
+    T await_resume() const { return child.promise().take(); }
+  };
+
+  void destroy() noexcept {
+    if (!handle_) return;
+    IOWQ_ASSERT(!handle_.promise().continuation() || handle_.done(),
+                "a task was destroyed while it waits: await it to its end, or request a stop and "
+                "then await it");
+    handle_.destroy();
+    handle_ = nullptr;
+  }
+
+  handle_type handle_;
+};
+
+template <class T>
+task<T> detail::task_promise<T>::get_return_object() noexcept {
+  return task<T>{std::coroutine_handle<task_promise>::from_promise(*this)};
+}
+
+}  // namespace iowq

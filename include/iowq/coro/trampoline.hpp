@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/coro/trampoline.hpp -- one coroutine hands over to the next without growing the stack.
+// Layer coro; needs base. Next in the book: coro/promise.hpp.
+//
+// Symmetric transfer (await_suspend returning a handle) should be a tail call, but g++ 12 makes
+// it an ordinary one below -O2 and under sanitizers (720 bytes an await with ASan), and no macro
+// tells. So nobody transfers: await_suspend leaves the next coroutine in `next` and returns, and
+// the loop that resumed the last one resumes it. The stack stays flat in every build, recursion
+// of any depth included, at the price of one load and one store.
+#pragma once
+
+#include <coroutine>
+#include <utility>
+
+#include <iowq/base/config.hpp>
+
+namespace iowq::detail {
+
+struct trampoline {
+  std::coroutine_handle<> next;
+  bool running;  // a resume_flat() is below us on this thread's stack
+};
+
+inline constinit thread_local trampoline this_thread_trampoline{};
+
+/// Resumes `coroutine` and whatever it and its successors hand over to, until one suspends
+/// without a successor. May be nested.
+inline void resume_flat(std::coroutine_handle<> coroutine) noexcept {
+  trampoline& here = this_thread_trampoline;
+  bool const nested = std::exchange(here.running, true);
+  do {
+    coroutine.resume();
+    coroutine = std::exchange(here.next, nullptr);
+  } while (coroutine);
+  here.running = nested;
+}
+
+/// The last act of an await_suspend: `coroutine` runs next on this thread.
+inline void hand_over(std::coroutine_handle<> coroutine) noexcept {
+  trampoline& here = this_thread_trampoline;
+  if (here.running && !here.next) [[likely]] {
+    here.next = coroutine;
+  } else if (!here.running) {
+    resume_flat(coroutine);  // someone else's scheduler resumed us: be the loop ourselves
+  } else {
+    // Someone resumed a coroutine from within one of ours; its successor waits in `next`.
+    resume_flat(std::exchange(here.next, nullptr));
+    here.next = coroutine;
+  }
+}
+
+}  // namespace iowq::detail
