@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/exec/await.hpp -- what `co_await pread(…)` is made of.
+// Layer exec; needs coro. Next in the book: exec/executor.hpp.
+//
+// An operation is written as a small struct, the call: a static `row`, its arguments, and
+//
+//   void prepare(io_uring_sqe&) noexcept       SQE form                          } one of the
+//   int  call(const stop_token&) noexcept      blocking form: answer or -errno   } two, or both
+//   T    value(int answer[, flags])            what the await yields; default: nothing
+//   int  check() const noexcept                -errno of a bad argument, before anything happens
+//   void place(placement&) noexcept            changes what the row says, from the arguments
+//   int  attempt(devices&) noexcept            inline form; -EAGAIN sends it to the pool
+//   bool may_wait() const noexcept             on the pool: unbound? default: as the row says
+//   bool bounces(int answer) const noexcept    does the ring's answer mean "would block"?
+//   void settle(devices&) noexcept             on the owner, when it is over
+//   int  descriptor() const noexcept           for dump()
+//
+// operation<Call> gives it a life.
+#pragma once
+
+#include <coroutine>
+#include <cstdint>
+#include <memory>
+#include <source_location>
+#include <type_traits>
+#include <utility>
+
+#include <iowq/base/result.hpp>
+#include <iowq/coro/promise.hpp>
+#include <iowq/exec/loop.hpp>
+#include <iowq/exec/route.hpp>
+
+namespace iowq {
+
+namespace detail {
+
+template <class Call>
+concept has_sqe = requires(Call& c, io_uring_sqe& sqe) { c.prepare(sqe); };
+template <class Call>
+concept has_call = requires(Call& c, const stop_token& stop) {
+  { c.call(stop) } -> std::same_as<int>;
+};
+
+/// The pool's view of an operation; made when the operation is punted, not before.
+template <class Call>
+class punted final : public work {
+ public:
+  punted(work_flags flags, Call& call, operation_base& op, int& res, loop& owner) noexcept
+      : work{flags}, call_{call}, op_{op}, res_{res}, owner_{owner} {}
+  void execute(const stop_token& stop) noexcept override { res_ = call_.call(stop); }
+  void finished(bool cancelled) noexcept override {
+    if (cancelled) res_ = error() != 0 ? -error() : -ECANCELED;
+    owner_.post(op_);
+  }
+
+ private:
+  Call& call_;
+  operation_base& op_;
+  int& res_;
+  loop& owner_;
+};
+struct never_punted {};
+
+}  // namespace detail
+
+/// One operation, from its arguments to its result: an awaitable that may be stored, and moved
+/// until it is awaited. Awaited once, on an executor's thread; it yields its value or throws
+/// std::system_error (as_result() yields the error instead). Buffers it was given stay valid and
+/// untouched until it has ended.
+template <class Call>
+class [[nodiscard("co_await it, or it never happens")]] operation : public detail::operation_base {
+  using base = detail::operation_base;
+  static constexpr detail::forms forms{detail::has_sqe<Call>, detail::has_call<Call>};
+  static_assert(forms.sqe || forms.call);
+
+ public:
+  template <class... Arguments>
+  explicit operation(const std::source_location& at, Arguments&&... arguments) noexcept(
+      std::is_nothrow_constructible_v<Call, Arguments...>)
+      : base{kind, &on_cqe, &on_item, at}, call_{std::forward<Arguments>(arguments)...} {}
+
+  operation(operation&& other) noexcept
+      : base{std::move(other)}, wish_{other.wish_}, call_{std::move(other.call_)} {}
+  ~operation() = default;
+
+  /// Forces a route or a key; before it is awaited. See on_pool(), on_ring(), hashed().
+  void wish(const detail::wish& wished) noexcept {
+    if (wished.way) wish_.way = wished.way;
+    if (wished.key) wish_.key = wished.key;
+  }
+  [[nodiscard]] Call& arguments() noexcept { return call_; }
+
+  bool await_ready() const noexcept {
+    IOWQ_ASSERT(stage_ == detail::stage::created, "an operation was awaited twice");
+    return false;
+  }
+
+  template <class Promise>
+  bool await_suspend(std::coroutine_handle<Promise> waiter) noexcept {
+    return begin(waiter, detail::stop_of(waiter));
+  }
+
+  decltype(auto) await_resume() {
+    if constexpr (!requires { typename Call::answers_itself; })
+      if (res_ < 0) [[unlikely]]
+        throw_error(res_, row().name);
+    return value();
+  }
+
+  /// As await_resume(), without an exception.
+  auto await_resume_result() requires(!requires { typename Call::may_throw; })
+  {
+    using answer = result<decltype(value())>;
+    if constexpr (!requires { typename Call::answers_itself; })
+      if (res_ < 0) return answer{to_error(res_)};
+    if constexpr (std::is_void_v<decltype(value())>)
+      return answer{};
+    else
+      return answer{value()};
+  }
+
+ private:
+  decltype(auto) value() {
+    if constexpr (requires { call_.value(res_, flags_); })
+      return call_.value(res_, flags_);
+    else if constexpr (requires { call_.value(res_); })
+      return call_.value(res_);
+  }
+
+  /// False: it is over already, the coroutine goes on.
+  bool begin(std::coroutine_handle<> waiter, stop_token token) noexcept {
+    detail::loop& here = detail::loop::current();
+    loop_ = &here;
+    waiter_ = waiter;
+    if constexpr (requires { call_.check(); })
+      if (int const bad = call_.check(); bad < 0) return at_once(bad);
+    if (Call::row.cancellable && token.stop_requested()) [[unlikely]] {
+      ++here.line(Call::row).cancelled;
+      return at_once(-ECANCELED);
+    }
+    placement place{Call::row.first, Call::row.unbound, {}, any_node};
+    if constexpr (requires { call_.place(place); })
+      if (!wish_.way || *wish_.way == route::pool) call_.place(place);
+    if (wish_.key) place.key = wish_.key;
+    key_ = place.key;
+    switch (detail::decide(Call::row, place, wish_, forms, here.punting(),
+                           here.backend().features())) {
+      case route::inline_:
+        if (int const r = attempt(here); r != -EAGAIN || !forms.call) {
+          ++here.line(Call::row).inline_ops;
+          return at_once(r);
+        }
+        place.way = route::pool;
+        [[fallthrough]];
+      case route::pool:
+        start_work(place);
+        break;
+      case route::ring:
+        here.submit(*this);
+        break;
+    }
+    if constexpr (requires { call_.descriptor(); }) descriptor_ = call_.descriptor();
+    here.watch(*this, token);
+    return true;
+  }
+
+  bool at_once(int res) noexcept {
+    res_ = res;
+    stage_ = detail::stage::over;
+    settle();
+    return false;
+  }
+
+  int attempt(detail::loop& here) noexcept {
+    if constexpr (requires { call_.attempt(here.devices()); })
+      return call_.attempt(here.devices());
+    else if constexpr (forms.call)
+      return call_.call(stop_token{});
+    else
+      return -EAGAIN;
+  }
+
+  void settle() noexcept {
+    if constexpr (requires { call_.settle(loop_->devices()); }) call_.settle(loop_->devices());
+  }
+
+  void start_work(placement place) noexcept {
+    if constexpr (forms.call) {
+      if constexpr (requires { call_.may_wait(); }) place.unbound = call_.may_wait();
+      work_flags const flags{.unbound = place.unbound, .key = key_, .node = place.node};
+      loop_->start_work(*this, work_.emplace(flags, call_, static_cast<base&>(*this), res_, *loop_));
+    }
+  }
+
+  static void on_cqe(completion* self, int res, std::uint32_t flags, bool last) noexcept {
+    auto& op = *static_cast<operation*>(static_cast<base*>(self));
+    // A notification only says that buffers are free again; the result came before it.
+    if ((flags & IORING_CQE_F_NOTIF) == 0) {
+      op.res_ = res;
+      op.flags_ = flags;
+    }
+    if (!last) return;
+    if constexpr (forms.call) {
+      if (op.would_block(op.res_)) [[unlikely]]
+        return op.bounce();
+    }
+    // Some paths answer a cancel with EINTR (io_uring_cancelation(7)).
+    if (op.res_ == -EINTR && op.cancel_wanted_) op.res_ = -ECANCELED;
+    op.settle();
+    op.loop_->finish(op, route::ring);
+  }
+
+  [[nodiscard]] bool would_block(int res) const noexcept {
+    if constexpr (requires { call_.bounces(res); })
+      return call_.bounces(res);
+    else
+      return res == -EAGAIN;
+  }
+
+  /// The ring cannot do it without blocking: a worker can.
+  IOWQ_NOINLINE void bounce() noexcept {
+    if (cancel_wanted_) {
+      res_ = -ECANCELED;
+      settle();
+      return loop_->finish(*this, route::ring);
+    }
+    bounced_ = true;
+    ++loop_->line(Call::row).bounced;
+    start_work({route::pool, Call::row.unbound, key_, any_node});
+  }
+
+  /// Out of the inbox or the ready queue: a worker ended it, or it never began.
+  static void on_item(detail::loop_item* self) noexcept {
+    auto& op = *static_cast<operation*>(static_cast<base*>(self));
+    op.settle();
+    if constexpr (forms.call)
+      op.loop_->finish(op, op.work_ ? route::pool : route::ring);
+    else
+      op.loop_->finish(op, route::ring);
+  }
+
+  static void prepare(base& op, io_uring_sqe& sqe) noexcept {
+    if constexpr (forms.sqe) static_cast<operation&>(op).call_.prepare(sqe);
+  }
+  static work& as_work(base& op) noexcept {
+    if constexpr (forms.call)
+      return *static_cast<operation&>(op).work_;
+    else
+      std::abort();
+  }
+
+  static constexpr detail::operation_kind kind{&Call::row, forms.sqe ? &prepare : nullptr,
+                                               forms.call ? &as_work : nullptr, nullptr};
+
+  detail::wish wish_;
+  Call call_;
+  [[no_unique_address]] std::conditional_t<forms.call, std::optional<detail::punted<Call>>,
+                                           detail::never_punted>
+      work_;
+};
+
+/// Forces an operation onto the pool: it runs as a system call on a worker.
+template <class Call>
+[[nodiscard("co_await it")]] operation<Call> on_pool(operation<Call> op) {
+  static_assert(detail::has_call<Call>, "this operation has no system-call form");
+  op.wish({.way = route::pool, .key = {}});
+  return op;
+}
+
+/// Leaves an operation to the ring, whatever the policy.
+template <class Call>
+[[nodiscard("co_await it")]] operation<Call> on_ring(operation<Call> op) {
+  static_assert(detail::has_sqe<Call>, "this operation has no SQE form");
+  op.wish({.way = route::ring, .key = {}});
+  return op;
+}
+
+/// Orders an operation by `key`: it never runs beside another of that key, and in the order
+/// awaited. Runs on the pool, which keeps the order.
+template <class Call>
+[[nodiscard("co_await it")]] operation<Call> hashed(std::uint64_t key, operation<Call> op) {
+  static_assert(detail::has_call<Call>, "this operation has no system-call form");
+  op.wish({.way = {}, .key = key});
+  return op;
+}
+
+}  // namespace iowq

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/exec/backend_ring.hpp -- operations go through io_uring, and the loop sleeps in it.
+// Layer exec; needs ring. Next in the book: exec/loop.hpp.
+#pragma once
+
+#include <poll.h>
+#include <sys/epoll.h>
+
+#include <chrono>
+#include <cerrno>
+#include <string>
+#include <string_view>
+#include <system_error>
+
+#include <iowq/base/fd.hpp>
+#include <iowq/base/policy.hpp>
+#include <iowq/base/result.hpp>
+#include <iowq/exec/operation.hpp>
+#include <iowq/queue/fifo.hpp>
+#include <iowq/ring/ring.hpp>
+
+namespace iowq::detail {
+
+/// Why io_uring_setup failed, and what the user can do.
+[[nodiscard]] inline std::string explain_ring_failure(int res) {
+  std::string_view hint;
+  switch (-res) {
+    case EPERM:
+      hint = "forbidden here: kernel.io_uring_disabled, or a container's seccomp filter";
+      break;
+    case ENOSYS:
+      hint = "not in this kernel, or hidden by a seccomp filter";
+      break;
+    case ENOMEM:
+      hint = "RLIMIT_MEMLOCK is too small even for 8 entries: raise it (ulimit -l)";
+      break;
+    case EMFILE:
+    case ENFILE:
+      hint = "no free descriptor: raise RLIMIT_NOFILE (ulimit -n)";
+      break;
+    case EINVAL:
+      hint = "executor_options::entries must be 1 or more";
+      break;
+    default:
+      hint = "io_uring cannot be used";
+  }
+  return std::string{"io_uring_setup ("}.append(hint).append(")");
+}
+
+/// The ring, the line of operations that found it full, and the wake-up of a sleeping owner.
+/// Owner thread only, wake() excepted.
+class ring_backend {
+ public:
+  /// Throws std::system_error with the reason if there can be no ring.
+  ring_backend(unsigned entries, punt_policy punt) {
+    int const wake = linux_policy::wake_open();
+    if (wake < 0) throw_error(wake, "eventfd (raise RLIMIT_NOFILE, ulimit -n)");
+    wake_fd_.reset(wake);
+    // Kernel workers would shadow ours; one of each kind is the least the kernel allows.
+    int const r = ring_.open(entries, punt == punt_policy::pool ? 1 : 0);
+    if (r < 0) throw_error(r, explain_ring_failure(r).c_str());
+    waker_.owner = this;
+  }
+
+  [[nodiscard]] const ring_features& features() const noexcept { return ring_.features(); }
+  [[nodiscard]] const ring_stats& stats() const noexcept { return ring_.stats(); }
+
+  /// Any thread and signal handlers: ends the owner's sleep, now or when it next begins.
+  void wake() const noexcept { linux_policy::wake_ring(wake_fd_.get()); }
+
+  /// Puts `op` into the SQ, or into the line for it. Not yet submitted.
+  void submit(operation_base& op) noexcept {
+    if (waiting_.empty()) [[likely]] {
+      io_uring_sqe* const sqe = sqe_or_submit();
+      if (sqe != nullptr) [[likely]]
+        return fill(op, *sqe);
+    }
+    op.stage_ = stage::waiting;
+    waiting_.push_back(op);
+  }
+
+  /// Asks the kernel to end `op`, which is in its hands. The operation still ends by its own CQE.
+  void cancel(operation_base& op) noexcept {
+    if (op.cancel_sent_) return;
+    io_uring_sqe* const sqe = sqe_or_submit();
+    if (sqe == nullptr) {
+      cancels_wait_ = true;  // pump() asks for them again
+      return;
+    }
+    op.cancel_sent_ = true;
+    sqe->opcode = IORING_OP_ASYNC_CANCEL;
+    sqe->fd = -1;
+    sqe->addr = static_cast<completion&>(op).user_data();
+  }
+
+  /// Takes those that waited in line for an SQE and shall be cancelled: they never begin.
+  template <class Take>
+  void drop_cancelled(Take&& take) noexcept {
+    waiting_.extract(
+        [](loop_item& i) { return static_cast<operation_base&>(i).cancel_wanted_; },
+        [&](loop_item& i) { take(static_cast<operation_base&>(i)); });
+  }
+
+  [[nodiscard]] bool cancels_wait() const noexcept { return cancels_wait_; }
+  void cancels_wait(bool wait) noexcept { cancels_wait_ = wait; }
+
+  /// Is there a CQE to reap without asking the kernel?
+  [[nodiscard]] bool ready() const noexcept { return ring_.ready(); }
+
+  /// The system call of a turn: submits, and with `sleep` waits for a CQE, a wake() or `deadline`.
+  void enter(bool sleep, time_point deadline) noexcept {
+    if (!waker_.armed) arm_waker();
+    drain_waiting();
+    if (!sleep && ring_.pending() == 0 && !ring_.needs_enter()) return;
+    int const r = ring_.enter(sleep && waker_.armed, deadline);
+    if (r == -EAGAIN || r == -EBUSY || r == -ENOMEM)
+      starve();
+    else if (r < 0 && r != -EINTR && r != -ETIME)
+      broken(r);
+  }
+
+  unsigned reap(unsigned budget) noexcept {
+    unsigned const reaped = ring_.reap(budget);
+    if (reaped != 0) starved_ = {};
+    return reaped;
+  }
+
+ private:
+  struct waker : completion {
+    waker() noexcept : completion{&rung} {}
+    static void rung(completion* self, int, std::uint32_t, bool last) noexcept {
+      if (last) static_cast<waker*>(self)->armed = false;
+    }
+    ring_backend* owner = nullptr;
+    bool armed = false;
+  };
+
+  static void fill(operation_base& op, io_uring_sqe& sqe) noexcept {
+    op.stage_ = stage::ring;
+    op.kind_->prepare(op, sqe);
+    sqe.user_data = static_cast<completion&>(op).user_data();
+    annotate_release(static_cast<completion*>(&op));
+  }
+
+  /// An SQE; where the SQ is full, what it holds is submitted first. Null: the kernel takes none.
+  [[nodiscard]] io_uring_sqe* sqe_or_submit() noexcept {
+    io_uring_sqe* sqe = ring_.get();
+    if (sqe != nullptr) [[likely]]
+      return sqe;
+    if (int const r = ring_.enter(false); r < 0 && r != -EINTR && r != -EAGAIN && r != -EBUSY &&
+                                          r != -ENOMEM)
+      broken(r);
+    return ring_.get();
+  }
+
+  void drain_waiting() noexcept {
+    while (loop_item* const first = waiting_.front()) {
+      io_uring_sqe* const sqe = sqe_or_submit();
+      if (sqe == nullptr) return;
+      waiting_.pop_front();
+      fill(static_cast<operation_base&>(*first), *sqe);
+    }
+  }
+
+  /// A multishot, edge-triggered poll of an eventfd that is never read: one write, one CQE.
+  void arm_waker() noexcept {
+    io_uring_sqe* const sqe = sqe_or_submit();
+    if (sqe == nullptr) return;
+    waker_.armed = true;
+    sqe->opcode = IORING_OP_POLL_ADD;
+    sqe->fd = wake_fd_.get();
+    sqe->len = IORING_POLL_ADD_MULTI;
+    sqe->poll32_events = poll_mask(POLLIN | EPOLLET);
+    sqe->user_data = waker_.user_data();
+    annotate_release(static_cast<completion*>(&waker_));
+  }
+
+ public:
+  /// Poll events as an SQE holds them.
+  [[nodiscard]] static constexpr std::uint32_t poll_mask(std::uint32_t events) noexcept {
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    return (events >> 16) | (events << 16);
+#else
+    return events;
+#endif
+  }
+
+ private:
+  /// The kernel is out of something. What it holds is kept; completions free it. Until there is
+  /// one, sleep a little longer each time instead of spinning, but not through a wake().
+  IOWQ_COLD void starve() noexcept {
+    if (ring_.ready()) return;
+    using std::chrono::milliseconds;
+    starved_ = starved_ == milliseconds{} ? milliseconds{1} : std::min(starved_ * 2, milliseconds{64});
+    pollfd wake{.fd = wake_fd_.get(), .events = 0, .revents = 0};
+    ::poll(&wake, 0, static_cast<int>(starved_.count()));
+  }
+
+  [[noreturn]] IOWQ_COLD static void broken(int r) noexcept {
+    std::fprintf(stderr, "iowq: io_uring_enter: %s\n", to_error(r).message().c_str());
+    assertion_failed("io_uring_enter() >= 0",
+                     "the ring cannot be entered any more, with operations in flight", __FILE__,
+                     __LINE__);
+  }
+
+  fd wake_fd_;
+  ring ring_;
+  waker waker_;
+  fifo<&loop_item::next> waiting_;  // operations for which there was no SQE, first come, first served
+  bool cancels_wait_ = false;  // a cancel found no SQE either
+  std::chrono::milliseconds starved_{};
+};
+
+}  // namespace iowq::detail

@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/exec/executor.hpp -- one owner thread, one ring, one pool.
+// Layer exec; needs coro. Next in the book: exec/run.hpp.
+#pragma once
+
+#include <signal.h>
+#include <time.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdio>
+#include <exception>
+#include <functional>
+#include <iosfwd>
+#include <memory>
+#include <optional>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+#include <iowq/coro/task.hpp>
+#include <iowq/exec/await.hpp>
+#include <iowq/exec/loop.hpp>
+#include <iowq/exec/report.hpp>
+
+namespace iowq {
+
+/// How to build an executor.
+struct executor_options {
+  unsigned entries = 256;                          ///< submission queue entries
+  backend_kind backend = backend_kind::automatic;  ///< who finishes what does not block
+  punt_policy punt = punt_policy::pool;            ///< who finishes what does
+  pool_options pool = {};
+  /// Gets what escapes from a spawned task, on the owner thread. Default: print it and terminate.
+  std::function<void(std::exception_ptr)> on_unhandled = {};
+};
+
+class executor;
+
+namespace detail {
+
+inline constinit thread_local executor* this_thread_executor = nullptr;
+
+/// A task that nobody awaits: started by the loop, it destroys its own frame at its end.
+struct detached {
+  struct promise_type final : promise_base, loop_item {
+    promise_type() noexcept : loop_item{&start} {}
+    detached get_return_object() noexcept {
+      return {std::coroutine_handle<promise_type>::from_promise(*this)};
+    }
+    static std::suspend_always initial_suspend() noexcept { return {}; }
+    static std::suspend_never final_suspend() noexcept { return {}; }
+    static void return_void() noexcept {}
+    [[noreturn]] static void unhandled_exception() noexcept { std::terminate(); }
+
+    inline static void start(loop_item* self) noexcept;
+    loop* owner = nullptr;
+  };
+  std::coroutine_handle<promise_type> handle;
+};
+
+/// An executor keeps SIGPIPE from its thread while it runs: a write to a closed pipe through the
+/// ring is a signal in whoever submitted it. One that came is swallowed.
+class without_sigpipe {
+ public:
+  without_sigpipe() noexcept {
+    sigset_t pending;
+    ::sigpending(&pending);
+    was_pending_ = ::sigismember(&pending, SIGPIPE) == 1;
+    ::pthread_sigmask(SIG_BLOCK, &only_sigpipe(), &before_);
+  }
+  without_sigpipe(const without_sigpipe&) = delete;
+  without_sigpipe& operator=(const without_sigpipe&) = delete;
+  ~without_sigpipe() {
+    timespec const at_once{};
+    if (!was_pending_)
+      while (::sigtimedwait(&only_sigpipe(), nullptr, &at_once) < 0 && errno == EINTR) {
+      }
+    ::pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+  }
+
+ private:
+  static const sigset_t& only_sigpipe() noexcept {
+    static sigset_t const set = [] {
+      sigset_t s;
+      ::sigemptyset(&s);
+      ::sigaddset(&s, SIGPIPE);
+      return s;
+    }();
+    return set;
+  }
+  sigset_t before_;
+  bool was_pending_;
+};
+
+}  // namespace detail
+
+/// Runs coroutines on the thread that made it. Immovable; one runs at a time on a thread.
+/// Construction throws std::system_error if there can be no ring, and says why.
+class executor {
+ public:
+  explicit executor(executor_options options = {})
+      : unhandled_{std::move(options.on_unhandled)},
+        loop_{entries_of(options), options.punt, std::move(options.pool)} {}
+  executor(const executor&) = delete;
+  executor& operator=(const executor&) = delete;
+
+  /// Runs `root` on this thread, which made the executor, and returns its result once it and all
+  /// spawned tasks have ended; rethrows what left `root`. After request_stop() a task<> that was
+  /// cancelled just returns. May be called again.
+  template <class T>
+  T run(task<T> root) {
+    outcome<T> end;
+    drive(root_of(std::move(root), end));
+    return end.take(stopped_);
+  }
+
+  /// Starts `child` at the next turn. Owner thread; inside run() or before it.
+  void spawn(task<> child) {
+    check_owner();
+    auto& frame = prepare(std::move(child), true);
+    began();
+    loop_.ready(frame);
+  }
+
+  /// As spawn(), from any thread. A task that was posted and never started is destroyed with the
+  /// executor.
+  void post(task<> child) { loop_.post(prepare(std::move(child), false)); }
+
+  /// Cancels everything that runs here; run() then drains and returns. Any thread, and signal
+  /// handlers. Without a run() it is kept for the next one.
+  void request_stop() noexcept { loop_.request_stop(); }
+
+  /// The pool; started if it was not yet. Throws std::system_error if no thread can be made.
+  [[nodiscard]] iowq::pool& pool() {
+    check_owner();
+    return loop_.pool();
+  }
+
+  /// What `automatic` chose.
+  [[nodiscard]] backend_kind backend() const noexcept { return backend_kind::io_uring; }
+  /// Why, in words.
+  [[nodiscard]] std::string_view backend_reason() const noexcept { return "io_uring_setup: granted"; }
+
+  /// Counts so far. Owner thread.
+  [[nodiscard]] executor_stats stats() const {
+    check_owner();
+    return detail::collect(loop_);
+  }
+
+  /// Prints every await in flight: operation, descriptor, key, where it is, age, source line.
+  /// Owner thread.
+  void dump(std::ostream& out) {
+    check_owner();
+    detail::write_census(out, loop_);
+  }
+
+  /// The executor that runs on the calling thread; stops the program if there is none.
+  [[nodiscard]] static executor& current() noexcept {
+    IOWQ_ASSERT(detail::this_thread_executor != nullptr, "no executor runs on this thread");
+    return *detail::this_thread_executor;
+  }
+
+ private:
+  template <class T>
+  struct outcome {
+    std::exception_ptr error;
+    std::optional<std::conditional_t<std::is_reference_v<T>,
+                                     std::add_pointer_t<std::remove_reference_t<T>>, T>>
+        value;
+    T take(bool) {
+      if (error) std::rethrow_exception(error);
+      if constexpr (std::is_reference_v<T>)
+        return static_cast<T>(**value);
+      else
+        return std::move(*value);
+    }
+  };
+
+  static unsigned entries_of(const executor_options& options) {
+    if (options.backend == backend_kind::poll)
+      throw_error(-ENOTSUP, "executor (backend_kind::poll is not in this version)");
+    return options.entries;
+  }
+
+  /// Did a stop end it? Then the error says nothing new.
+  static bool is_cancelled(const std::exception_ptr& error) {
+    try {
+      std::rethrow_exception(error);
+    } catch (const std::system_error& e) {
+      return e.code() == std::errc::operation_canceled;
+    } catch (...) {
+      return false;
+    }
+  }
+
+  template <class T>
+  detail::detached root_of(task<T> root, outcome<T>& end) {
+    try {
+      if constexpr (std::is_void_v<T>)
+        co_await root;
+      else if constexpr (std::is_reference_v<T>)
+        end.value = std::addressof(co_await root);
+      else
+        end.value.emplace(co_await root);
+    } catch (...) {
+      end.error = std::current_exception();
+    }
+    ended();
+  }
+
+  /// Its frame may be made on any thread; its body runs on the owner.
+  static detail::detached child_of(executor* here, task<> child, bool counted) {
+    if (!counted) here->began();
+    std::exception_ptr error;
+    try {
+      co_await child;
+    } catch (...) {
+      error = std::current_exception();
+    }
+    if (error) here->unhandled(error);
+    here->ended();
+  }
+
+  detail::loop_item& prepare(task<> child, bool counted) {
+    auto const frame = child_of(this, std::move(child), counted);
+    frame.handle.promise().owner = &loop_;
+    return frame.handle.promise();
+  }
+
+  void began() noexcept {
+    ++living_;
+    done_ = false;
+  }
+  void ended() noexcept { done_ = --living_ == 0; }
+
+  void check_owner() const noexcept {
+    IOWQ_ASSERT(linux_policy::thread_id() == owner_,
+                "an executor was used on a thread that did not make it: only post() and "
+                "request_stop() are for other threads");
+  }
+
+  IOWQ_COLD void unhandled(const std::exception_ptr& error) noexcept {
+    if (loop_.stopping() && is_cancelled(error)) return;  // as it was asked to
+    if (unhandled_) return unhandled_(error);
+    try {
+      std::rethrow_exception(error);
+    } catch (const std::exception& e) {
+      std::fprintf(stderr, "iowq: an exception left a spawned task: %s\n", e.what());
+    } catch (...) {
+      std::fprintf(stderr, "iowq: an exception left a spawned task\n");
+    }
+    std::terminate();
+  }
+
+  void drive(detail::detached root) noexcept;
+
+  int owner_ = linux_policy::thread_id();
+  bool done_ = false;
+  bool stopped_ = false;  // the last run() was
+  std::size_t living_ = 0;
+  std::function<void(std::exception_ptr)> unhandled_;
+  detail::loop loop_;
+};
+
+template <>
+struct executor::outcome<void> {
+  std::exception_ptr error;
+  void take(bool stopped) const {
+    if (error && !(stopped && is_cancelled(error))) std::rethrow_exception(error);
+  }
+};
+
+inline void detail::detached::promise_type::start(loop_item* self) noexcept {
+  auto& promise = *static_cast<promise_type*>(self);
+  auto const handle = std::coroutine_handle<promise_type>::from_promise(promise);
+  if (promise.owner->ending()) return handle.destroy();
+  promise.stop(promise.owner->ambient());
+  resume_flat(handle);
+}
+
+inline void executor::drive(detail::detached root) noexcept {
+  check_owner();
+  IOWQ_ASSERT(detail::this_thread_executor == nullptr,
+              "run() inside a coroutine: co_await the task, or spawn() it");
+  detail::without_sigpipe const quiet;
+  detail::this_thread_executor = this;
+  detail::this_thread_loop = &loop_;
+  began();
+  root.handle.promise().owner = &loop_;
+  loop_.ready(root.handle.promise());
+  loop_.run_until(done_);
+  stopped_ = loop_.stopping();
+  loop_.forget_stop();
+  detail::this_thread_loop = nullptr;
+  detail::this_thread_executor = nullptr;
+}
+
+}  // namespace iowq

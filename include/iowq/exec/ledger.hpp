@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/exec/ledger.hpp -- how often each operation went which way.
+// Layer exec; needs base. Next in the book: exec/operation.hpp.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include <iowq/exec/row.hpp>
+
+namespace iowq {
+
+/// One line of executor_stats::ledger.
+struct ledger_entry {
+  const char* name = nullptr;
+  std::uint64_t inline_ops = 0;  // finished by the owner itself
+  std::uint64_t ring_ops = 0;    // finished by the ring
+  std::uint64_t punted_ops = 0;  // finished by the pool
+  std::uint64_t bounced = 0;     // of those: came back from the ring with "would block"
+  std::uint64_t cancelled = 0;   // of all: ended by a stop request
+};
+
+namespace detail {
+
+/// The counts of one loop. Owner thread only. Open addressing by the row's address: finding an
+/// entry is a shift, a mask and a compare, and adding an operation to the library touches nothing
+/// here.
+class ledger {
+ public:
+  [[nodiscard]] ledger_entry& of(const operation_row& row) noexcept {
+    for (std::size_t i = reinterpret_cast<std::uintptr_t>(&row) >> 5;; ++i) {
+      slot& here = slots_[i % slots];
+      if (here.row == &row) [[likely]]
+        return here.entry;
+      if (here.row == nullptr) {
+        // The last free slot stays free, as the end of every search; the overflow is one line.
+        if (used_ == slots - 1) return other_;
+        ++used_;
+        here.row = &row;
+        here.entry.name = row.name;
+        return here.entry;
+      }
+    }
+  }
+
+  /// Every operation that was used, those of one name (a template's instances) added up.
+  [[nodiscard]] std::vector<ledger_entry> lines() const {
+    std::vector<ledger_entry> all;
+    auto add = [&all](const ledger_entry& e) {
+      for (ledger_entry& line : all)
+        if (std::string_view{line.name} == e.name) {
+          line.inline_ops += e.inline_ops;
+          line.ring_ops += e.ring_ops;
+          line.punted_ops += e.punted_ops;
+          line.bounced += e.bounced;
+          line.cancelled += e.cancelled;
+          return;
+        }
+      all.push_back(e);
+    };
+    for (const slot& s : slots_)
+      if (s.row != nullptr) add(s.entry);
+    if (used_ == slots - 1) add(other_);
+    return all;
+  }
+
+ private:
+  static constexpr std::size_t slots = 128;
+  struct slot {
+    const operation_row* row = nullptr;
+    ledger_entry entry;
+  };
+  std::array<slot, slots> slots_{};
+  ledger_entry other_{.name = "(others)"};
+  std::size_t used_ = 0;
+};
+
+}  // namespace detail
+}  // namespace iowq

@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/exec/loop.hpp -- one turn after the other: inbox, timers, ready, submit and wait, reap.
+// Layer exec; needs coro, queue, ring, pool. Next in the book: exec/route.hpp.
+//
+// A turn makes one system call at most. Whoever completes an operation (a CQE, a worker through
+// the inbox, a timer) ends in finish(), and finish() resumes the coroutine by one indirect call.
+#pragma once
+
+#include <sched.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdint>
+#include <optional>
+#include <system_error>
+#include <utility>
+
+#include <iowq/coro/promise.hpp>
+#include <iowq/exec/backend_ring.hpp>
+#include <iowq/exec/devices.hpp>
+#include <iowq/exec/ledger.hpp>
+#include <iowq/exec/operation.hpp>
+#include <iowq/pool/pool.hpp>
+#include <iowq/queue/inbox.hpp>
+#include <iowq/queue/timers.hpp>
+
+namespace iowq::detail {
+
+/// The loop of the calling thread, or null.
+inline constinit thread_local loop* this_thread_loop = nullptr;
+
+/// A deadline of an operation.
+struct alarm : timer {
+  explicit alarm(operation_base& o) noexcept : op{o} {}
+  operation_base& op;
+};
+
+/// One owner thread's machinery. Owner thread only unless a member says otherwise.
+class loop {
+ public:
+  loop(unsigned entries, punt_policy punt, pool_options pool)
+      : pool_options_{std::move(pool)}, punt_{punt}, ring_{entries, punt} {
+    if (pool_options_.max_workers.bound == 0)
+      pool_options_.max_workers.bound = default_bound(entries);
+  }
+
+  ~loop() {
+    pool_.reset();
+    ending_ = true;
+    while (loop_item* next = inbox_.drain())
+      while (loop_item* const now = next) next = now->next, now->run();
+    while (loop_item* const now = ready_.pop_front()) now->run();
+    IOWQ_ASSERT(census_ == nullptr, "an executor was destroyed with operations in flight");
+  }
+
+  /// The loop of this thread; stops the program where none runs.
+  [[nodiscard]] static loop& current() noexcept {
+    loop* const here = this_thread_loop;
+    IOWQ_ASSERT(here != nullptr, "an operation was awaited on a thread that runs no executor");
+    return *here;
+  }
+
+  // -- Any thread ------------------------------------------------------------------------------
+
+  /// Hands `i` to the owner; wakes it if, and only if, it is parked.
+  void post(loop_item& i) noexcept {
+    if (inbox_.post(i)) {
+      // relaxed: a count, read at leisure.
+      kicks_.fetch_add(1, std::memory_order_relaxed);
+      ring_.wake();
+    }
+  }
+
+  /// Also from a signal handler.
+  void request_stop() noexcept {
+    // release: pairs with the acquire in turn(); what the caller did before is seen there.
+    stop_wanted_.store(true, std::memory_order_release);
+    int const saved = errno;
+    ring_.wake();  // without asking whether the owner is parked: a handler may be the owner
+    errno = saved;
+  }
+
+  [[nodiscard]] std::uint64_t kicks() const noexcept {
+    return kicks_.load(std::memory_order_relaxed);  // a count
+  }
+
+  // -- Owner -----------------------------------------------------------------------------------
+
+  void ready(loop_item& i) noexcept { ready_.push_back(i); }
+
+  /// One turn. Blocks until there is something to do; the caller knows that there will be.
+  void turn() noexcept {
+    now_ = linux_policy::now();
+    // acquire: pairs with request_stop().
+    if (stop_wanted_.load(std::memory_order_acquire)) [[unlikely]]
+      stop_all();
+    for (loop_item* next = inbox_.drain(); loop_item* const now = next;) {
+      next = now->next;
+      now->run();
+    }
+    while (timer* const due = timers_.pop_due(now_)) end_soon(static_cast<alarm*>(due)->op);
+    for (unsigned budget = turn_budget; budget != 0; --budget) {
+      loop_item* const next = ready_.pop_front();
+      if (next == nullptr) break;
+      next->run();
+    }
+    if (ring_.cancels_wait()) [[unlikely]]
+      cancel_again();
+    bool const idle = done_ == nullptr || !*done_;
+    bool const sleep = idle && ready_.empty() && !ring_.ready() && inbox_.park();
+    ring_.enter(sleep, timers_.next());
+    ring_.reap(reap_budget);
+  }
+
+  /// Runs turns until `done`, which is set by what they run.
+  void run_until(const bool& done) noexcept {
+    done_ = &done;
+    while (!done) turn();
+    done_ = nullptr;
+  }
+
+  /// Registers `op` as in flight, under `token`. Call last: a token that was stopped already
+  /// cancels at once.
+  void watch(operation_base& op, stop_token token) noexcept {
+    op.census_next_ = census_;
+    op.census_link_ = &census_;
+    if (census_ != nullptr) census_->census_link_ = &op.census_next_;
+    census_ = &op;
+    op.since_ = now_;
+    if (token == ambient_)
+      op.ambient_ = true;
+    else if (token.stop_possible())
+      op.hook_.emplace(op, token);
+  }
+
+  void submit(operation_base& op) noexcept { ring_.submit(op); }
+
+  /// To the pool, with work flags set already. The pool is started by the first.
+  void start_work(operation_base& op, work& w) noexcept {
+    op.stage_ = stage::pool;
+    if (!pool_) [[unlikely]]
+      if (int const r = start_pool(); r < 0) {
+        op.res_ = r;
+        return end_soon(op);
+      }
+    pool_->enqueue(w);
+  }
+
+  void arm(alarm& a, time_point deadline) noexcept {
+    a.op.stage_ = stage::timer;
+    timers_.arm(a, deadline);
+  }
+  void disarm(alarm& a) noexcept { timers_.disarm(a); }
+
+  /// Ends `op` early if that is possible; it completes in a later step, never in here.
+  void cancel(operation_base& op) noexcept {
+    if (!op.row().cancellable || op.cancel_wanted_) return;
+    op.cancel_wanted_ = true;
+    switch (op.stage_) {
+      case stage::waiting:
+        ring_.drop_cancelled([this](operation_base& never_began) {
+          never_began.res_ = -ECANCELED;
+          end_soon(never_began);
+        });
+        break;
+      case stage::ring:
+        ring_.cancel(op);
+        break;
+      case stage::pool:
+        // dequeued: finished() was called and has posted; running: its token was set.
+        if (pool_) pool_->cancel(op.kind_->as_work(op));
+        break;
+      case stage::timer:
+        op.kind_->disarm(op);
+        op.res_ = -ECANCELED;
+        end_soon(op);
+        break;
+      default:
+        break;
+    }
+  }
+
+  /// The one end of an operation: its result is in it. Resumes its coroutine.
+  void finish(operation_base& op, route by) noexcept {
+    *op.census_link_ = op.census_next_;
+    if (op.census_next_ != nullptr) op.census_next_->census_link_ = op.census_link_;
+    ledger_entry& line = ledger_.of(op.row());
+    ++(by == route::ring ? line.ring_ops : by == route::pool ? line.punted_ops : line.inline_ops);
+    if (op.res_ == -ECANCELED && op.cancel_wanted_) ++line.cancelled;
+    if (op.hook_ && !op.hook_->end()) [[unlikely]] {
+      op.stage_ = stage::lingering;  // its stop request is still in our inbox, and touches it
+      return;
+    }
+    resume(op);
+  }
+
+  void resume(operation_base& op) noexcept {
+    op.stage_ = stage::over;
+    ++resumed_;
+    resume_flat(op.waiter_);
+  }
+
+  [[nodiscard]] ledger_entry& line(const operation_row& row) noexcept { return ledger_.of(row); }
+
+  /// The token under which run() and spawn() start their tasks.
+  [[nodiscard]] stop_token ambient() const noexcept { return ambient_; }
+  [[nodiscard]] punt_policy punting() const noexcept { return punt_; }
+  [[nodiscard]] const ring_backend& backend() const noexcept { return ring_; }
+  [[nodiscard]] const class ledger& counts() const noexcept { return ledger_; }
+  [[nodiscard]] class devices& devices() noexcept { return devices_; }
+  [[nodiscard]] std::uint64_t resumed() const noexcept { return resumed_; }
+  void count_resumed() noexcept { ++resumed_; }
+  [[nodiscard]] bool ending() const noexcept { return ending_; }
+  [[nodiscard]] bool stopping() const noexcept { return stop_->stop_requested(); }
+  [[nodiscard]] operation_base* census() const noexcept { return census_; }
+  [[nodiscard]] time_point now() const noexcept { return now_; }
+
+  [[nodiscard]] iowq::pool* pool_if_started() noexcept { return pool_ ? &*pool_ : nullptr; }
+  [[nodiscard]] const iowq::pool* pool_if_started() const noexcept {
+    return pool_ ? &*pool_ : nullptr;
+  }
+  /// Starts it if need be; throws std::system_error if no thread can be made.
+  [[nodiscard]] iowq::pool& pool() {
+    if (!pool_) pool_.emplace(pool_options_);
+    return *pool_;
+  }
+
+  /// After a stop has been drained: the next run starts afresh.
+  void forget_stop() noexcept {
+    if (!stopping()) return;
+    // relaxed: only the owner clears it, and a request that comes now is for the next run.
+    stop_wanted_.store(false, std::memory_order_relaxed);
+    stop_.emplace();  // at the same address: ambient_ stays valid
+  }
+
+ private:
+  static constexpr unsigned turn_budget = 256;   // coroutines resumed before the kernel is asked
+  static constexpr unsigned reap_budget = 1024;  // CQEs before everything else has a turn
+
+  [[nodiscard]] static unsigned default_bound(unsigned entries) noexcept {
+    // io-wq: min(SQ entries, 4 x CPUs), with the CPUs this thread may use (wq.md, 4).
+    cpu_set_t mask;
+    CPU_ZERO(&mask);
+    int const r = ::sched_getaffinity(0, sizeof mask, &mask);
+    unsigned const cpus = r == 0 ? static_cast<unsigned>(CPU_COUNT(&mask)) : 1;
+    return std::min(entries, 4 * std::max(cpus, 1U));
+  }
+
+  /// It is over, but not here and now.
+  void end_soon(operation_base& op) noexcept {
+    op.stage_ = stage::ready;
+    ready(op);
+  }
+
+  IOWQ_COLD int start_pool() noexcept {
+    try {
+      static_cast<void>(pool());
+      return 0;
+    } catch (const std::system_error& error) {
+      return -error.code().value();
+    } catch (...) {
+      return -ENOMEM;
+    }
+  }
+
+  /// Cancels what runs under the ambient token, and what registered with it.
+  IOWQ_COLD void stop_all() noexcept {
+    if (stopping()) return;
+    stop_->request_stop();
+    for (operation_base* op = census_; op != nullptr; op = op->census_next_)
+      if (op->ambient_) cancel(*op);
+  }
+
+  IOWQ_COLD void cancel_again() noexcept {
+    ring_.cancels_wait(false);
+    for (operation_base* op = census_; op != nullptr; op = op->census_next_)
+      if (op->stage_ == stage::ring && op->cancel_wanted_) ring_.cancel(*op);
+  }
+
+  // Never changes, or owner only.
+  pool_options pool_options_;
+  punt_policy punt_;
+  std::optional<stop_source> stop_{std::in_place};
+  stop_token const ambient_ = stop_->get_token();
+  time_point now_{};
+  ring_backend ring_;
+  fifo<&loop_item::next> ready_;
+  timers timers_;
+  operation_base* census_ = nullptr;
+  const bool* done_ = nullptr;
+  bool ending_ = false;
+  std::uint64_t resumed_ = 0;
+  class ledger ledger_;
+  class devices devices_;
+
+  // Any thread.
+  alignas(64) inbox<&loop_item::next> inbox_;
+  atomic<bool> stop_wanted_{false};
+  atomic<std::uint64_t> kicks_{0};
+
+  // Last, so that its workers end before anything they post to.
+  std::optional<iowq::pool> pool_;
+};
+
+inline stop_hook::stop_hook(operation_base& op, stop_token token) noexcept
+    : loop_item{&arrived}, op_{op} {
+  callback_.emplace(token, request{this});
+}
+
+inline void stop_hook::requested() noexcept {
+  if (this_thread_loop == op_.loop_) return op_.loop_->cancel(op_);
+  posted_ = true;
+  op_.loop_->post(*this);
+}
+
+inline void stop_hook::arrived(loop_item* self) noexcept {
+  auto& hook = *static_cast<stop_hook*>(self);
+  hook.posted_ = false;
+  loop& owner = *hook.op_.loop_;
+  if (hook.op_.stage_ == stage::lingering)
+    owner.resume(hook.op_);
+  else
+    owner.cancel(hook.op_);
+}
+
+}  // namespace iowq::detail

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/exec/operation.hpp -- one await in flight, whoever runs it.
+// Layer exec; needs ring, pool. Next in the book: exec/backend_ring.hpp.
+//
+// The awaiter *is* the operation and lives in the coroutine's frame. From its submission to its
+// final completion it belongs to exactly one of: the SQ waiting line, the kernel, the pool, a
+// timer, the ready queue. Only the final completion ends that; a cancel is a request, and its own
+// answer is never taken for the outcome. Everything here is the owner thread's.
+//
+//   created -> waiting -> ring ---------> over
+//           -> pool ------^---(bounced)-> over      (ring may bounce to pool, never back)
+//           -> timer -> ready ----------> over      (so does what never began)
+#pragma once
+
+#include <cstdint>
+#include <coroutine>
+#include <optional>
+#include <source_location>
+
+#include <iowq/base/assert.hpp>
+#include <iowq/base/stop.hpp>
+#include <iowq/exec/item.hpp>
+#include <iowq/exec/row.hpp>
+#include <iowq/pool/work.hpp>
+#include <iowq/ring/completion.hpp>
+
+struct io_uring_sqe;
+
+namespace iowq::detail {
+
+class loop;
+class operation_base;
+
+/// Where an operation is.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wshadow"  // see exec/row.hpp
+enum class stage : std::uint8_t {
+  created,
+  waiting,    // in line for an SQE
+  ring,       // the kernel's
+  pool,       // a worker's, or queued for one
+  timer,
+  ready,      // its result is in it, the loop will end it
+  lingering,  // ended, but its stop request is still on its way here
+  over
+};
+#pragma GCC diagnostic pop
+
+/// What of an operation depends on its kind, for the paths that are not hot.
+struct operation_kind {
+  const operation_row* row;
+  void (*prepare)(operation_base&, io_uring_sqe&) noexcept;  // null: no SQE form
+  work& (*as_work)(operation_base&) noexcept;                // null: no system-call form
+  void (*disarm)(operation_base&) noexcept;                  // timers only
+};
+
+/// Waits for a stop request on behalf of an operation whose token is not its executor's own.
+/// A request on another thread cannot touch the operation: it posts the item, and the operation
+/// does not end before the owner has taken it out of the inbox again.
+class stop_hook : public loop_item {
+ public:
+  stop_hook(operation_base& op, stop_token token) noexcept;
+  stop_hook(const stop_hook&) = delete;
+  stop_hook& operator=(const stop_hook&) = delete;
+
+  /// Ends the registration. False: the item is in the inbox and will call the owner.
+  [[nodiscard]] bool end() noexcept {
+    callback_.reset();
+    return !posted_;
+  }
+
+ private:
+  struct request {
+    stop_hook* hook;
+    void operator()() const noexcept { hook->requested(); }
+  };
+  void requested() noexcept;
+  static void arrived(loop_item* self) noexcept;
+
+  operation_base& op_;
+  // Written by the requesting thread before callback_.reset() can return, read after; the owner
+  // clears it when the item has come out of the inbox.
+  bool posted_ = false;
+  std::optional<stop_callback<request>> callback_;
+};
+
+/// The part of an operation that is the same for all.
+class operation_base : public completion, public loop_item {
+ public:
+  operation_base(const operation_base&) = delete;
+  operation_base& operator=(const operation_base&) = delete;
+
+  [[nodiscard]] const operation_row& row() const noexcept { return *kind_->row; }
+  [[nodiscard]] loop& owner() const noexcept { return *loop_; }
+  [[nodiscard]] stage where() const noexcept { return stage_; }
+  [[nodiscard]] const std::source_location& source() const noexcept { return source_; }
+  [[nodiscard]] time_point since() const noexcept { return since_; }
+  [[nodiscard]] int descriptor_number() const noexcept { return descriptor_; }
+  [[nodiscard]] const std::optional<std::uint64_t>& key() const noexcept { return key_; }
+  [[nodiscard]] operation_base* census_next() const noexcept { return census_next_; }
+  [[nodiscard]] work* as_work() noexcept {
+    return kind_->as_work != nullptr && stage_ == stage::pool ? &kind_->as_work(*this) : nullptr;
+  }
+
+ protected:
+  operation_base(const operation_kind& kind, completion::function* on_cqe,
+                 loop_item::function* on_item, const std::source_location& source) noexcept
+      : completion{on_cqe}, loop_item{on_item}, kind_{&kind}, source_{source} {}
+
+  /// Moves an operation that was not awaited yet.
+  operation_base(operation_base&& other) noexcept
+      : completion{other}, loop_item{other}, kind_{other.kind_}, source_{other.source_} {
+    IOWQ_ASSERT(other.stage_ == stage::created, "an operation was moved after it was awaited");
+  }
+
+  ~operation_base() {
+    IOWQ_ASSERT(stage_ == stage::created || stage_ == stage::over,
+                "a coroutine was destroyed while an operation of it is in flight: the kernel may "
+                "still write into its frame");
+  }
+
+  friend class loop;
+  friend class ring_backend;
+  friend class stop_hook;
+
+  const operation_kind* kind_;
+  loop* loop_ = nullptr;
+  std::coroutine_handle<> waiter_;
+  operation_base* census_next_ = nullptr;  // all operations in flight of a loop
+  operation_base** census_link_ = nullptr;
+  int res_ = 0;
+  std::uint32_t flags_ = 0;  // of the last CQE
+  int descriptor_ = -1;      // for dump()
+  stage stage_ = stage::created;
+  bool cancel_wanted_ = false;
+  bool cancel_sent_ = false;
+  bool bounced_ = false;
+  bool ambient_ = false;  // stops with the executor as a whole; has no hook
+  route ended_by_ = route::inline_;
+  std::optional<std::uint64_t> key_;
+  time_point since_;
+  std::source_location source_;
+  std::optional<stop_hook> hook_;
+};
+
+}  // namespace iowq::detail

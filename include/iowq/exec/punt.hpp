@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/exec/punt.hpp -- any call at all, awaited.
+// Layer exec; needs coro. Next in the book: op/descriptor.hpp.
+#pragma once
+
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <optional>
+#include <source_location>
+#include <type_traits>
+#include <utility>
+
+#include <iowq/exec/await.hpp>
+
+namespace iowq {
+
+/// How a punted callable wants to run.
+struct punt_options {
+  bool unbound = false;                   ///< may wait without end: counts as unbound work
+  std::optional<std::uint64_t> key = {};  ///< never beside another of that key, in order
+  int node = any_node;                    ///< the NUMA node whose queue it joins
+};
+
+namespace detail {
+
+/// How the argument of punt() was written, as far as the compiler lets us see.
+enum class spelling : std::uint8_t { unknown, in_place };
+
+/// A callable and what came of it.
+template <class F>
+struct punt_call {
+  static constexpr bool takes_stop = std::is_invocable_v<F&, const stop_token&>;
+  using answer = typename std::conditional_t<takes_stop, std::invoke_result<F&, const stop_token&>,
+                                             std::invoke_result<F&>>::type;
+  static constexpr operation_row row{
+      .name = "punt", .first = route::pool, .key = "the caller's",
+      .reason = "a call of the user's may block at any point"};
+  using may_throw = void;
+
+  template <class F2>
+  punt_call(F2&& f, const punt_options& o) : function(std::forward<F2>(f)), options{o} {}
+  punt_call(punt_call&& other) noexcept(std::is_nothrow_move_constructible_v<F>)
+      : function(std::move(other.function)), options{other.options} {}
+
+  void place(placement& where) const noexcept {
+    where.unbound = options.unbound;
+    where.key = options.key;
+    where.node = options.node;
+  }
+
+  answer invoke(const stop_token& stop) {
+    if constexpr (takes_stop)
+      return std::invoke(function, stop);
+    else
+      return std::invoke(function);
+  }
+
+  int call(const stop_token& stop) noexcept {
+    try {
+      if constexpr (std::is_void_v<answer>)
+        invoke(stop);
+      else if constexpr (std::is_reference_v<answer>)
+        value_ = std::addressof(invoke(stop));
+      else
+        value_.emplace(invoke(stop));
+    } catch (...) {
+      error = std::current_exception();
+    }
+    return 0;
+  }
+
+  answer value(int) {
+    if (error) std::rethrow_exception(std::exchange(error, nullptr));
+    if constexpr (std::is_void_v<answer>)
+      return;
+    else if constexpr (std::is_reference_v<answer>)
+      return static_cast<answer>(**value_);
+    else
+      return std::move(*value_);
+  }
+
+  struct nothing {};
+  using stored = std::conditional_t<
+      std::is_void_v<answer>, nothing,
+      std::conditional_t<std::is_reference_v<answer>,
+                         std::add_pointer_t<std::remove_reference_t<answer>>, answer>>;
+  F function;
+  punt_options options;
+  std::exception_ptr error;
+  std::optional<stored> value_;
+};
+
+}  // namespace detail
+
+/// Runs `callable()`, or `callable(stop_token)`, on a worker and yields what it returns, or
+/// rethrows what it threw; the coroutine goes on on its owner's thread. A stop request cancels it
+/// while it is queued; while it runs it sees the token, if it takes one, and nothing else. With a
+/// key it never runs beside another of that key, and in the order awaited.
+///
+///     auto n = co_await iowq::punt([&] { return ::getpid(); });
+///     auto call = [name = std::move(name)] { return lookup(name); };   // owns something:
+///     auto found = co_await iowq::punt(std::move(call), {.key = id});   // named, and moved in
+template <detail::spelling Spelling = detail::spelling::unknown, class F>
+  requires std::is_invocable_v<std::decay_t<F>&> ||
+           std::is_invocable_v<std::decay_t<F>&, const stop_token&>
+[[nodiscard("co_await it, or it never runs")]] auto punt(
+    F&& callable, punt_options options = {},
+    std::source_location at = std::source_location::current()) {
+  static_assert(
+      Spelling != detail::spelling::in_place || std::is_trivially_destructible_v<std::decay_t<F>>,
+      "g++ before 14 destroys a closure that owns something twice when it is written inside the "
+      "co_await expression: name the closure first (auto call = [...] {...};) and std::move it "
+      "in: co_await punt(std::move(call))");
+  return operation<detail::punt_call<std::decay_t<F>>>{at, std::forward<F>(callable), options};
+}
+
+}  // namespace iowq
+
+#if IOWQ_DESTROYS_CLOSURES_TWICE && !defined(IOWQ_NO_PUNT_CHECK)
+// A function cannot tell a closure written in place from one moved in: both are rvalues of the
+// same type. Only the tokens can, so on these compilers alone punt is also a macro that looks
+// whether its argument begins with '['. Define IOWQ_NO_PUNT_CHECK to do without.
+#define punt(...)                                                          \
+  punt<(#__VA_ARGS__)[0] == '[' ? ::iowq::detail::spelling::in_place       \
+                                : ::iowq::detail::spelling::unknown>(__VA_ARGS__)
+#endif

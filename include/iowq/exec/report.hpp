@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/exec/report.hpp -- what a loop did, and what it waits for.
+// Layer exec; needs nothing more. Next in the book: exec/executor.hpp.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <ostream>
+#include <string_view>
+#include <vector>
+
+#include <iowq/exec/ledger.hpp>
+#include <iowq/exec/loop.hpp>
+
+namespace iowq {
+
+/// What an executor did so far.
+struct executor_stats {
+  std::uint64_t submitted = 0;   ///< SQEs
+  std::uint64_t entered = 0;     ///< io_uring_enter calls
+  std::uint64_t completed = 0;   ///< CQEs
+  std::uint64_t inline_ops = 0;  ///< operations the owner finished itself
+  std::uint64_t ring_ops = 0;    ///< operations the ring finished
+  std::uint64_t punted_ops = 0;  ///< operations the pool finished
+  std::uint64_t resumed = 0;     ///< coroutines resumed by the loop
+  pool_stats pool;
+  std::vector<ledger_entry> ledger;  ///< the same, an operation a line
+};
+
+namespace detail {
+
+[[nodiscard]] inline executor_stats collect(const loop& here) {
+  executor_stats all;
+  ring_stats const& ring = here.backend().stats();
+  all.submitted = ring.submitted;
+  all.entered = ring.entered;
+  all.completed = ring.completed;
+  all.resumed = here.resumed();
+  all.ledger = here.counts().lines();
+  for (const ledger_entry& line : all.ledger) {
+    all.inline_ops += line.inline_ops;
+    all.ring_ops += line.ring_ops;
+    all.punted_ops += line.punted_ops;
+  }
+  if (auto const* pool = here.pool_if_started()) all.pool = pool->stats();
+  all.pool.kicks = here.kicks();
+  return all;
+}
+
+[[nodiscard]] constexpr std::string_view to_string(stage where) noexcept {
+  constexpr std::string_view names[] = {"created", "waiting for an SQE", "ring", "pool",
+                                        "timer",   "ready",              "stopping", "over"};
+  return names[static_cast<unsigned>(where)];
+}
+
+/// A line for each await in flight, newest first, then the pool's own report.
+inline void write_census(std::ostream& out, loop& here) {
+  std::size_t count = 0;
+  time_point const now = linux_policy::now();
+  for (operation_base* op = here.census(); op != nullptr; op = op->census_next()) {
+    ++count;
+    out << op->row().name;
+    if (op->descriptor_number() >= 0) out << " fd " << op->descriptor_number();
+    if (op->key()) out << " key " << *op->key();
+    out << ": " << to_string(op->where());
+    auto const age = std::chrono::duration_cast<std::chrono::milliseconds>(now - op->since());
+    out << ", " << age.count() << " ms, " << op->source().file_name() << ':'
+        << op->source().line() << " in " << op->source().function_name() << '\n';
+  }
+  out << count << " in flight\n";
+  if (auto* pool = here.pool_if_started()) pool->dump(out);
+}
+
+}  // namespace detail
+}  // namespace iowq

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/iowq.hpp -- all of it, in reading order.
+#pragma once
+
+// base: std and POSIX only
+#include <iowq/version.hpp>
+#include <iowq/base/config.hpp>
+#include <iowq/base/assert.hpp>
+#include <iowq/base/policy.hpp>
+#include <iowq/base/result.hpp>
+#include <iowq/base/stop.hpp>
+#include <iowq/base/fd.hpp>
+
+// coro: lazy tasks, flat stacks
+#include <iowq/coro/awaiter.hpp>
+#include <iowq/coro/frames.hpp>
+#include <iowq/coro/trampoline.hpp>
+#include <iowq/coro/promise.hpp>
+#include <iowq/coro/task.hpp>
+#include <iowq/coro/as_result.hpp>
+#include <iowq/coro/stream.hpp>
+
+// queue: intrusive, nothing allocated
+#include <iowq/queue/fifo.hpp>
+#include <iowq/queue/inbox.hpp>
+#include <iowq/queue/timers.hpp>
+
+// ring: SQEs in, CQEs out; knows no coroutine
+#include <iowq/ring/kernel.hpp>
+#include <iowq/ring/compat.hpp>
+#include <iowq/ring/features.hpp>
+#include <iowq/ring/completion.hpp>
+#include <iowq/ring/ring.hpp>
+
+// pool: io-wq; knows neither ring nor coroutine
+#include <iowq/pool/pool.hpp>
+
+// exec: the joint
+#include <iowq/exec/item.hpp>
+#include <iowq/exec/row.hpp>
+#include <iowq/exec/ledger.hpp>
+#include <iowq/exec/operation.hpp>
+#include <iowq/exec/backend_ring.hpp>
+#include <iowq/exec/devices.hpp>
+#include <iowq/exec/loop.hpp>
+#include <iowq/exec/route.hpp>
+#include <iowq/exec/await.hpp>
+#include <iowq/exec/report.hpp>
+#include <iowq/exec/executor.hpp>
+#include <iowq/exec/run.hpp>
+#include <iowq/exec/punt.hpp>
+
+// op: every operation once
+#include <iowq/op/bytes.hpp>
+#include <iowq/op/blocking.hpp>
+#include <iowq/op/text.hpp>
+#include <iowq/op/open.hpp>
+#include <iowq/op/file.hpp>
+#include <iowq/op/path.hpp>
+#include <iowq/op/attribute.hpp>
+#include <iowq/op/directory.hpp>
+#include <iowq/op/endpoint.hpp>
+#include <iowq/op/socket.hpp>
+#include <iowq/op/wait.hpp>
+#include <iowq/op/time.hpp>
+#include <iowq/op/raw.hpp>
+
+// flow: several at once
+#include <iowq/flow/for_each.hpp>

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/op/blocking.hpp -- how an operation waits when it runs on a worker.
+// Layer op; needs exec. Next in the book: op/text.hpp.
+//
+// A worker is never sent a signal. So no call of ours sleeps in the kernel for something that
+// poll(2) can announce: it asks for the token, polls its descriptor together with the worker's
+// wake descriptor, and then tries without blocking. Token first, then poll, then try: a stop
+// request sets the token and then rings, so nothing is missed.
+#pragma once
+
+#include <fcntl.h>
+#include <linux/stat.h>
+#include <poll.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <cstdint>
+
+#include <iowq/base/result.hpp>
+#include <iowq/base/stop.hpp>
+#include <iowq/exec/devices.hpp>
+#include <iowq/pool/pool.hpp>
+
+namespace iowq::detail {
+
+/// Waits until `fd` has one of `events`, an error or a hang-up. The revents, or -ECANCELED, or
+/// -errno. With `timeout_ms` >= 0: 0 when that has passed.
+[[nodiscard]] inline int wait_for_events(int fd, short events, const stop_token& stop,
+                                         int timeout_ms = -1) noexcept {
+  pollfd both[2] = {{.fd = fd, .events = events, .revents = 0},
+                    {.fd = this_worker::wake_descriptor(), .events = POLLIN, .revents = 0}};
+  for (;;) {
+    if (stop.stop_requested()) return -ECANCELED;
+    int const n = ::poll(both, 2, timeout_ms);
+    if (n < 0 && errno != EINTR) return -errno;
+    if (n == 0) return 0;
+    if (n > 0 && both[0].revents != 0)
+      return (both[0].revents & POLLNVAL) != 0 ? -EBADF : both[0].revents;
+  }
+}
+
+/// Calls `attempt` (answer or -errno, never blocking), and again whenever `fd` is ready, until it
+/// says something else than "would block".
+template <class Attempt>
+[[nodiscard]] int until_ready(int fd, short events, const stop_token& stop,
+                              Attempt&& attempt) noexcept {
+  for (;;) {
+    int const r = attempt();
+    if (r == -EINTR) continue;
+    if (r != -EAGAIN) return r;
+    if (int const ready = wait_for_events(fd, events, stop); ready < 0) return ready;
+  }
+}
+
+/// What kind of file a descriptor is, without asking a server for anything.
+struct file_kind {
+  unsigned type = 0;  // S_IFMT part of the mode; 0: not a descriptor
+  file_identity identity;
+
+  [[nodiscard]] bool is_stored() const noexcept { return type == S_IFREG || type == S_IFBLK; }
+  [[nodiscard]] bool is_directory() const noexcept { return type == S_IFDIR; }
+};
+
+[[nodiscard]] inline file_kind kind_of(int fd) noexcept {
+  struct ::statx buffer;
+  if (::statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE | STATX_INO, &buffer) != 0)
+    return {};
+  return {static_cast<unsigned>(buffer.stx_mode & S_IFMT),
+          {buffer.stx_dev_major, buffer.stx_dev_minor, buffer.stx_ino}};
+}
+
+}  // namespace iowq::detail

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/op/directory.hpp -- what is in a directory.
+// Layer op; needs exec, coro. Next in the book: op/endpoint.hpp.
+#pragma once
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <source_location>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include <iowq/base/fd.hpp>
+#include <iowq/coro/stream.hpp>
+#include <iowq/exec/await.hpp>
+#include <iowq/op/bytes.hpp>
+#include <iowq/op/open.hpp>
+
+namespace iowq {
+
+/// What kind of file a directory entry names; unknown where the file system does not say.
+enum class file_type : unsigned char {
+  unknown = DT_UNKNOWN,
+  fifo = DT_FIFO,
+  character = DT_CHR,
+  directory = DT_DIR,
+  block = DT_BLK,
+  regular = DT_REG,
+  symlink = DT_LNK,
+  socket = DT_SOCK,
+};
+
+/// One entry of a directory. name() is borrowed from the stream: until its next next().
+class directory_entry {
+ public:
+  directory_entry(std::string_view name, file_type type, std::uint64_t inode) noexcept
+      : name_{name}, type_{type}, inode_{inode} {}
+
+  [[nodiscard]] std::string_view name() const noexcept { return name_; }
+  [[nodiscard]] file_type type() const noexcept { return type_; }
+  [[nodiscard]] std::uint64_t inode() const noexcept { return inode_; }
+
+ private:
+  std::string_view name_;
+  file_type type_;
+  std::uint64_t inode_;
+};
+
+namespace detail {
+
+/// getdents64(2).
+struct getdents_call {
+  static constexpr operation_row row{.name = "getdents", .first = route::pool,
+                                     .reason = "reads the directory; has no opcode"};
+  int directory;
+  mutable_bytes bytes;
+
+  [[nodiscard]] int descriptor() const noexcept { return directory; }
+  int call(const stop_token&) const noexcept {
+    return static_cast<int>(
+        or_errno(::syscall(SYS_getdents64, directory, bytes.data(), bytes.length())));
+  }
+  static std::size_t value(int answer) noexcept { return static_cast<std::size_t>(answer); }
+};
+
+/// The layout of getdents64's records (linux_dirent64), which no header has.
+struct dirent_head {
+  std::uint64_t inode;
+  std::int64_t offset;
+  unsigned short length;
+  unsigned char type;
+  static constexpr std::size_t name_at = 19;
+};
+
+[[nodiscard]] inline stream<directory_entry> entries_of(fd directory, std::source_location at) {
+  std::array<std::byte, 32768> batch;
+  for (;;) {
+    operation<getdents_call> next{at, directory.get(), mutable_bytes{batch}};
+    std::size_t const filled = co_await next;
+    if (filled == 0) break;
+    for (std::size_t here = 0; here < filled;) {
+      dirent_head head;
+      std::memcpy(&head, batch.data() + here, dirent_head::name_at);
+      std::string_view const name{
+          reinterpret_cast<const char*>(batch.data() + here + dirent_head::name_at)};
+      here += head.length;
+      if (name == "." || name == "..") continue;
+      directory_entry const entry{name, static_cast<file_type>(head.type), head.inode};
+      co_yield entry;
+    }
+  }
+}
+
+[[nodiscard]] inline stream<directory_entry> entries_of(std::string path,
+                                                        std::source_location at) {
+  fd directory = co_await iowq::open(path, O_RDONLY | O_DIRECTORY, 0, at);
+  auto all = entries_of(std::move(directory), at);
+  while (auto entry = co_await all.next()) co_yield *entry;
+}
+
+}  // namespace detail
+
+/// The entries of the directory `path`, without `.` and `..`, in the file system's order, read in
+/// large batches on the pool. Bounded memory however large it is.
+///
+///     auto entries = iowq::read_directory("/etc");
+///     while (auto entry = co_await entries.next()) print(entry->name());
+[[nodiscard("await its next()")]] inline stream<directory_entry> read_directory(
+    std::string_view path, std::source_location at = std::source_location::current()) {
+  return detail::entries_of(std::string{path}, at);
+}
+
+/// The same of an open directory, which it takes over; it starts at its position.
+[[nodiscard("await its next()")]] inline stream<directory_entry> read_directory(
+    fd directory, std::source_location at = std::source_location::current()) {
+  return detail::entries_of(std::move(directory), at);
+}
+
+}  // namespace iowq

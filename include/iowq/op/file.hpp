@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/op/file.hpp -- data in and out of descriptors, and onto the disk.
+// Layer op; needs exec. Next in the book: op/path.hpp.
+#pragma once
+
+#include <fcntl.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <source_location>
+#include <system_error>
+
+#include <iowq/base/fd.hpp>
+#include <iowq/coro/as_result.hpp>
+#include <iowq/coro/task.hpp>
+#include <iowq/exec/await.hpp>
+#include <iowq/op/blocking.hpp>
+#include <iowq/op/bytes.hpp>
+
+namespace iowq {
+
+namespace detail {
+
+inline constexpr std::int64_t at_position = -1;  // the file's own
+inline constexpr std::int64_t no_offset = -2;    // what the kernel refuses: EINVAL
+
+/// A user's offset; -1 would mean the file position.
+[[nodiscard]] constexpr std::int64_t checked_offset(std::int64_t offset) noexcept {
+  return offset < 0 ? no_offset : offset;
+}
+
+/// read(2) and pread(2).
+struct read_call {
+  static constexpr operation_row row{
+      .name = "read", .opcode = IORING_OP_READ, .first = route::ring,
+      .reason = "cached data comes inline, uncached by page-wait callback, streams by poll: no "
+                "thread waits"};
+  int file;
+  mutable_bytes bytes;
+  std::int64_t offset;
+
+  [[nodiscard]] int descriptor() const noexcept { return file; }
+  [[nodiscard]] int check() const noexcept {
+    return offset == no_offset ? -EINVAL : 0;
+  }
+  [[nodiscard]] bool may_wait() const noexcept { return !kind_of(file).is_stored(); }
+  void prepare(io_uring_sqe& sqe) const noexcept {
+    sqe.opcode = IORING_OP_READ;
+    sqe.fd = file;
+    sqe.addr = reinterpret_cast<std::uintptr_t>(bytes.data());
+    sqe.len = bytes.length();
+    sqe.off = static_cast<std::uint64_t>(offset);
+  }
+  int call(const stop_token& stop) const noexcept {
+    ::iovec const one{bytes.data(), bytes.length()};
+    if (offset != at_position || kind_of(file).is_stored())
+      return static_cast<int>(or_errno(::preadv2(file, &one, 1, offset, 0)));
+    return until_ready(file, POLLIN, stop, [&] {
+      auto const r = or_errno(::preadv2(file, &one, 1, offset, RWF_NOWAIT));
+      if (r != -EOPNOTSUPP) return static_cast<int>(r);
+      // Some ttys and special files: wait for it, then an ordinary read finds its data.
+      int const ready = wait_for_events(file, POLLIN, stop);
+      return ready < 0 ? ready : static_cast<int>(or_errno(::read(file, one.iov_base, one.iov_len)));
+    });
+  }
+  static std::size_t value(int answer) noexcept { return static_cast<std::size_t>(answer); }
+};
+
+/// write(2) and pwrite(2).
+struct write_call {
+  static constexpr operation_row row{
+      .name = "write", .opcode = IORING_OP_WRITE, .first = route::ring,
+      .key = "(device, inode) of a regular file or block device",
+      .reason = "streams wait by poll; buffered writes to ext4, btrfs and tmpfs block, so those "
+                "to stored files go to the pool, one at a time a file"};
+  int file;
+  const_bytes bytes;
+  std::int64_t offset;
+
+  [[nodiscard]] int descriptor() const noexcept { return file; }
+  [[nodiscard]] int check() const noexcept {
+    return offset == no_offset ? -EINVAL : 0;
+  }
+  void place(placement& where) const noexcept {
+    file_kind const kind = kind_of(file);
+    if (!kind.is_stored()) return;
+    where.way = route::pool;
+    where.key = kind.identity.key();
+  }
+  [[nodiscard]] bool may_wait() const noexcept { return !kind_of(file).is_stored(); }
+  void prepare(io_uring_sqe& sqe) const noexcept {
+    sqe.opcode = IORING_OP_WRITE;
+    sqe.fd = file;
+    sqe.addr = reinterpret_cast<std::uintptr_t>(bytes.data());
+    sqe.len = bytes.length();
+    sqe.off = static_cast<std::uint64_t>(offset);
+  }
+  int call(const stop_token& stop) const noexcept {
+    ::iovec const one{const_cast<void*>(bytes.data()), bytes.length()};
+    if (offset != at_position || kind_of(file).is_stored())
+      return static_cast<int>(or_errno(::pwritev2(file, &one, 1, offset, 0)));
+    return until_ready(file, POLLOUT, stop, [&] {
+      auto const r = or_errno(::pwritev2(file, &one, 1, offset, RWF_NOWAIT));
+      if (r != -EOPNOTSUPP) return static_cast<int>(r);
+      int const ready = wait_for_events(file, POLLOUT, stop);
+      return ready < 0 ? ready
+                       : static_cast<int>(or_errno(::write(file, one.iov_base, one.iov_len)));
+    });
+  }
+  static std::size_t value(int answer) noexcept { return static_cast<std::size_t>(answer); }
+};
+
+/// fsync(2) and fdatasync(2).
+struct fsync_call {
+  static constexpr operation_row row{.name = "fsync", .opcode = IORING_OP_FSYNC,
+                                     .first = route::pool,
+                                     .reason = "waits for the disk; the ring always punts it"};
+  int file;
+  bool data_only;
+
+  [[nodiscard]] int descriptor() const noexcept { return file; }
+  void prepare(io_uring_sqe& sqe) const noexcept {
+    sqe.opcode = IORING_OP_FSYNC;
+    sqe.fd = file;
+    sqe.fsync_flags = data_only ? IORING_FSYNC_DATASYNC : 0;
+  }
+  int call(const stop_token&) const noexcept {
+    return or_errno(data_only ? ::fdatasync(file) : ::fsync(file));
+  }
+};
+
+}  // namespace detail
+
+/// read(2) at the file position, or from a stream. Yields how many bytes; 0 at the end of file.
+/// The buffer stays valid and untouched until it has ended.
+[[nodiscard("co_await it")]] inline operation<detail::read_call> read(
+    descriptor file, mutable_bytes bytes,
+    std::source_location at = std::source_location::current()) {
+  return operation<detail::read_call>{at, file.get(), bytes, detail::at_position};
+}
+
+/// pread(2) at `offset` >= 0; the file position stays.
+[[nodiscard("co_await it")]] inline operation<detail::read_call> pread(
+    descriptor file, mutable_bytes bytes, std::int64_t offset,
+    std::source_location at = std::source_location::current()) {
+  return operation<detail::read_call>{at, file.get(), bytes, detail::checked_offset(offset)};
+}
+
+/// write(2) at the file position, or to a stream. Yields how many bytes were taken, which may be
+/// fewer. No SIGPIPE: a closed pipe is EPIPE.
+[[nodiscard("co_await it")]] inline operation<detail::write_call> write(
+    descriptor file, const_bytes bytes,
+    std::source_location at = std::source_location::current()) {
+  return operation<detail::write_call>{at, file.get(), bytes, detail::at_position};
+}
+
+/// pwrite(2) at `offset` >= 0; the file position stays. A file opened with O_APPEND ignores it.
+[[nodiscard("co_await it")]] inline operation<detail::write_call> pwrite(
+    descriptor file, const_bytes bytes, std::int64_t offset,
+    std::source_location at = std::source_location::current()) {
+  return operation<detail::write_call>{at, file.get(), bytes, detail::checked_offset(offset)};
+}
+
+/// fsync(2): data and metadata are on the disk when it has ended. An error is reported once.
+[[nodiscard("co_await it")]] inline operation<detail::fsync_call> fsync(
+    descriptor file, std::source_location at = std::source_location::current()) {
+  return operation<detail::fsync_call>{at, file.get(), false};
+}
+
+/// fdatasync(2): data, and the metadata needed to find it.
+[[nodiscard("co_await it")]] inline operation<detail::fsync_call> fdatasync(
+    descriptor file, std::source_location at = std::source_location::current()) {
+  return operation<detail::fsync_call>{at, file.get(), true};
+}
+
+namespace detail {
+/// Did a stop request end it after part was done? Then the part is the answer.
+[[nodiscard]] inline bool keeps_part(std::error_code error, std::size_t done) noexcept {
+  return done != 0 && error == std::errc::operation_canceled;
+}
+}  // namespace detail
+
+/// Reads until the buffer is full or the file ends. Yields how many bytes: fewer than asked for
+/// at the end of file, and where a stop request came after some had been read.
+[[nodiscard("co_await it")]] inline task<std::size_t> read_exactly(descriptor file,
+                                                                   mutable_bytes bytes) {
+  std::size_t done = 0;
+  while (done < bytes.size()) {
+    auto const n = co_await as_result(read(file, bytes.after(done)));
+    if (!n && detail::keeps_part(n.error(), done)) break;
+    if (!n) throw_error(n.error(), "read_exactly");
+    if (*n == 0) break;
+    done += *n;
+  }
+  co_return done;
+}
+
+/// Writes all of it. Yields its size; less where a stop request came after some was written.
+[[nodiscard("co_await it")]] inline task<std::size_t> write_all(descriptor file,
+                                                                const_bytes bytes) {
+  std::size_t done = 0;
+  while (done < bytes.size()) {
+    auto const n = co_await as_result(write(file, bytes.after(done)));
+    if (!n && detail::keeps_part(n.error(), done)) break;
+    if (!n) throw_error(n.error(), "write_all");
+    if (*n == 0) throw_error(-ENOSPC, "write_all (the descriptor takes no more)");
+    done += *n;
+  }
+  co_return done;
+}
+
+}  // namespace iowq

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/op/open.hpp -- descriptors begin and end.
+// Layer op; needs exec. Next in the book: op/file.hpp.
+#pragma once
+
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdint>
+#include <source_location>
+#include <string_view>
+#include <utility>
+
+#include <iowq/base/fd.hpp>
+#include <iowq/exec/await.hpp>
+#include <iowq/op/text.hpp>
+
+namespace iowq {
+
+namespace detail {
+
+/// openat2(2). A plain open() is the same with its odd flags forgiven, as the kernel does.
+struct open_call {
+  static constexpr operation_row row{
+      .name = "open", .opcode = IORING_OP_OPENAT2, .first = route::ring,
+      .late = discard::close_descriptor,
+      .reason = "a cached path opens inline (RESOLVE_CACHED); uncached, O_CREAT, O_TRUNC and "
+                "O_TMPFILE ones block, so they go to the pool"};
+  open_call(int dir, std::string_view name, const ::open_how& wanted)
+      : directory{dir}, path{name}, how{wanted} {
+    how.flags |= O_CLOEXEC;
+  }
+  open_call(open_call&&) noexcept = default;
+
+  [[nodiscard]] int check() const noexcept { return path.check(); }
+  void place(placement& where) const noexcept {
+    if (creates()) where.way = route::pool;
+  }
+  void prepare(io_uring_sqe& sqe) noexcept {
+    asked = how;
+    // Not for those the user forces onto the ring: RESOLVE_CACHED never creates.
+    if (!creates()) asked.resolve |= resolve_cached;
+    sqe.opcode = IORING_OP_OPENAT2;
+    sqe.fd = directory;
+    sqe.addr = reinterpret_cast<std::uintptr_t>(path.c_str());
+    sqe.len = sizeof asked;
+    sqe.off = reinterpret_cast<std::uintptr_t>(&asked);
+  }
+  /// EAGAIN: not cached. ENXIO: a FIFO without a reader, tried without blocking; open(2) waits.
+  [[nodiscard]] bool bounces(int answer) const noexcept {
+    return answer == -EAGAIN || (answer == -ENXIO && (how.flags & O_NONBLOCK) == 0);
+  }
+  int call(const stop_token&) noexcept {
+    return static_cast<int>(
+        or_errno(::syscall(SYS_openat2, directory, path.c_str(), &how, sizeof how)));
+  }
+  static fd value(int answer) noexcept { return fd{answer}; }
+
+  /// O_TMPFILE holds O_DIRECTORY's bit.
+  [[nodiscard]] bool creates() const noexcept {
+    return (how.flags & (O_CREAT | O_TRUNC)) != 0 || (how.flags & O_TMPFILE) == O_TMPFILE;
+  }
+
+  static constexpr std::uint64_t resolve_cached = 0x20;
+  int directory;
+  path_text path;
+  ::open_how how;
+  ::open_how asked{};  // what the SQE points at
+};
+
+[[nodiscard]] inline ::open_how how_of(int flags, ::mode_t mode) noexcept {
+  // What open(2) ignores, openat2(2) refuses: a mode without creating, flags beside O_PATH.
+  constexpr std::uint64_t path_flags = O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+  ::open_how how{};
+  how.flags = static_cast<unsigned>(flags);
+  if ((how.flags & O_PATH) != 0) how.flags &= path_flags;
+  if ((how.flags & O_CREAT) != 0 || (how.flags & O_TMPFILE) == O_TMPFILE)
+    how.mode = mode & 07777;
+  return how;
+}
+
+/// close(2): never retried, not stopped by a stop request. Closes even if it is never awaited.
+struct close_call {
+  static constexpr operation_row row{
+      .name = "close", .opcode = IORING_OP_CLOSE, .first = route::pool, .cancellable = false,
+      .reason = "the ring closes inline, and blocks: a lingering socket, the last reference of a "
+                "deleted file"};
+  fd file;
+  bool valid;
+
+  [[nodiscard]] int check() const noexcept { return valid ? 0 : -EBADF; }
+  void prepare(io_uring_sqe& sqe) noexcept {
+    sqe.opcode = IORING_OP_CLOSE;
+    sqe.fd = file.release();
+  }
+  [[nodiscard]] bool bounces(int) const noexcept { return false; }
+  int call(const stop_token&) noexcept { return or_errno(::close(file.release())); }
+};
+
+}  // namespace detail
+
+/// open(2), relative to the working directory; always close-on-exec. Yields an fd.
+[[nodiscard("co_await it")]] inline operation<detail::open_call> open(
+    std::string_view path, int flags, ::mode_t mode = 0666,
+    std::source_location at = std::source_location::current()) {
+  return operation<detail::open_call>{at, AT_FDCWD, path, detail::how_of(flags, mode)};
+}
+
+/// openat(2): relative to `directory`, which stays open until it has ended.
+[[nodiscard("co_await it")]] inline operation<detail::open_call> openat(
+    descriptor directory, std::string_view path, int flags, ::mode_t mode = 0666,
+    std::source_location at = std::source_location::current()) {
+  return operation<detail::open_call>{at, directory.get(), path, detail::how_of(flags, mode)};
+}
+
+/// openat2(2): with RESOLVE_BENEATH and friends. O_CLOEXEC is added.
+[[nodiscard("co_await it")]] inline operation<detail::open_call> openat2(
+    descriptor directory, std::string_view path, const ::open_how& how,
+    std::source_location at = std::source_location::current()) {
+  return operation<detail::open_call>{at, directory.get(), path, how};
+}
+
+/// close(2). Takes the descriptor over: it is closed once, whatever is reported. No other
+/// operation on it may be in flight.
+[[nodiscard("co_await it")]] inline operation<detail::close_call> close(
+    fd file, std::source_location at = std::source_location::current()) {
+  bool const valid = static_cast<bool>(file);
+  return operation<detail::close_call>{at, std::move(file), valid};
+}
+[[nodiscard("co_await it")]] inline operation<detail::close_call> close(
+    int number, std::source_location at = std::source_location::current()) {
+  return close(fd{number}, at);
+}
+
+}  // namespace iowq

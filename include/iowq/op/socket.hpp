@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/op/socket.hpp -- sockets.
+// Layer op; needs exec. Next in the book: op/wait.hpp.
+//
+// Every descriptor made here is close-on-exec, and nothing sent raises SIGPIPE. On the pool the
+// calls that wait do so by poll(2), on the unbound account.
+#pragma once
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <source_location>
+
+#include <iowq/base/fd.hpp>
+#include <iowq/coro/as_result.hpp>
+#include <iowq/coro/task.hpp>
+#include <iowq/exec/await.hpp>
+#include <iowq/op/blocking.hpp>
+#include <iowq/op/bytes.hpp>
+#include <iowq/op/endpoint.hpp>
+#include <iowq/op/file.hpp>
+
+namespace iowq {
+
+namespace detail {
+
+/// socket(2).
+struct socket_call {
+  static constexpr operation_row row{.name = "socket", .first = route::inline_,
+                                     .late = discard::close_descriptor,
+                                     .reason = "allocates, waits for nothing"};
+  int domain, type, protocol;
+
+  int call(const stop_token&) const noexcept {
+    return or_errno(::socket(domain, type | SOCK_CLOEXEC, protocol));
+  }
+  static fd value(int answer) noexcept { return fd{answer}; }
+};
+
+/// bind(2).
+struct bind_call {
+  static constexpr operation_row row{
+      .name = "bind", .first = route::inline_,
+      .reason = "waits for nothing; the name of a Unix socket is a file, made on the pool"};
+  int socket;
+  endpoint where;
+
+  [[nodiscard]] int descriptor() const noexcept { return socket; }
+  void place(placement& go) const noexcept {
+    if (where.family() == AF_UNIX) go.way = route::pool;
+  }
+  int call(const stop_token&) const noexcept {
+    return or_errno(::bind(socket, where.address(), where.size()));
+  }
+};
+
+/// listen(2).
+struct listen_call {
+  static constexpr operation_row row{.name = "listen", .first = route::inline_,
+                                     .reason = "waits for nothing"};
+  int socket, backlog;
+
+  [[nodiscard]] int descriptor() const noexcept { return socket; }
+  int call(const stop_token&) const noexcept { return or_errno(::listen(socket, backlog)); }
+};
+
+/// accept4(2).
+struct accept_call {
+  static constexpr operation_row row{.name = "accept", .opcode = IORING_OP_ACCEPT,
+                                     .first = route::ring, .unbound = true,
+                                     .late = discard::close_descriptor,
+                                     .reason = "inline when a connection waits, else by poll"};
+  int listener, flags;
+
+  [[nodiscard]] int descriptor() const noexcept { return listener; }
+  void prepare(io_uring_sqe& sqe) const noexcept {
+    sqe.opcode = IORING_OP_ACCEPT;
+    sqe.fd = listener;
+    sqe.accept_flags = static_cast<unsigned>(flags | SOCK_CLOEXEC);
+  }
+  int call(const stop_token& stop) const noexcept {
+    // Another thread may take the connection between poll and accept; a blocking listener would
+    // then hold this worker where no stop request reaches it.
+    int const mode = ::fcntl(listener, F_GETFL);
+    if (mode < 0) return -errno;
+    if ((mode & O_NONBLOCK) == 0) ::fcntl(listener, F_SETFL, mode | O_NONBLOCK);
+    return until_ready(listener, POLLIN, stop, [&] {
+      return or_errno(::accept4(listener, nullptr, nullptr, flags | SOCK_CLOEXEC));
+    });
+  }
+  static fd value(int answer) noexcept { return fd{answer}; }
+};
+
+/// connect(2).
+struct connect_call {
+  static constexpr operation_row row{.name = "connect", .opcode = IORING_OP_CONNECT,
+                                     .first = route::ring, .unbound = true,
+                                     .reason = "by poll; a Unix socket's full backlog waits "
+                                               "without end, but not for us"};
+  int socket;
+  endpoint where;
+
+  [[nodiscard]] int descriptor() const noexcept { return socket; }
+  void prepare(io_uring_sqe& sqe) const noexcept {
+    sqe.opcode = IORING_OP_CONNECT;
+    sqe.fd = socket;
+    sqe.addr = reinterpret_cast<std::uintptr_t>(where.address());
+    sqe.off = where.size();
+  }
+  int call(const stop_token& stop) const noexcept {
+    // Nothing else uses a socket that is being connected, so its mode is ours for a while.
+    int const mode = ::fcntl(socket, F_GETFL);
+    if (mode < 0) return -errno;
+    ::fcntl(socket, F_SETFL, mode | O_NONBLOCK);
+    int r = or_errno(::connect(socket, where.address(), where.size()));
+    while (r == -EAGAIN) {  // AF_UNIX: the backlog is full, and poll(2) does not tell when not
+      int const slept = wait_for_events(-1, 0, stop, 10);
+      r = slept < 0 ? slept : or_errno(::connect(socket, where.address(), where.size()));
+    }
+    if (r == -EINPROGRESS || r == -EINTR) {
+      r = wait_for_events(socket, POLLOUT, stop);
+      if (r >= 0) {
+        int error = 0;
+        ::socklen_t size = sizeof error;
+        r = or_errno(::getsockopt(socket, SOL_SOCKET, SO_ERROR, &error, &size));
+        if (r == 0) r = -error;
+      }
+    }
+    ::fcntl(socket, F_SETFL, mode);
+    return r;
+  }
+};
+
+/// recv(2).
+struct recv_call {
+  static constexpr operation_row row{.name = "recv", .opcode = IORING_OP_RECV,
+                                     .first = route::ring, .unbound = true,
+                                     .reason = "inline when data waits, else by poll"};
+  int socket;
+  mutable_bytes bytes;
+  int flags;
+
+  [[nodiscard]] int descriptor() const noexcept { return socket; }
+  void prepare(io_uring_sqe& sqe) const noexcept {
+    sqe.opcode = IORING_OP_RECV;
+    sqe.fd = socket;
+    sqe.addr = reinterpret_cast<std::uintptr_t>(bytes.data());
+    sqe.len = bytes.length();
+    sqe.msg_flags = static_cast<unsigned>(flags);
+  }
+  int call(const stop_token& stop) const noexcept {
+    if ((flags & MSG_DONTWAIT) != 0) return once();
+    // MSG_WAITALL may take several rounds, and what came is never lost.
+    std::size_t done = 0;
+    for (;;) {
+      int const r = until_ready(socket, POLLIN, stop, [&] {
+        return static_cast<int>(or_errno(::recv(socket, static_cast<char*>(bytes.data()) + done,
+                                                bytes.length() - done, flags | MSG_DONTWAIT)));
+      });
+      if (r > 0) done += static_cast<std::size_t>(r);
+      bool const whole = (flags & MSG_WAITALL) == 0 || done == bytes.length();
+      if (r <= 0 || whole) return done != 0 ? static_cast<int>(done) : r;
+    }
+  }
+  static std::size_t value(int answer) noexcept { return static_cast<std::size_t>(answer); }
+
+ private:
+  [[nodiscard]] int once() const noexcept {
+    return static_cast<int>(or_errno(::recv(socket, bytes.data(), bytes.length(), flags)));
+  }
+};
+
+/// send(2).
+struct send_call {
+  static constexpr operation_row row{.name = "send", .opcode = IORING_OP_SEND,
+                                     .first = route::ring, .unbound = true,
+                                     .reason = "inline when there is room, else by poll"};
+  int socket;
+  const_bytes bytes;
+  int flags;
+
+  [[nodiscard]] int descriptor() const noexcept { return socket; }
+  void prepare(io_uring_sqe& sqe) const noexcept {
+    sqe.opcode = IORING_OP_SEND;
+    sqe.fd = socket;
+    sqe.addr = reinterpret_cast<std::uintptr_t>(bytes.data());
+    sqe.len = bytes.length();
+    sqe.msg_flags = static_cast<unsigned>(flags | MSG_NOSIGNAL);
+  }
+  int call(const stop_token& stop) const noexcept {
+    auto const once = [&] {
+      return static_cast<int>(or_errno(
+          ::send(socket, bytes.data(), bytes.length(), flags | MSG_NOSIGNAL | MSG_DONTWAIT)));
+    };
+    return (flags & MSG_DONTWAIT) != 0 ? once() : until_ready(socket, POLLOUT, stop, once);
+  }
+  static std::size_t value(int answer) noexcept { return static_cast<std::size_t>(answer); }
+};
+
+/// shutdown(2).
+struct shutdown_call {
+  static constexpr operation_row row{.name = "shutdown", .opcode = IORING_OP_SHUTDOWN,
+                                     .first = route::pool,
+                                     .reason = "may wait for the socket's lock; the ring always "
+                                               "punts it"};
+  int socket, how;
+
+  [[nodiscard]] int descriptor() const noexcept { return socket; }
+  void prepare(io_uring_sqe& sqe) const noexcept {
+    sqe.opcode = IORING_OP_SHUTDOWN;
+    sqe.fd = socket;
+    sqe.len = static_cast<unsigned>(how);
+  }
+  int call(const stop_token&) const noexcept { return or_errno(::shutdown(socket, how)); }
+};
+
+}  // namespace detail
+
+/// socket(2), close-on-exec. Yields an fd.
+[[nodiscard("co_await it")]] inline operation<detail::socket_call> socket(
+    int domain, int type, int protocol = 0,
+    std::source_location at = std::source_location::current()) {
+  return operation<detail::socket_call>{at, domain, type, protocol};
+}
+
+/// bind(2).
+[[nodiscard("co_await it")]] inline operation<detail::bind_call> bind(
+    descriptor socket, const endpoint& where,
+    std::source_location at = std::source_location::current()) {
+  return operation<detail::bind_call>{at, socket.get(), where};
+}
+
+/// listen(2).
+[[nodiscard("co_await it")]] inline operation<detail::listen_call> listen(
+    descriptor socket, int backlog = SOMAXCONN,
+    std::source_location at = std::source_location::current()) {
+  return operation<detail::listen_call>{at, socket.get(), backlog};
+}
+
+/// accept4(2), close-on-exec. Yields an fd; endpoint::peer_of() tells whose. `flags`:
+/// SOCK_NONBLOCK. On the pool it leaves the listener O_NONBLOCK.
+[[nodiscard("co_await it")]] inline operation<detail::accept_call> accept(
+    descriptor listener, int flags = 0,
+    std::source_location at = std::source_location::current()) {
+  return operation<detail::accept_call>{at, listener.get(), flags};
+}
+
+/// connect(2).
+[[nodiscard("co_await it")]] inline operation<detail::connect_call> connect(
+    descriptor socket, const endpoint& where,
+    std::source_location at = std::source_location::current()) {
+  return operation<detail::connect_call>{at, socket.get(), where};
+}
+
+/// recv(2). Yields how many bytes; 0 when the peer has shut its side down.
+[[nodiscard("co_await it")]] inline operation<detail::recv_call> recv(
+    descriptor socket, mutable_bytes bytes, int flags = 0,
+    std::source_location at = std::source_location::current()) {
+  return operation<detail::recv_call>{at, socket.get(), bytes, flags};
+}
+
+/// send(2), without SIGPIPE: a closed peer is EPIPE. Yields how many bytes were taken.
+[[nodiscard("co_await it")]] inline operation<detail::send_call> send(
+    descriptor socket, const_bytes bytes, int flags = 0,
+    std::source_location at = std::source_location::current()) {
+  return operation<detail::send_call>{at, socket.get(), bytes, flags};
+}
+
+/// shutdown(2): SHUT_RD, SHUT_WR or SHUT_RDWR.
+[[nodiscard("co_await it")]] inline operation<detail::shutdown_call> shutdown(
+    descriptor socket, int how, std::source_location at = std::source_location::current()) {
+  return operation<detail::shutdown_call>{at, socket.get(), how};
+}
+
+/// Sends all of it. Yields its size; less where a stop request came after some was sent.
+[[nodiscard("co_await it")]] inline task<std::size_t> send_all(descriptor socket,
+                                                               const_bytes bytes, int flags = 0) {
+  std::size_t done = 0;
+  while (done < bytes.size()) {
+    auto const n = co_await as_result(send(socket, bytes.after(done), flags));
+    if (!n && detail::keeps_part(n.error(), done)) break;
+    if (!n) throw_error(n.error(), "send_all");
+    done += *n;
+  }
+  co_return done;
+}
+
+}  // namespace iowq

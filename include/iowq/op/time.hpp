@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/op/time.hpp -- waiting for a time.
+// Layer op; needs exec. Next in the book: op/raw.hpp.
+//
+// All deadlines of a loop are in one heap in user space; the kernel gets one timeout, the next
+// of them, as an argument of the call that waits anyway.
+#pragma once
+
+#include <chrono>
+#include <coroutine>
+#include <source_location>
+
+#include <iowq/base/result.hpp>
+#include <iowq/coro/promise.hpp>
+#include <iowq/exec/loop.hpp>
+
+namespace iowq {
+
+namespace detail {
+
+/// `d` from `now`, saturated: what lies beyond a century is never.
+template <class Rep, class Period>
+[[nodiscard]] time_point deadline_after(time_point now,
+                                        std::chrono::duration<Rep, Period> d) noexcept {
+  using seconds = std::chrono::duration<long double>;
+  constexpr seconds century{3.2e9L};
+  seconds const span{d};
+  if (!(span > seconds::zero())) return now;
+  if (span > century) return never;
+  return now + std::chrono::ceil<time_point::duration>(d);
+}
+
+/// Sleeps until a deadline of the loop's clock.
+class [[nodiscard("co_await it")]] sleep_operation : public operation_base {
+ public:
+  static constexpr operation_row row_of_all{.name = "sleep", .first = route::inline_,
+                                            .reason = "a timer of the loop"};
+
+  sleep_operation(time_point deadline, const std::source_location& at) noexcept
+      : operation_base{kind, &no_cqe, &on_item, at}, deadline_{deadline} {}
+  sleep_operation(sleep_operation&& other) noexcept
+      : operation_base{std::move(other)}, deadline_{other.deadline_} {}
+  ~sleep_operation() = default;
+
+  bool await_ready() const noexcept {
+    IOWQ_ASSERT(stage_ == stage::created, "a sleep was awaited twice");
+    return false;
+  }
+  template <class Promise>
+  bool await_suspend(std::coroutine_handle<Promise> waiter) noexcept {
+    stop_token const token = stop_of(waiter);
+    loop& here = loop::current();
+    loop_ = &here;
+    waiter_ = waiter;
+    if (token.stop_requested()) {
+      res_ = -ECANCELED;
+      stage_ = stage::over;
+      return false;
+    }
+    here.arm(alarm_, deadline_);
+    here.watch(*this, token);
+    return true;
+  }
+  void await_resume() const {
+    if (res_ < 0) throw_error(res_, "sleep");
+  }
+  result<void> await_resume_result() const noexcept {
+    if (res_ < 0) return to_error(res_);
+    return {};
+  }
+
+ private:
+  static void no_cqe(completion*, int, std::uint32_t, bool) noexcept {}
+  static void on_item(loop_item* self) noexcept {
+    auto& op = *static_cast<sleep_operation*>(static_cast<operation_base*>(self));
+    op.loop_->finish(op, route::inline_);
+  }
+  static void disarm(operation_base& op) noexcept {
+    op.owner().disarm(static_cast<sleep_operation&>(op).alarm_);
+  }
+  static constexpr operation_kind kind{&row_of_all, nullptr, nullptr, &disarm};
+
+  time_point deadline_;
+  alarm alarm_{*this};
+};
+
+}  // namespace detail
+
+/// Suspends for `d`, or a little longer. Nothing or less than nothing ends at the next turn of
+/// the loop, a century or more never. Throws operation_canceled when stopped.
+template <class Rep, class Period>
+[[nodiscard("co_await it")]] detail::sleep_operation sleep_for(
+    std::chrono::duration<Rep, Period> d,
+    std::source_location at = std::source_location::current()) {
+  return {detail::deadline_after(linux_policy::now(), d), at};
+}
+
+/// Suspends until `when` of the steady clock.
+template <class Duration>
+[[nodiscard("co_await it")]] detail::sleep_operation sleep_until(
+    std::chrono::time_point<steady_clock, Duration> when,
+    std::source_location at = std::source_location::current()) {
+  return {detail::deadline_after(time_point{}, when.time_since_epoch()), at};
+}
+
+}  // namespace iowq

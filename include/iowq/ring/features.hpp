@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/ring/features.hpp -- what the running kernel can do, asked once.
+// Layer ring; needs base. Next in the book: ring/completion.hpp.
+//
+// The headers we were compiled with say nothing about the kernel we run on, in either direction.
+#pragma once
+
+#include <bitset>
+#include <cstddef>
+#include <cstring>
+
+#include <iowq/ring/compat.hpp>
+#include <iowq/ring/kernel.hpp>
+
+namespace iowq {
+
+/// The answers of one ring's kernel.
+struct ring_features {
+  unsigned setup_flags = 0;  // those that were granted
+  unsigned feature_bits = 0; // IORING_FEAT_*
+  bool registered = false;   // the ring's descriptor has a slot in the task's table
+  std::bitset<256> opcodes;
+
+  /// Does the kernel know this opcode?
+  [[nodiscard]] bool has(int opcode) const noexcept {
+    return opcode >= 0 && opcode < 256 && opcodes[static_cast<std::size_t>(opcode)];
+  }
+  [[nodiscard]] bool has_feature(unsigned bit) const noexcept {
+    return (feature_bits & bit) != 0;
+  }
+  [[nodiscard]] bool defers() const noexcept {
+    return (setup_flags & compat::setup_defer_taskrun) != 0;
+  }
+};
+
+namespace detail {
+
+/// io_uring_register(2), IORING_REGISTER_PROBE. A kernel without it (before 5.6) knows nothing.
+template <class Kernel>
+std::bitset<256> probe_opcodes(io_uring& ring) noexcept {
+  constexpr unsigned count = 255;  // the field that counts is one byte wide
+  alignas(io_uring_probe) std::byte space[sizeof(io_uring_probe) +
+                                          count * sizeof(io_uring_probe_op)] = {};
+  auto* const probe = reinterpret_cast<io_uring_probe*>(space);
+  std::bitset<256> known;
+  if (Kernel::probe(ring, *probe, count) < 0) return known;
+  auto const* const ops =
+      reinterpret_cast<const io_uring_probe_op*>(space + sizeof(io_uring_probe));
+  for (unsigned i = 0; i < probe->ops_len && i < count; ++i)
+    if ((ops[i].flags & IO_URING_OP_SUPPORTED) != 0) known.set(ops[i].op);
+  return known;
+}
+
+}  // namespace detail
+}  // namespace iowq

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/ring/kernel.hpp -- every call through which the ring enters the kernel.
+// Layer ring; needs base. Next in the book: ring/compat.hpp.
+//
+// The second seam: a simulated kernel replaces this class and the ring above it stays the same.
+// All answers are >= 0 or -errno, as liburing's raw wrappers give them.
+#pragma once
+
+#include <liburing.h>
+#include <signal.h>
+
+#include <iowq/base/policy.hpp>
+
+namespace iowq {
+
+/// The kernel under us, through liburing (2.3 or newer).
+struct linux_kernel {
+  [[nodiscard]] static time_point now() noexcept { return linux_policy::now(); }
+
+  /// io_uring_setup(2): a descriptor.
+  static int setup(unsigned entries, io_uring_params& params) noexcept {
+    return ::io_uring_setup(entries, &params);
+  }
+
+  /// Maps the rings of `fd` into `ring`, with SQ slots bound to SQEs of the same number.
+  static int map(int fd, io_uring_params& params, io_uring& ring, bool has_array) noexcept {
+    int const r = ::io_uring_queue_mmap(fd, &params, &ring);
+    if (r < 0) return r;
+    ring.features = params.features;
+    // liburing 2.3 writes the array when it flushes, later ones once; we flush ourselves.
+    if (has_array)
+      for (unsigned i = 0; i < params.sq_entries; ++i) ring.sq.array[i] = i;
+    return 0;
+  }
+
+  /// Unmaps and closes what map() made; gives the registered descriptor's slot back too.
+  static void close(io_uring& ring) noexcept { ::io_uring_queue_exit(&ring); }
+
+  /// Keeps the rings out of children that fork(2): a child that submitted would submit for us.
+  static int dont_fork(io_uring& ring) noexcept { return ::io_uring_ring_dontfork(&ring); }
+
+  /// io_uring_enter(2). `argument` is an io_uring_getevents_arg if flags has EXT_ARG.
+  static int enter(int fd, unsigned submit, unsigned wait, unsigned flags, void* argument,
+                   unsigned long size) noexcept {
+    return ::io_uring_enter2(static_cast<unsigned>(fd), submit, wait, flags,
+                             static_cast<sigset_t*>(argument), size);
+  }
+
+  /// Puts the ring's descriptor into the task's table of registered ones; 1, or -errno when its
+  /// 16 slots are taken.
+  static int register_descriptor(io_uring& ring) noexcept {
+    return ::io_uring_register_ring_fd(&ring);
+  }
+
+  /// Limits the kernel's own bounded and unbounded workers of this ring.
+  static int limit_workers(io_uring& ring, unsigned bounded, unsigned unbounded) noexcept {
+    unsigned limits[2] = {bounded, unbounded};
+    return ::io_uring_register_iowq_max_workers(&ring, limits);
+  }
+
+  /// Asks which opcodes there are, for `count` of them.
+  static int probe(io_uring& ring, io_uring_probe& probe, unsigned count) noexcept {
+    return ::io_uring_register_probe(&ring, &probe, count);
+  }
+};
+
+}  // namespace iowq
