@@ -56,10 +56,12 @@ class [[nodiscard("look at it: it may hold an error")]] result {
     requires(!std::is_void_v<T> && !std::is_reference_v<T> && std::is_constructible_v<stored, U> &&
              !std::is_same_v<std::remove_cvref_t<U>, result> &&
              !std::is_same_v<std::remove_cvref_t<U>, std::error_code>)
-  result(U&& value) : state_{std::in_place_index<0>, std::forward<U>(value)} {}  // NOLINT(google-explicit-constructor)
+  explicit(!std::is_convertible_v<U, stored>) result(U&& value)  // NOLINT(google-explicit-constructor)
+      : state_{std::in_place_index<0>, std::forward<U>(value)} {}
 
   template <class U>
-    requires(std::is_reference_v<T> && std::is_convertible_v<U&, T>)
+    requires(std::is_reference_v<T> && std::is_convertible_v<U&, T> &&
+             std::is_convertible_v<U*, stored>)  // names an object, makes no temporary
   result(U& value) : state_{std::in_place_index<0>, &static_cast<T>(value)} {}  // NOLINT(google-explicit-constructor)
 
   /// An error; a zero code is a programmer's mistake.

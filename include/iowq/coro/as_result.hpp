@@ -4,6 +4,8 @@
 #pragma once
 
 #include <coroutine>
+#include <cstddef>
+#include <new>
 #include <system_error>
 #include <type_traits>
 #include <utility>

@@ -5,6 +5,7 @@
 
 #include <coroutine>
 #include <exception>
+#include <memory>
 #include <type_traits>
 #include <utility>
 #include <variant>
@@ -26,13 +27,17 @@ class task_promise_base : public promise_base {
   using stored = std::conditional_t<std::is_reference_v<T>, std::add_pointer_t<T>, T>;
 
  public:
+  /// Of a reference task only what T can name itself: a conversion would make a temporary.
   template <class U = T>
-    requires std::is_constructible_v<T, U>
+    requires(std::is_constructible_v<T, U> &&
+             (!std::is_reference_v<T> || std::is_convertible_v<std::add_pointer_t<U>, stored>))
   void return_value(U&& value) {
-    if constexpr (std::is_reference_v<T>)
-      outcome_.template emplace<1>(std::addressof(static_cast<T>(std::forward<U>(value))));
-    else
+    if constexpr (std::is_reference_v<T>) {
+      auto&& object = static_cast<T>(std::forward<U>(value));
+      outcome_.template emplace<1>(std::addressof(object));
+    } else {
       outcome_.template emplace<1>(std::forward<U>(value));
+    }
   }
   void unhandled_exception() noexcept {
     outcome_.template emplace<2>(std::current_exception());

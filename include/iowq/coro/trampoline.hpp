@@ -35,6 +35,28 @@ inline void resume_flat(std::coroutine_handle<> coroutine) noexcept {
   here.running = nested;
 }
 
+/// Marks the calling thread as one whose stack has a loop at its bottom, for as long as it lives:
+/// what such a loop resumes need not say so each time.
+class trampoline_scope {
+ public:
+  trampoline_scope() noexcept : nested_{std::exchange(this_thread_trampoline.running, true)} {}
+  trampoline_scope(const trampoline_scope&) = delete;
+  trampoline_scope& operator=(const trampoline_scope&) = delete;
+  ~trampoline_scope() { this_thread_trampoline.running = nested_; }
+
+ private:
+  bool nested_;
+};
+
+/// As resume_flat(), inside a trampoline_scope and outside of any coroutine.
+inline void resume_in_scope(std::coroutine_handle<> coroutine) noexcept {
+  trampoline& here = this_thread_trampoline;
+  do {
+    coroutine.resume();
+    coroutine = std::exchange(here.next, nullptr);
+  } while (coroutine);
+}
+
 /// The last act of an await_suspend: `coroutine` runs next on this thread.
 inline void hand_over(std::coroutine_handle<> coroutine) noexcept {
   trampoline& here = this_thread_trampoline;

@@ -77,7 +77,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
   template <class... Arguments>
   explicit operation(const std::source_location& at, Arguments&&... arguments) noexcept(
       std::is_nothrow_constructible_v<Call, Arguments...>)
-      : base{kind, &on_cqe, &on_item, at}, call_{std::forward<Arguments>(arguments)...} {}
+      : base{kind, &on_cqe, at}, call_{std::forward<Arguments>(arguments)...} {}
 
   operation(operation&& other) noexcept
       : base{std::move(other)}, wish_{other.wish_}, call_{std::move(other.call_)} {}
@@ -130,44 +130,54 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
   /// False: it is over already, the coroutine goes on.
   bool begin(std::coroutine_handle<> waiter, stop_token token) noexcept {
     detail::loop& here = detail::loop::current();
-    loop_ = &here;
     waiter_ = waiter;
+    if constexpr (requires { call_.descriptor(); }) descriptor_ = call_.descriptor();
     if constexpr (requires { call_.check(); })
-      if (int const bad = call_.check(); bad < 0) return at_once(bad);
-    if (Call::row.cancellable && token.stop_requested()) [[unlikely]] {
-      ++here.line(Call::row).cancelled;
-      return at_once(-ECANCELED);
-    }
+      if (int const bad = call_.check(); bad < 0) [[unlikely]]
+        return at_once(here, bad);
+    if constexpr (Call::row.cancellable)
+      if (token == here.ambient() ? here.stopping() : token.stop_requested()) [[unlikely]] {
+        ++here.line(Call::row).cancelled;
+        return at_once(here, -ECANCELED);
+      }
     placement place{Call::row.first, Call::row.unbound, {}, any_node};
     if constexpr (requires { call_.place(place); })
       if (!wish_.way || *wish_.way == route::pool) call_.place(place);
-    if (wish_.key) place.key = wish_.key;
-    key_ = place.key;
     switch (detail::decide(Call::row, place, wish_, forms, here.punting(),
                            here.backend().features())) {
       case route::inline_:
         if (int const r = attempt(here); r != -EAGAIN || !forms.call) {
           ++here.line(Call::row).inline_ops;
-          return at_once(r);
+          return at_once(here, r);
         }
         place.way = route::pool;
         [[fallthrough]];
       case route::pool:
-        start_work(place);
+        if (wish_.key) place.key = wish_.key;
+        start_work(here, place);
         break;
       case route::ring:
-        here.submit(*this);
+        if constexpr (forms.sqe) {
+          if (io_uring_sqe* const sqe = here.sqe(); sqe != nullptr) [[likely]] {
+            stage_ = detail::stage::ring;
+            call_.prepare(*sqe);
+            sqe->user_data = this->user_data();
+            detail::annotate_release(static_cast<completion*>(this));
+          } else {
+            acts(&on_item);  // it may be cancelled in line
+            here.line_up(*this);
+          }
+        }
         break;
     }
-    if constexpr (requires { call_.descriptor(); }) descriptor_ = call_.descriptor();
     here.watch(*this, token);
     return true;
   }
 
-  bool at_once(int res) noexcept {
+  bool at_once(detail::loop& here, int res) noexcept {
     res_ = res;
     stage_ = detail::stage::over;
-    settle();
+    settle(here);
     return false;
   }
 
@@ -180,34 +190,39 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
       return -EAGAIN;
   }
 
-  void settle() noexcept {
-    if constexpr (requires { call_.settle(loop_->devices()); }) call_.settle(loop_->devices());
+  void settle(detail::loop& here) noexcept {
+    if constexpr (requires { call_.settle(here.devices()); }) call_.settle(here.devices());
   }
 
-  void start_work(placement place) noexcept {
+  void start_work(detail::loop& here, placement place) noexcept {
     if constexpr (forms.call) {
       if constexpr (requires { call_.may_wait(); }) place.unbound = call_.may_wait();
-      work_flags const flags{.unbound = place.unbound, .key = key_, .node = place.node};
-      loop_->start_work(*this, work_.emplace(flags, call_, static_cast<base&>(*this), res_, *loop_));
+      key_ = place.key;
+      acts(&on_item);
+      work_flags const flags{.unbound = place.unbound, .key = place.key, .node = place.node};
+      here.start_work(*this, work_.emplace(flags, call_, static_cast<base&>(*this), res_, here));
     }
   }
 
-  static void on_cqe(completion* self, int res, std::uint32_t flags, bool last) noexcept {
+  static void on_cqe(completion* self, int res, std::uint32_t flags) noexcept {
     auto& op = *static_cast<operation*>(static_cast<base*>(self));
-    // A notification only says that buffers are free again; the result came before it.
-    if ((flags & IORING_CQE_F_NOTIF) == 0) {
+    detail::loop& here = *detail::this_thread_loop;
+    if ((flags & (IORING_CQE_F_NOTIF | IORING_CQE_F_MORE)) != 0) [[unlikely]] {
+      // A notification only says that buffers are free again; the result came before it.
+      if ((flags & IORING_CQE_F_NOTIF) == 0) op.res_ = res, op.flags_ = flags;
+      if ((flags & IORING_CQE_F_MORE) != 0) return;
+    } else {
       op.res_ = res;
       op.flags_ = flags;
     }
-    if (!last) return;
     if constexpr (forms.call) {
       if (op.would_block(op.res_)) [[unlikely]]
-        return op.bounce();
+        return op.bounce(here);
     }
     // Some paths answer a cancel with EINTR (io_uring_cancelation(7)).
-    if (op.res_ == -EINTR && op.cancel_wanted_) op.res_ = -ECANCELED;
-    op.settle();
-    op.loop_->finish(op, route::ring);
+    if (op.cancel_wanted_ && op.res_ == -EINTR) op.res_ = -ECANCELED;
+    op.settle(here);
+    here.finish(op, &ledger_entry::ring_ops);
   }
 
   [[nodiscard]] bool would_block(int res) const noexcept {
@@ -218,25 +233,24 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
   }
 
   /// The ring cannot do it without blocking: a worker can.
-  IOWQ_NOINLINE void bounce() noexcept {
+  IOWQ_NOINLINE void bounce(detail::loop& here) noexcept {
     if (cancel_wanted_) {
       res_ = -ECANCELED;
-      settle();
-      return loop_->finish(*this, route::ring);
+      settle(here);
+      return here.finish(*this, &ledger_entry::ring_ops);
     }
-    bounced_ = true;
-    ++loop_->line(Call::row).bounced;
-    start_work({route::pool, Call::row.unbound, key_, any_node});
+    ++here.line(Call::row).bounced;
+    start_work(here, {route::pool, Call::row.unbound, {}, any_node});
   }
 
   /// Out of the inbox or the ready queue: a worker ended it, or it never began.
   static void on_item(detail::loop_item* self) noexcept {
     auto& op = *static_cast<operation*>(static_cast<base*>(self));
-    op.settle();
-    if constexpr (forms.call)
-      op.loop_->finish(op, op.work_ ? route::pool : route::ring);
-    else
-      op.loop_->finish(op, route::ring);
+    detail::loop& here = *detail::this_thread_loop;
+    bool punted = false;
+    if constexpr (forms.call) punted = op.work_.has_value();
+    op.settle(here);
+    here.finish(op, punted ? &ledger_entry::punted_ops : &ledger_entry::ring_ops);
   }
 
   static void prepare(base& op, io_uring_sqe& sqe) noexcept {

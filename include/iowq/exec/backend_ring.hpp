@@ -68,15 +68,16 @@ class ring_backend {
   /// Any thread and signal handlers: ends the owner's sleep, now or when it next begins.
   void wake() const noexcept { linux_policy::wake_ring(wake_fd_.get()); }
 
-  /// Puts `op` into the SQ, or into the line for it. Not yet submitted.
-  void submit(operation_base& op) noexcept {
-    if (waiting_.empty()) [[likely]] {
-      io_uring_sqe* const sqe = sqe_or_submit();
-      if (sqe != nullptr) [[likely]]
-        return fill(op, *sqe);
-    }
+  /// An SQE for an operation that nobody waits in line before; null: line_up().
+  [[nodiscard]] io_uring_sqe* sqe() noexcept {
+    return waiting_.empty() ? ring_.get() : nullptr;
+  }
+
+  /// Submits what there is to make room for `op`, or puts it into the line for the SQ.
+  IOWQ_NOINLINE void line_up(operation_base& op) noexcept {
     op.stage_ = stage::waiting;
     waiting_.push_back(op);
+    drain_waiting();
   }
 
   /// Asks the kernel to end `op`, which is in its hands. The operation still ends by its own CQE.
@@ -128,8 +129,8 @@ class ring_backend {
  private:
   struct waker : completion {
     waker() noexcept : completion{&rung} {}
-    static void rung(completion* self, int, std::uint32_t, bool last) noexcept {
-      if (last) static_cast<waker*>(self)->armed = false;
+    static void rung(completion* self, int, std::uint32_t flags) noexcept {
+      if ((flags & IORING_CQE_F_MORE) == 0) static_cast<waker*>(self)->armed = false;
     }
     ring_backend* owner = nullptr;
     bool armed = false;

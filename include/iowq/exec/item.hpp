@@ -13,10 +13,14 @@ class loop_item {
 
   explicit loop_item(function* act) noexcept : act_{act} {}
 
+  loop_item() noexcept {}  // no store: most operations are never queued
+  /// What run() does; before it is queued.
+  void acts(function* act) noexcept { act_ = act; }
+
   /// Owner thread. May end the life of *this.
   void run() noexcept { act_(this); }
 
-  loop_item* next = nullptr;  // the queue's
+  loop_item* next;  // the queue's, while it is in one
 
  private:
   function* act_;

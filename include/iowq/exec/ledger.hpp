@@ -68,7 +68,7 @@ class ledger {
 
  private:
   static constexpr std::size_t slots = 128;
-  struct slot {
+  struct alignas(64) slot {  // a power of two: finding one needs no multiplication
     const operation_row* row = nullptr;
     ledger_entry entry;
   };

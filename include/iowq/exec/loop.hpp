@@ -50,7 +50,7 @@ class loop {
     while (loop_item* next = inbox_.drain())
       while (loop_item* const now = next) next = now->next, now->run();
     while (loop_item* const now = ready_.pop_front()) now->run();
-    IOWQ_ASSERT(census_ == nullptr, "an executor was destroyed with operations in flight");
+    IOWQ_ASSERT(census_.after == &census_, "an executor was destroyed with operations in flight");
   }
 
   /// The loop of this thread; stops the program where none runs.
@@ -90,7 +90,7 @@ class loop {
 
   /// One turn. Blocks until there is something to do; the caller knows that there will be.
   void turn() noexcept {
-    now_ = linux_policy::now();
+    now_ = linux_policy::now_coarsely();
     // acquire: pairs with request_stop().
     if (stop_wanted_.load(std::memory_order_acquire)) [[unlikely]]
       stop_all();
@@ -98,10 +98,11 @@ class loop {
       next = now->next;
       now->run();
     }
-    while (timer* const due = timers_.pop_due(now_)) end_soon(static_cast<alarm*>(due)->op);
+    if (!timers_.empty()) fire_timers();
     for (unsigned budget = turn_budget; budget != 0; --budget) {
       loop_item* const next = ready_.pop_front();
       if (next == nullptr) break;
+      ++items_run_;
       next->run();
     }
     if (ring_.cancels_wait()) [[unlikely]]
@@ -114,6 +115,7 @@ class loop {
 
   /// Runs turns until `done`, which is set by what they run.
   void run_until(const bool& done) noexcept {
+    trampoline_scope const scope;
     done_ = &done;
     while (!done) turn();
     done_ = nullptr;
@@ -122,18 +124,15 @@ class loop {
   /// Registers `op` as in flight, under `token`. Call last: a token that was stopped already
   /// cancels at once.
   void watch(operation_base& op, stop_token token) noexcept {
-    op.census_next_ = census_;
-    op.census_link_ = &census_;
-    if (census_ != nullptr) census_->census_link_ = &op.census_next_;
-    census_ = &op;
+    op.enter(census_);
     op.since_ = now_;
-    if (token == ambient_)
-      op.ambient_ = true;
-    else if (token.stop_possible())
-      op.hook_.emplace(op, token);
+    if (token != ambient_) [[unlikely]]
+      hook(op, token);
   }
 
-  void submit(operation_base& op) noexcept { ring_.submit(op); }
+  /// See ring_backend.
+  [[nodiscard]] io_uring_sqe* sqe() noexcept { return ring_.sqe(); }
+  void line_up(operation_base& op) noexcept { ring_.line_up(op); }
 
   /// To the pool, with work flags set already. The pool is started by the first.
   void start_work(operation_base& op, work& w) noexcept {
@@ -181,23 +180,22 @@ class loop {
   }
 
   /// The one end of an operation: its result is in it. Resumes its coroutine.
-  void finish(operation_base& op, route by) noexcept {
-    *op.census_link_ = op.census_next_;
-    if (op.census_next_ != nullptr) op.census_next_->census_link_ = op.census_link_;
+  void finish(operation_base& op, std::uint64_t ledger_entry::*way) noexcept {
+    op.leave();
     ledger_entry& line = ledger_.of(op.row());
-    ++(by == route::ring ? line.ring_ops : by == route::pool ? line.punted_ops : line.inline_ops);
-    if (op.res_ == -ECANCELED && op.cancel_wanted_) ++line.cancelled;
-    if (op.hook_ && !op.hook_->end()) [[unlikely]] {
+    ++(line.*way);
+    if (op.cancel_wanted_ && op.res_ == -ECANCELED) ++line.cancelled;
+    if (!op.ambient_ && op.hook_ && !op.hook_->end()) [[unlikely]] {
       op.stage_ = stage::lingering;  // its stop request is still in our inbox, and touches it
       return;
     }
     resume(op);
   }
 
+  /// Of what the loop runs, never from within a coroutine.
   void resume(operation_base& op) noexcept {
     op.stage_ = stage::over;
-    ++resumed_;
-    resume_flat(op.waiter_);
+    resume_in_scope(op.waiter_);
   }
 
   [[nodiscard]] ledger_entry& line(const operation_row& row) noexcept { return ledger_.of(row); }
@@ -208,11 +206,15 @@ class loop {
   [[nodiscard]] const ring_backend& backend() const noexcept { return ring_; }
   [[nodiscard]] const class ledger& counts() const noexcept { return ledger_; }
   [[nodiscard]] class devices& devices() noexcept { return devices_; }
-  [[nodiscard]] std::uint64_t resumed() const noexcept { return resumed_; }
-  void count_resumed() noexcept { ++resumed_; }
+  [[nodiscard]] std::uint64_t items_run() const noexcept { return items_run_; }
   [[nodiscard]] bool ending() const noexcept { return ending_; }
   [[nodiscard]] bool stopping() const noexcept { return stop_->stop_requested(); }
-  [[nodiscard]] operation_base* census() const noexcept { return census_; }
+  /// Calls `f` with each operation in flight, newest first.
+  template <class F>
+  void for_each_in_flight(F&& f) const {
+    for (census_node* n = census_.after; n != &census_; n = n->after)
+      f(*static_cast<operation_base*>(n));
+  }
   [[nodiscard]] time_point now() const noexcept { return now_; }
 
   [[nodiscard]] iowq::pool* pool_if_started() noexcept { return pool_ ? &*pool_ : nullptr; }
@@ -246,6 +248,20 @@ class loop {
     return std::min(entries, 4 * std::max(cpus, 1U));
   }
 
+  IOWQ_NOINLINE void fire_timers() noexcept {
+    time_point const now = linux_policy::now();
+    while (timer* const due = timers_.pop_due(now)) {
+      operation_base& op = static_cast<alarm*>(due)->op;
+      op.res_ = 0;
+      end_soon(op);
+    }
+  }
+
+  IOWQ_NOINLINE void hook(operation_base& op, stop_token token) noexcept {
+    op.ambient_ = false;
+    if (token.stop_possible()) op.hook_.emplace(*this, op, token);
+  }
+
   /// It is over, but not here and now.
   void end_soon(operation_base& op) noexcept {
     op.stage_ = stage::ready;
@@ -267,14 +283,16 @@ class loop {
   IOWQ_COLD void stop_all() noexcept {
     if (stopping()) return;
     stop_->request_stop();
-    for (operation_base* op = census_; op != nullptr; op = op->census_next_)
-      if (op->ambient_) cancel(*op);
+    for_each_in_flight([this](operation_base& op) {
+      if (op.ambient_) cancel(op);
+    });
   }
 
   IOWQ_COLD void cancel_again() noexcept {
     ring_.cancels_wait(false);
-    for (operation_base* op = census_; op != nullptr; op = op->census_next_)
-      if (op->stage_ == stage::ring && op->cancel_wanted_) ring_.cancel(*op);
+    for_each_in_flight([this](operation_base& op) {
+      if (op.stage_ == stage::ring && op.cancel_wanted_) ring_.cancel(op);
+    });
   }
 
   // Never changes, or owner only.
@@ -286,10 +304,10 @@ class loop {
   ring_backend ring_;
   fifo<&loop_item::next> ready_;
   timers timers_;
-  operation_base* census_ = nullptr;
+  census_node census_{&census_, &census_};
   const bool* done_ = nullptr;
   bool ending_ = false;
-  std::uint64_t resumed_ = 0;
+  std::uint64_t items_run_ = 0;
   class ledger ledger_;
   class devices devices_;
 
@@ -302,25 +320,24 @@ class loop {
   std::optional<iowq::pool> pool_;
 };
 
-inline stop_hook::stop_hook(operation_base& op, stop_token token) noexcept
-    : loop_item{&arrived}, op_{op} {
+inline stop_hook::stop_hook(loop& owner, operation_base& op, stop_token token) noexcept
+    : loop_item{&arrived}, owner_{owner}, op_{op} {
   callback_.emplace(token, request{this});
 }
 
 inline void stop_hook::requested() noexcept {
-  if (this_thread_loop == op_.loop_) return op_.loop_->cancel(op_);
+  if (this_thread_loop == &owner_) return owner_.cancel(op_);
   posted_ = true;
-  op_.loop_->post(*this);
+  owner_.post(*this);
 }
 
 inline void stop_hook::arrived(loop_item* self) noexcept {
   auto& hook = *static_cast<stop_hook*>(self);
   hook.posted_ = false;
-  loop& owner = *hook.op_.loop_;
   if (hook.op_.stage_ == stage::lingering)
-    owner.resume(hook.op_);
+    hook.owner_.resume(hook.op_);
   else
-    owner.cancel(hook.op_);
+    hook.owner_.cancel(hook.op_);
 }
 
 }  // namespace iowq::detail

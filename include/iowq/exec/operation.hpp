@@ -59,7 +59,7 @@ struct operation_kind {
 /// does not end before the owner has taken it out of the inbox again.
 class stop_hook : public loop_item {
  public:
-  stop_hook(operation_base& op, stop_token token) noexcept;
+  stop_hook(loop& owner, operation_base& op, stop_token token) noexcept;
   stop_hook(const stop_hook&) = delete;
   stop_hook& operator=(const stop_hook&) = delete;
 
@@ -77,6 +77,7 @@ class stop_hook : public loop_item {
   void requested() noexcept;
   static void arrived(loop_item* self) noexcept;
 
+  loop& owner_;
   operation_base& op_;
   // Written by the requesting thread before callback_.reset() can return, read after; the owner
   // clears it when the item has come out of the inbox.
@@ -84,32 +85,47 @@ class stop_hook : public loop_item {
   std::optional<stop_callback<request>> callback_;
 };
 
-/// The part of an operation that is the same for all.
-class operation_base : public completion, public loop_item {
+/// A link of the ring of all operations in flight of a loop; the loop's own is its anchor.
+struct census_node {
+  census_node* before;
+  census_node* after;
+
+  void enter(census_node& anchor) noexcept {
+    before = &anchor;
+    after = anchor.after;
+    anchor.after->before = this;
+    anchor.after = this;
+  }
+  void leave() noexcept {
+    before->after = after;
+    after->before = before;
+  }
+};
+
+/// The part of an operation that is the same for all. What an await touches comes first.
+class operation_base : public completion, public loop_item, public census_node {
  public:
   operation_base(const operation_base&) = delete;
   operation_base& operator=(const operation_base&) = delete;
 
   [[nodiscard]] const operation_row& row() const noexcept { return *kind_->row; }
-  [[nodiscard]] loop& owner() const noexcept { return *loop_; }
   [[nodiscard]] stage where() const noexcept { return stage_; }
   [[nodiscard]] const std::source_location& source() const noexcept { return source_; }
   [[nodiscard]] time_point since() const noexcept { return since_; }
   [[nodiscard]] int descriptor_number() const noexcept { return descriptor_; }
   [[nodiscard]] const std::optional<std::uint64_t>& key() const noexcept { return key_; }
-  [[nodiscard]] operation_base* census_next() const noexcept { return census_next_; }
   [[nodiscard]] work* as_work() noexcept {
     return kind_->as_work != nullptr && stage_ == stage::pool ? &kind_->as_work(*this) : nullptr;
   }
 
  protected:
   operation_base(const operation_kind& kind, completion::function* on_cqe,
-                 loop_item::function* on_item, const std::source_location& source) noexcept
-      : completion{on_cqe}, loop_item{on_item}, kind_{&kind}, source_{source} {}
+                 const std::source_location& source) noexcept
+      : completion{on_cqe}, kind_{&kind}, source_{source} {}
 
   /// Moves an operation that was not awaited yet.
   operation_base(operation_base&& other) noexcept
-      : completion{other}, loop_item{other}, kind_{other.kind_}, source_{other.source_} {
+      : completion{other}, kind_{other.kind_}, source_{other.source_} {
     IOWQ_ASSERT(other.stage_ == stage::created, "an operation was moved after it was awaited");
   }
 
@@ -124,22 +140,17 @@ class operation_base : public completion, public loop_item {
   friend class stop_hook;
 
   const operation_kind* kind_;
-  loop* loop_ = nullptr;
   std::coroutine_handle<> waiter_;
-  operation_base* census_next_ = nullptr;  // all operations in flight of a loop
-  operation_base** census_link_ = nullptr;
-  int res_ = 0;
-  std::uint32_t flags_ = 0;  // of the last CQE
-  int descriptor_ = -1;      // for dump()
   stage stage_ = stage::created;
   bool cancel_wanted_ = false;
   bool cancel_sent_ = false;
-  bool bounced_ = false;
-  bool ambient_ = false;  // stops with the executor as a whole; has no hook
-  route ended_by_ = route::inline_;
-  std::optional<std::uint64_t> key_;
+  bool ambient_ = true;  // stops with the executor as a whole; else it has a hook
+  std::uint32_t flags_;  // of the last CQE
+  int res_;
+  int descriptor_ = -1;  // for dump(), as are the next three
   time_point since_;
   std::source_location source_;
+  std::optional<std::uint64_t> key_;
   std::optional<stop_hook> hook_;
 };
 

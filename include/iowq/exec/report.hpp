@@ -35,13 +35,14 @@ namespace detail {
   all.submitted = ring.submitted;
   all.entered = ring.entered;
   all.completed = ring.completed;
-  all.resumed = here.resumed();
   all.ledger = here.counts().lines();
   for (const ledger_entry& line : all.ledger) {
     all.inline_ops += line.inline_ops;
     all.ring_ops += line.ring_ops;
     all.punted_ops += line.punted_ops;
   }
+  // A timer's end is an item, too, and counted as inline.
+  all.resumed = here.items_run() + all.ring_ops + all.punted_ops;
   if (auto const* pool = here.pool_if_started()) all.pool = pool->stats();
   all.pool.kicks = here.kicks();
   return all;
@@ -57,16 +58,16 @@ namespace detail {
 inline void write_census(std::ostream& out, loop& here) {
   std::size_t count = 0;
   time_point const now = linux_policy::now();
-  for (operation_base* op = here.census(); op != nullptr; op = op->census_next()) {
+  here.for_each_in_flight([&](const operation_base& op) {
     ++count;
-    out << op->row().name;
-    if (op->descriptor_number() >= 0) out << " fd " << op->descriptor_number();
-    if (op->key()) out << " key " << *op->key();
-    out << ": " << to_string(op->where());
-    auto const age = std::chrono::duration_cast<std::chrono::milliseconds>(now - op->since());
-    out << ", " << age.count() << " ms, " << op->source().file_name() << ':'
-        << op->source().line() << " in " << op->source().function_name() << '\n';
-  }
+    out << op.row().name;
+    if (op.descriptor_number() >= 0) out << " fd " << op.descriptor_number();
+    if (op.key()) out << " key " << *op.key();
+    out << ": " << to_string(op.where());
+    auto const age = std::chrono::duration_cast<std::chrono::milliseconds>(now - op.since());
+    out << ", " << age.count() << " ms, " << op.source().file_name() << ':' << op.source().line()
+        << " in " << op.source().function_name() << '\n';
+  });
   out << count << " in flight\n";
   if (auto* pool = here.pool_if_started()) pool->dump(out);
 }

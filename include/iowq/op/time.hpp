@@ -6,8 +6,10 @@
 // of them, as an argument of the call that waits anyway.
 #pragma once
 
+#include <cerrno>
 #include <chrono>
 #include <coroutine>
+#include <cstdint>
 #include <source_location>
 
 #include <iowq/base/result.hpp>
@@ -37,9 +39,13 @@ class [[nodiscard("co_await it")]] sleep_operation : public operation_base {
                                             .reason = "a timer of the loop"};
 
   sleep_operation(time_point deadline, const std::source_location& at) noexcept
-      : operation_base{kind, &no_cqe, &on_item, at}, deadline_{deadline} {}
+      : operation_base{kind, &no_cqe, at}, deadline_{deadline} {
+    acts(&on_item);
+  }
   sleep_operation(sleep_operation&& other) noexcept
-      : operation_base{std::move(other)}, deadline_{other.deadline_} {}
+      : operation_base{std::move(other)}, deadline_{other.deadline_} {
+    acts(&on_item);
+  }
   ~sleep_operation() = default;
 
   bool await_ready() const noexcept {
@@ -50,7 +56,6 @@ class [[nodiscard("co_await it")]] sleep_operation : public operation_base {
   bool await_suspend(std::coroutine_handle<Promise> waiter) noexcept {
     stop_token const token = stop_of(waiter);
     loop& here = loop::current();
-    loop_ = &here;
     waiter_ = waiter;
     if (token.stop_requested()) {
       res_ = -ECANCELED;
@@ -70,13 +75,13 @@ class [[nodiscard("co_await it")]] sleep_operation : public operation_base {
   }
 
  private:
-  static void no_cqe(completion*, int, std::uint32_t, bool) noexcept {}
+  static void no_cqe(completion*, int, std::uint32_t) noexcept {}
   static void on_item(loop_item* self) noexcept {
     auto& op = *static_cast<sleep_operation*>(static_cast<operation_base*>(self));
-    op.loop_->finish(op, route::inline_);
+    this_thread_loop->finish(op, &ledger_entry::inline_ops);
   }
   static void disarm(operation_base& op) noexcept {
-    op.owner().disarm(static_cast<sleep_operation&>(op).alarm_);
+    this_thread_loop->disarm(static_cast<sleep_operation&>(op).alarm_);
   }
   static constexpr operation_kind kind{&row_of_all, nullptr, nullptr, &disarm};
 

@@ -10,17 +10,15 @@
 namespace iowq {
 
 /// Takes the CQEs of one submitted SQE. Stays where it is from the moment its SQE is filled until
-/// it was called with `last`, whatever the results say before: a cancel's answer ends nothing.
+/// it was called with the last CQE, whatever the results say before: a cancel's answer ends nothing.
 class completion {
  public:
-  /// `res` and `flags` are the CQE's; `last`: no IORING_CQE_F_MORE, the kernel is done with it.
-  using function = void(completion* self, int res, std::uint32_t flags, bool last) noexcept;
+  /// `res` and `flags` are the CQE's. Without IORING_CQE_F_MORE in them it is the last.
+  using function = void(completion* self, int res, std::uint32_t flags) noexcept;
 
   explicit completion(function* take) noexcept : take_{take} {}
 
-  void complete(int res, std::uint32_t flags, bool last) noexcept {
-    take_(this, res, flags, last);
-  }
+  void complete(int res, std::uint32_t flags) noexcept { take_(this, res, flags); }
 
   /// As an SQE carries it. 0 is nobody: the CQE of a cancel request.
   [[nodiscard]] std::uint64_t user_data() const noexcept {

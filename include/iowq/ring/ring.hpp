@@ -52,16 +52,19 @@ class basic_ring {
 
   /// The next free SQE, zeroed, or null: enter() first. To be filled at once, whatever happens.
   [[nodiscard]] io_uring_sqe* get() noexcept {
-    io_uring_sq& sq = ring_.sq;
-    // The kernel writes khead inside enter(), on this thread: a plain read is current.
-    if (sq.sqe_tail - *sq.khead >= entries_) return nullptr;
-    io_uring_sqe* const sqe = &sq.sqes[sq.sqe_tail++ & mask_];
+    if (room_ == 0) [[unlikely]] {
+      // The kernel writes khead inside enter(), on this thread: a plain read is current.
+      room_ = entries_ - pending();
+      if (room_ == 0) return nullptr;
+    }
+    --room_;
+    io_uring_sqe* const sqe = &sqes_[tail_++ & mask_];
     *sqe = io_uring_sqe{};
     return sqe;
   }
 
   /// SQEs filled and not yet taken by the kernel.
-  [[nodiscard]] unsigned pending() const noexcept { return ring_.sq.sqe_tail - *ring_.sq.khead; }
+  [[nodiscard]] unsigned pending() const noexcept { return tail_ - *ring_.sq.khead; }
 
   /// Must enter() be called although nothing is submitted or awaited? CQEs overflowed, or
   /// completions wait for this thread to let the kernel finish them.
@@ -72,7 +75,7 @@ class basic_ring {
   }
 
   /// Are there CQEs to reap()?
-  [[nodiscard]] bool ready() const noexcept { return *ring_.cq.khead != tail(); }
+  [[nodiscard]] bool ready() const noexcept { return *ring_.cq.khead != cq_tail(); }
 
   /// One io_uring_enter: submits what is pending; with `wait`, sleeps until a CQE has come or
   /// `deadline` passed. 0, or -errno of what kept it from doing so: EINTR (a signal), ETIME (the
@@ -84,7 +87,7 @@ class basic_ring {
   unsigned reap(unsigned budget) noexcept {
     unsigned reaped = 0;
     unsigned head = *ring_.cq.khead;
-    for (unsigned end = tail(); head != end && reaped < budget; ++reaped) {
+    for (unsigned end = cq_tail(); head != end && reaped < budget; ++reaped) {
       io_uring_cqe const& cqe = ring_.cq.cqes[head & cq_mask_];
       completion* const target = completion::from(cqe.user_data);
       int const res = cqe.res;
@@ -94,7 +97,7 @@ class basic_ring {
       __atomic_store_n(ring_.cq.khead, ++head, __ATOMIC_RELEASE);
       if (target != nullptr) {
         detail::annotate_acquire(target);
-        target->complete(res, flags, (flags & IORING_CQE_F_MORE) == 0);
+        target->complete(res, flags);
       }
     }
     stats_.completed += reaped;
@@ -102,7 +105,7 @@ class basic_ring {
   }
 
  private:
-  [[nodiscard]] unsigned tail() const noexcept {
+  [[nodiscard]] unsigned cq_tail() const noexcept {
     // acquire: pairs with the kernel's release; the CQEs before it are written.
     return __atomic_load_n(ring_.cq.ktail, __ATOMIC_ACQUIRE);
   }
@@ -115,10 +118,13 @@ class basic_ring {
     return none;
   }
 
+  io_uring_sqe* sqes_ = nullptr;
+  unsigned tail_ = 0;  // of the SQ: as we fill it, ahead of what the kernel has been shown
+  unsigned mask_ = 0;
+  unsigned room_ = 0;  // SQEs free for sure; counted anew when there are none
+  unsigned cq_mask_ = 0;
   io_uring ring_ = closed();
   unsigned entries_ = 0;
-  unsigned mask_ = 0;
-  unsigned cq_mask_ = 0;
   unsigned enter_flags_ = 0;  // for every call: registered descriptor, no I/O wait accounting
   ring_features features_;
   ring_stats stats_;
@@ -141,6 +147,9 @@ int basic_ring<Kernel>::set_up(unsigned entries, unsigned flags) noexcept {
   }
   entries_ = params.sq_entries;
   mask_ = params.sq_entries - 1;
+  sqes_ = ring_.sq.sqes;
+  tail_ = *ring_.sq.ktail;
+  room_ = 0;
   cq_mask_ = params.cq_entries - 1;
   features_.setup_flags = flags;
   features_.feature_bits = params.features;
@@ -203,7 +212,7 @@ int basic_ring<Kernel>::try_it() noexcept {
 template <class Kernel>
 int basic_ring<Kernel>::enter(bool wait, time_point deadline) noexcept {
   // release: pairs with the kernel's acquire; the SQEs behind the old tail are filled.
-  __atomic_store_n(ring_.sq.ktail, ring_.sq.sqe_tail, __ATOMIC_RELEASE);
+  __atomic_store_n(ring_.sq.ktail, tail_, __ATOMIC_RELEASE);
   unsigned const submit = pending();
   unsigned flags = enter_flags_ | IORING_ENTER_GETEVENTS;
   io_uring_getevents_arg argument{};

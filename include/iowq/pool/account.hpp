@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/pool/account.hpp -- one class of work: what waits, who works, how many there may be.
+// Layer pool; needs queue and pool/work. Next in the book: pool/worker.hpp.
+//
+// io_wq_acct, with the two repairs it got over the years: each class has its own list (one list
+// for both let them block each other), and a worker belongs to one class for life. Counts are
+// plain integers, since all of them change under M; the kernel's split into two locks and atomics
+// is what reintroduced lost wake-ups and lost items.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include <iowq/base/assert.hpp>
+#include <iowq/queue/list.hpp>
+#include <iowq/pool/work.hpp>
+
+namespace iowq::detail {
+
+/// The numbers that decisions are made of.
+struct account_counts {
+  // Items.
+  unsigned runnable = 0;    // in the ready lists: could run now. Those behind a busy key cannot
+  unsigned concurrent = 0;  // of those, the ones that want a worker of their own
+  std::size_t queued = 0;   // accepted and not started, chained ones included
+  // Workers. A1: idle + nr_running + sleeping == live.
+  unsigned live = 0;
+  unsigned idle = 0;        // on an idle stack
+  unsigned nr_running = 0;  // awake: running an item, or about to look for one
+  unsigned waking = 0;      // of those, without an item: each will look for one, under M
+  unsigned sleeping = 0;    // in an item and asleep, as far as the manager saw
+  unsigned creating = 0;    // promised and not yet live. A2: live + creating <= max when promised
+  unsigned max_workers = 0;
+  unsigned peak = 0;        // of live
+
+  /// More is runnable than those that are on their way will take.
+  [[nodiscard]] constexpr bool unserved() const noexcept { return runnable > waking; }
+
+  void check() const noexcept {
+    IOWQ_ASSERT(idle + nr_running + sleeping == live);  // A1
+    IOWQ_ASSERT(waking <= nr_running);
+  }
+};
+
+/// One class on one node.
+template <class Worker>
+struct lane {
+  list<&item::next, &item::prev> ready;  // unhashed items, and leaders of keys that are not busy
+  unsigned nr_ready = 0;
+  list<&Worker::next_idle, &Worker::prev_idle> idle;  // a stack: the newest is in front
+};
+
+/// One class. Under M.
+template <class Worker>
+struct account : account_counts {
+  std::vector<lane<Worker>> lanes;  // one a node; sized once
+  list<&Worker::next, &Worker::prev> workers;  // live ones, oldest first
+
+  /// Appends an item that may run now to its lane.
+  void make_ready(item& startable) noexcept {
+    startable.state = item_state::ready;
+    lanes[startable.lane].ready.push_back(startable);
+    count(startable, +1);
+  }
+  /// Puts `heir` where `leader` stands in the ready list; both are of this class and lane.
+  void make_ready_at(item& leader, item& heir) noexcept {
+    lanes[leader.lane].ready.replace(leader, heir);
+    count(leader, -1);
+    heir.state = item_state::ready;
+    count(heir, +1);
+  }
+  /// Takes a ready item out.
+  void unready(item& ready) noexcept {
+    lanes[ready.lane].ready.erase(ready);
+    count(ready, -1);
+  }
+
+  /// A worker without work goes on top of its node's stack.
+  void push_idle(Worker& worker) noexcept {
+    lanes[worker.node].idle.push_front(worker);
+    --nr_running;
+    ++idle;
+  }
+  /// It leaves the stack to run, from wherever it is.
+  void unidle(Worker& worker) noexcept {
+    lanes[worker.node].idle.erase(worker);
+    --idle;
+    ++nr_running;
+    ++waking;
+  }
+  /// The newest idle worker of the first of these nodes that has one.
+  [[nodiscard]] Worker* newest_idle(const std::vector<std::uint8_t>& nodes) const noexcept {
+    for (std::uint8_t const node : nodes)
+      if (Worker* const worker = lanes[node].idle.front(); worker != nullptr) return worker;
+    return nullptr;
+  }
+
+  void reserve() noexcept {
+    IOWQ_ASSERT(live + creating < max_workers);  // A2
+    ++creating;
+  }
+  /// A created worker is counted, awake, in the step that gives its reservation back.
+  void add(Worker& worker) noexcept {
+    --creating;
+    ++live;
+    ++nr_running;
+    ++waking;
+    if (live > peak) peak = live;
+    workers.push_back(worker);
+  }
+  void remove(Worker& worker) noexcept {
+    workers.erase(worker);
+    --live;
+    --nr_running;
+  }
+
+ private:
+  void count(const item& one, int by) noexcept {
+    auto add_to = [by](unsigned& number) { number = static_cast<unsigned>(int(number) + by); };
+    add_to(lanes[one.lane].nr_ready);
+    add_to(runnable);
+    if (one.concurrent) add_to(concurrent);
+  }
+};
+
+}  // namespace iowq::detail

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/pool/cancel.hpp -- one item, some, all.
+// Layer pool; needs pool/state. Next in the book: pool/stats.hpp.
+//
+// io_wq_cancel_cb(), in one pass under M: an item is queued, or running, or gone, and there is no
+// gap between the places (the kernel had one twice: bug 23). What was queued is finished after M.
+// What runs is asked to end: the stop token first, then the worker's descriptor, so that a wait
+// of the form "token? poll(fd, wake descriptor)" cannot miss both. A stop callback is a
+// stranger's code and never runs under M; until it is through, the worker is *held*: its item
+// may end, but the worker touches neither token nor descriptor and takes no other item, so a
+// late request never reaches the wrong one. No signal is sent.
+#pragma once
+
+#include <cerrno>
+
+#include <iowq/base/policy.hpp>
+#include <iowq/queue/fifo.hpp>
+#include <iowq/pool/state.hpp>
+
+namespace iowq::detail {
+
+/// One request, made on the stack of whoever cancels. Any thread.
+template <class Policy>
+class cancellation {
+  using state = pool_state<Policy>;
+  using account_type = typename state::account_type;
+  using worker_type = worker<Policy>;
+
+ public:
+  explicit cancellation(state& pool) noexcept : pool_{pool} {}
+
+  /// Under M. Cancels `asked`.
+  void add(item& asked) noexcept {
+    if (asked.queued())
+      dequeue(asked);
+    else if (asked.state == item_state::running)
+      hold(*static_cast<worker_type*>(asked.runner));
+  }
+
+  /// Under M. Cancels every item for which `match` is true: first those behind others of their
+  /// key, then the ready ones, then the running ones.
+  template <class Match>
+  void add_all(Match&& match) {
+    auto wanted = [&](item& one) noexcept -> bool { return match(door::out(one)); };
+    for (account_type& account : pool_.accounts) {
+      for (worker_type* one = account.workers.front(); one != nullptr; one = one->next)
+        if (one->cur != nullptr && one->cur->keyed) dequeue_followers(*one->cur, wanted);
+      for (auto& lane : account.lanes)
+        for (item *now = lane.ready.front(), *next = nullptr; now != nullptr; now = next) {
+          next = now->next;  // an heir takes the place of its leader, before `next`, unasked
+          if (now->keyed) dequeue_followers(*now, wanted);
+          if (wanted(*now)) dequeue(*now);
+        }
+    }
+    for (account_type& account : pool_.accounts)
+      for (worker_type* one = account.workers.front(); one != nullptr; one = one->next)
+        if (one->cur != nullptr && wanted(*one->cur)) hold(*one);
+  }
+
+  /// Without M: finishes what was dequeued, stops what runs.
+  cancel_outcome deliver() noexcept {
+    pool_.carry_out(todo_);
+    while (item* const one = dequeued_.pop_front()) door::out(*one).finished(true);
+    for (worker_type *one = held_, *next = nullptr; one != nullptr; one = next) {
+      next = one->next_rung;
+      one->stop->request_stop();
+      // acquire: pairs with wake_descriptor()'s release; the descriptor is open, and stays so
+      // while we hold the worker. Not there yet: who opens it rings it.
+      int const fd = one->wake_fd.load(std::memory_order_acquire);
+      if (fd >= 0) Policy::wake_ring(fd);
+      release(*one);
+    }
+    return outcome_;
+  }
+
+ private:
+  void dequeue(item& queued) noexcept {
+    pool_.withdraw(queued, ECANCELED, todo_);
+    keep(queued);
+  }
+  template <class Wanted>
+  void dequeue_followers(item& leader, Wanted&& wanted) {
+    chain_table::extract(leader, wanted, [&](item& waiting) {
+      pool_.forget(waiting, ECANCELED);
+      keep(waiting);
+    });
+  }
+  void keep(item& withdrawn) noexcept {
+    dequeued_.push_back(withdrawn);
+    if (outcome_ == cancel_outcome::not_found) outcome_ = cancel_outcome::dequeued;
+  }
+  void hold(worker_type& runner) noexcept {
+    outcome_ = cancel_outcome::running;
+    if (runner.rung) return;  // somebody has seen to it, or is about to
+    runner.rung = runner.held = true;
+    runner.next_rung = held_;
+    held_ = &runner;
+  }
+  void release(worker_type& runner) noexcept {
+    typename Policy::lock const lock = pool_.acquire();
+    runner.held = false;
+    // relaxed: written under M. The wake is made under M too: afterwards the worker is not ours.
+    if (runner.word.load(std::memory_order_relaxed) != worker_type::waits_for_holder) return;
+    runner.word.store(worker_type::awake, std::memory_order_relaxed);
+    Policy::futex_wake(runner.word, 1);
+  }
+
+  state& pool_;
+  fifo<&item::next> dequeued_;
+  worker_type* held_ = nullptr;
+  deeds<Policy> todo_;
+  cancel_outcome outcome_ = cancel_outcome::not_found;
+};
+
+}  // namespace iowq::detail

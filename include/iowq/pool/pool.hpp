@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/pool/pool.hpp -- io-wq in user space: the public face.
+// Layer pool; needs all of pool/. Next in the book: exec/operation.hpp.
+//
+// Threads for what would block the caller, as many as really sleep plus one, no more. Read it
+// beside io_uring/io-wq.c: the account is io_wq_acct, the worker io_worker, an item io_wq_work.
+// One mutex, M, guards everything; under it items and workers move (state.hpp) and decisions are
+// made (dispatch.hpp); wakes, completions and forks happen after it is free.
+//
+//   enqueue ---> ready list a node and class ---> worker: take, execute, end ---> finished
+//        \---> behind its key ---/                   ^         |
+//                                    manager: fork --+    asleep? (watch.hpp)
+#pragma once
+
+#include <cerrno>
+#include <chrono>
+#include <cstddef>
+#include <ostream>
+#include <utility>
+
+#include <iowq/base/assert.hpp>
+#include <iowq/base/policy.hpp>
+#include <iowq/pool/cancel.hpp>
+#include <iowq/pool/limits.hpp>
+#include <iowq/pool/manager.hpp>
+#include <iowq/pool/state.hpp>
+#include <iowq/pool/stats.hpp>
+#include <iowq/pool/topology.hpp>
+#include <iowq/pool/work.hpp>
+#include <iowq/pool/worker.hpp>
+
+namespace iowq {
+
+struct pool_options {
+  worker_limits max_workers = {};  // 0: min(256, 4 x processors) bound; see limits.hpp for unbound
+  std::chrono::milliseconds idle_timeout = std::chrono::seconds{5};
+  topology nodes = topology::system();  // or topology::of({{0}, {1}}): processors, a list a node
+  cpu_set affinity = {};                // empty: the creating thread's
+  std::size_t stack_size = 256 * 1024;  // of each worker
+  bool exit_on_idle = false;            // the last worker of a class leaves as well
+};
+
+/// The thread that makes it is its *owner*: workers inherit that thread's context (credentials,
+/// working directory, seccomp filters, affinity, ...), and it destroys the pool. Where no thread
+/// can be had, items are finished with the errno, and the next ones of the owner try again.
+///
+///     struct sync final : iowq::work {
+///       void execute(const iowq::stop_token&) noexcept override { ::sync(); }
+///       void finished(bool cancelled) noexcept override { done.release(); }
+///       std::binary_semaphore done{0};
+///     };
+///     iowq::pool pool;
+///     sync item;
+///     pool.enqueue(item);
+///     item.done.acquire();
+template <class Policy>
+class basic_pool {
+  using lock = typename Policy::lock;
+  using state = detail::pool_state<Policy>;
+  using deeds = detail::deeds<Policy>;
+
+ public:
+  /// Starts the manager and, through it, one bound worker, and waits for neither.
+  explicit basic_pool(pool_options options = {}) : process_{Policy::process_id()} {
+    cpu_set_t own;
+    CPU_ZERO(&own);
+    Policy::affinity(own);
+    inherited_ = cpu_set{own};
+    state_.affinity = options.affinity.empty() ? inherited_ : options.affinity;
+    state_.nodes = options.nodes.template resolve<Policy>();
+    if (state_.nodes.size() > 1 || !options.affinity.empty()) state_.affinity_version = 1;
+    state_.idle_timeout = options.idle_timeout;
+    state_.stack_size = options.stack_size;
+    state_.exit_on_idle = options.exit_on_idle;
+    state_.owner_tid = Policy::thread_id();
+    worker_limits const limits =
+        detail::with_defaults<Policy>(options.max_workers, state_.affinity.count());
+    state_.accounts[0].max_workers = limits.bound;
+    state_.accounts[1].max_workers = limits.unbound;
+    for (auto& account : state_.accounts)
+      account.lanes = decltype(account.lanes)(state_.nodes.size());
+    state_.accounts[0].reserve();
+    if (!manager_.start()) state_.accounts[0].creating = 0;
+  }
+  basic_pool(const basic_pool&) = delete;
+  basic_pool& operator=(const basic_pool&) = delete;
+
+  /// Owner's thread. Rejects what is still enqueued, finishes what is queued as cancelled, stops
+  /// what runs and waits for it. In a child of fork(), which has none of the threads, it forgets
+  /// them all and finishes nothing.
+  ~basic_pool() {
+    if (Policy::process_id() != process_) {
+      abandon();
+      return;
+    }
+    IOWQ_ASSERT(detail::worker<Policy>::current() == nullptr ||
+                    detail::worker<Policy>::current()->home != &state_,
+                "a pool was destroyed on one of its own workers");
+    detail::cancellation<Policy> everything{state_};
+    {
+      lock const held = state_.acquire();
+      state_.exit = true;
+      everything.add_all([](const work&) { return true; });
+      for (auto& account : state_.accounts) state_.rouse(account);
+    }
+    everything.deliver();
+    manager_.stop();
+    manager_.join_all();
+  }
+
+  /// Any thread. Keeps `item` until its finished() is called, once, whatever happens.
+  void enqueue(work& item) noexcept {
+    detail::item& fresh = detail::door::in(item);
+    IOWQ_ASSERT(!fresh.in_pool(), "work was enqueued twice");
+    fresh.lane = lane_of(fresh);
+    deeds todo;
+    lock held = state_.acquire();
+    if (state_.exit) [[unlikely]]
+      return reject(item, held);
+    fresh.error = 0;
+    state_.insert(fresh, todo);
+    bool const stranded = !state_.manager_present;
+    held.unlock();
+    state_.carry_out(todo);
+    if (stranded) [[unlikely]]
+      rescue();
+  }
+
+  /// Any thread. Running: its stop token was stopped and its worker's descriptor rung; the item
+  /// still finishes by itself.
+  cancel_outcome cancel(work& item) noexcept {
+    detail::cancellation<Policy> request{state_};
+    {
+      lock const held = state_.acquire();
+      request.add(detail::door::in(item));
+    }
+    return request.deliver();
+  }
+
+  /// Any thread. Cancels every item for which `match(const work&)` is true. `match` runs under
+  /// the pool's mutex: it must not block, throw, nor call this pool. `running` if one of them
+  /// runs, else `dequeued` if there was one.
+  template <class Match>
+  cancel_outcome cancel_all(Match match) {
+    detail::cancellation<Policy> request{state_};
+    {
+      lock const held = state_.acquire();
+      // relaxed: acquire() compares it with the calling thread, which is the only one to match.
+      state_.matcher.store(Policy::thread_id(), std::memory_order_relaxed);
+      request.add_all(match);
+      state_.matcher.store(0, std::memory_order_relaxed);
+    }
+    return request.deliver();
+  }
+
+  /// Any thread. 0 keeps a limit. Lowering retires who is idle at once, the others after their
+  /// item; raising starts workers if work waits. Returns what was.
+  worker_limits set_max_workers(worker_limits limits) {
+    deeds todo[2];
+    worker_limits const before = [&] {
+      lock const held = state_.acquire();
+      return worker_limits{change_limit(0, limits.bound, todo[0]),
+                           change_limit(1, limits.unbound, todo[1])};
+    }();
+    for (const deeds& each : todo) state_.carry_out(each);
+    return before;
+  }
+
+  /// Any thread. Each worker follows before its next item; empty: what the pool was made with.
+  void set_affinity(const cpu_set& cpus) {
+    lock const held = state_.acquire();
+    state_.affinity = cpus.empty() ? inherited_ : cpus;
+    ++state_.affinity_version;
+  }
+
+  /// Owner's thread, after it changed its own context by a call that binds one thread only
+  /// (setfsuid, capset, unshare, setns, seccomp, sched_setaffinity, ...): what is enqueued from
+  /// here on runs on workers forked after this call, and on no older one.
+  void context_changed() {
+    IOWQ_ASSERT(Policy::thread_id() == state_.owner_tid,
+                "context_changed() was called off the thread that made the pool");
+    {
+      lock const held = state_.acquire();
+      ++state_.epoch;
+      for (auto& account : state_.accounts) {
+        // Who is in an item stays until its end, but takes no other: counted as asleep, it does
+        // not keep its successor from being created.
+        for (auto* worker = account.workers.front(); worker != nullptr; worker = worker->next)
+          if (worker->state == detail::worker_state::running && worker->cur != nullptr)
+            state_.mark_sleeping(*worker);
+        state_.rouse(account);
+      }
+    }
+    manager_.stop();
+    deeds todo[2];
+    {
+      lock const held = state_.acquire();
+      for (unsigned kind = 0; kind < 2; ++kind)
+        state_.settle(state_.accounts[kind], 0, false, todo[kind]);
+    }
+    for (const deeds& each : todo) state_.carry_out(each);
+    rescue();
+  }
+
+  /// Any thread.
+  [[nodiscard]] pool_stats stats() const {
+    lock const held = state_.acquire();
+    return detail::snapshot(state_);
+  }
+  /// Any thread, for people: what each worker is at, what waits where. Holds everything up while
+  /// it prints.
+  void dump(std::ostream& out) const {
+    lock const held = state_.acquire();
+    detail::print(out, state_);
+  }
+
+ private:
+  [[nodiscard]] std::uint8_t lane_of(const detail::item& item) const noexcept {
+    unsigned const nodes = state_.nodes.size();
+    if (nodes == 1) return 0;
+    unsigned const node = item.node == any_node ? state_.nodes.node_of(Policy::current_cpu())
+                                                : static_cast<unsigned>(item.node);
+    return static_cast<std::uint8_t>(node < nodes ? node : 0);
+  }
+
+  IOWQ_COLD void reject(work& item, lock& held) noexcept {
+    ++state_.cancelled;
+    held.unlock();
+    detail::door::in(item).error = ECANCELED;
+    item.finished(true);
+  }
+
+  /// There is no manager. The owner forks one; if nobody can, what has no worker fails.
+  IOWQ_COLD void rescue() noexcept {
+    if (Policy::thread_id() == state_.owner_tid && manager_.start()) return;
+    lock held = state_.acquire();
+    for (auto& account : state_.accounts) {
+      if (state_.manager_present) return;
+      account.creating = 0;
+      if (!state_.has_current_worker(account))
+        manager_.fail_queued(account, state_.manager_error, held);
+    }
+  }
+
+  unsigned change_limit(unsigned kind, unsigned limit, deeds& todo) noexcept {
+    auto& account = state_.accounts[kind];
+    unsigned const before = account.max_workers;
+    if (limit != 0) account.max_workers = limit;
+    if (account.live > account.max_workers) state_.rouse(account);
+    state_.settle(account, 0, account.concurrent > 0, todo);
+    return before;
+  }
+
+  void abandon() noexcept {
+    for (auto& account : state_.accounts) {
+      for (auto& lane : account.lanes) {
+        lane.ready.abandon();
+        lane.idle.abandon();
+      }
+      account.workers.abandon();
+    }
+    state_.retired.abandon();
+    state_.spare.abandon();
+  }
+
+  int const process_;
+  cpu_set inherited_;
+  mutable state state_;
+  detail::manager<Policy> manager_{state_};
+};
+
+using pool = basic_pool<linux_policy>;
+
+}  // namespace iowq

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/pool/stats.hpp -- what the pool counts, and what it shows when asked what it is at.
+// Layer pool; needs pool/state. Next in the book: pool/pool.hpp.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <ostream>
+
+#include <iowq/pool/state.hpp>
+
+namespace iowq {
+
+/// One class of a pool at one moment. idle + running + blocked == workers.
+struct class_stats {
+  std::size_t queued = 0;     // enqueued and not started
+  unsigned running = 0;       // workers that are awake
+  unsigned blocked = 0;       // workers asleep in their item, as far as was noticed
+  unsigned idle = 0;
+  unsigned workers = 0;
+  unsigned max_workers = 0;
+  unsigned peak_workers = 0;
+};
+
+/// A pool at one moment, and what it has done so far.
+struct pool_stats {
+  class_stats bound, unbound;
+  std::uint64_t created = 0;          // workers
+  std::uint64_t retired = 0;          // workers
+  std::uint64_t create_failures = 0;  // threads that could not be had, retries included as one
+  std::uint64_t completed = 0;        // items that ran
+  std::uint64_t cancelled = 0;        // items that did not
+  std::uint64_t stolen = 0;           // items taken from another node's queue
+  std::uint64_t wakes = 0;            // idle workers woken for an item
+  std::uint64_t kicks = 0;            // owner woken: counted by who has an owner, not here
+  std::uint64_t unparks = 0;          // manager woken
+  std::size_t keys = 0;               // with queued or running work
+  unsigned nodes = 0;
+};
+
+namespace detail {
+
+/// Under M.
+template <class Policy>
+[[nodiscard]] pool_stats snapshot(pool_state<Policy>& pool) noexcept {
+  auto of = [&](work_class kind) {
+    const account_counts& account = pool.account_of(kind);
+    return class_stats{account.queued, account.nr_running,  account.sleeping, account.idle,
+                       account.live,   account.max_workers, account.peak};
+  };
+  pool_stats stats;
+  stats.bound = of(work_class::bound);
+  stats.unbound = of(work_class::unbound);
+  stats.created = pool.created;
+  stats.retired = pool.retired_count;
+  stats.create_failures = pool.create_failures;
+  stats.completed = pool.completed;
+  stats.cancelled = pool.cancelled;
+  stats.stolen = pool.stolen;
+  stats.wakes = pool.wakes;
+  stats.unparks = pool.unparks;
+  stats.keys = pool.chains.keys();
+  stats.nodes = pool.nodes.size();
+  return stats;
+}
+
+inline void print(std::ostream& out, const item& one) {
+  out << "work " << static_cast<const void*>(&one);
+  if (one.keyed) out << " key " << one.key;
+}
+
+/// Under M: what each worker is at and what waits where, oldest first, a line each.
+template <class Policy>
+void print(std::ostream& out, pool_state<Policy>& pool) {
+  static constexpr const char* kinds[] = {"bound", "unbound"};
+  static constexpr const char* states[] = {"creating", "idle", "running", "sleeping", "retired"};
+  static constexpr std::size_t enough = 64;  // lines of what waits in one queue
+  for (unsigned kind = 0; kind < 2; ++kind) {
+    auto& account = pool.accounts[kind];
+    out << kinds[kind] << ": " << account.live << " of " << account.max_workers << " workers ("
+        << account.nr_running << " running, " << account.sleeping << " sleeping, " << account.idle
+        << " idle, " << account.creating << " being created), " << account.queued << " queued\n";
+    for (auto* worker = account.workers.front(); worker != nullptr; worker = worker->next) {
+      out << "  worker " << worker->tid << " node " << worker->node << ' '
+          << states[static_cast<unsigned>(worker->state)];
+      if (worker->epoch != pool.epoch) out << ", of an old context";
+      if (worker->rung) out << ", asked to stop";
+      if (worker->cur != nullptr) print(out << ": ", *worker->cur);
+      out << '\n';
+    }
+    for (unsigned node = 0; node < account.lanes.size(); ++node) {
+      std::size_t lines = 0;
+      for (item* one = account.lanes[node].ready.front(); one != nullptr; one = one->next) {
+        if (++lines > enough) {
+          out << "  ready on node " << node << ": ... " << account.lanes[node].nr_ready
+              << " in all\n";
+          break;
+        }
+        print(out << "  ready on node " << node << ": ", *one);
+        out << (one->followers != nullptr ? ", and others of this key\n" : "\n");
+      }
+    }
+  }
+}
+
+}  // namespace detail
+}  // namespace iowq

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/pool/watch.hpp -- notices that workers sleep.
+// Layer pool; needs pool/state. Next in the book: pool/manager.hpp.
+//
+// io_wq_worker_sleeping(), which the kernel's scheduler calls, and nobody calls here. While
+// something is runnable, nobody is idle and there may be another worker, the manager looks at
+// the stamps of those that run: first after 50 us, then ever more slowly. A stamp that stood
+// still in between is one item, or one region, that takes its time: then, and only then, the
+// kernel is asked whether the thread computes (or was preempted, which is no sleep) or waits.
+//
+// A sleep shorter than a tick is never seen, which is right: a thread costs more. A worker that
+// wakes up between the look and the mark is counted asleep until the end of its region or item,
+// or until the second look: at worst there is one worker too many for as long.
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+
+#include <iowq/base/policy.hpp>
+#include <iowq/pool/state.hpp>
+
+namespace iowq::detail {
+
+/// The manager's eyes. Manager only, under M, which a look gives up for its duration.
+template <class Policy>
+class watch {
+  using state = pool_state<Policy>;
+  using account_type = typename state::account_type;
+  using worker_type = worker<Policy>;
+  using lock = typename Policy::lock;
+
+ public:
+  using duration = time_point::duration;
+  static constexpr duration usual_tick = std::chrono::milliseconds{1};
+  static constexpr duration longest_tick = std::chrono::milliseconds{10};
+
+  explicit watch(state& pool) noexcept : pool_{pool} {}
+
+  /// How slow the ticks may become: a look costs about 2.5 us, and many of them must not cost
+  /// more than two parts in a hundred of a processor.
+  [[nodiscard]] duration slowest() const noexcept {
+    return std::clamp<duration>(looks_ * std::chrono::microseconds{160}, usual_tick, longest_tick);
+  }
+
+  /// One look at all that run. True: something came of it.
+  bool sample(lock& held) noexcept {
+    worker_type* still = nullptr;
+    looks_ = 0;
+    for (account_type& account : pool_.accounts) {
+      if (!needs_watch(account)) continue;
+      for (worker_type* one = account.workers.front(); one != nullptr; one = one->next) {
+        if (one->state != worker_state::running || one->cur == nullptr) continue;
+        // relaxed: only a change counts, and an old value is a change not yet seen.
+        std::uint64_t const stamp = one->stamp.load(std::memory_order_relaxed);
+        if (stamp == one->stamp_seen && one->at() != phase::pool) {
+          one->next_sample = still;
+          still = one;
+          ++looks_;
+        }
+        one->stamp_seen = stamp;
+      }
+    }
+    if (still != nullptr) look_at(still, thread_state::sleeping, held);
+    bool acted = false;
+    for (worker_type* one = still; one != nullptr; one = one->next_sample)
+      if (one->sample_holds && one->state == worker_state::running &&
+          one->stamp.load(std::memory_order_relaxed) == one->stamp_seen) {
+        pool_.mark_sleeping(*one);
+        acted = true;
+      }
+    for (account_type& account : pool_.accounts) {
+      step const next = next_step(account, account.concurrent > 0);
+      if (next != step::create) continue;
+      account.reserve();
+      acted = true;
+    }
+    return acted;
+  }
+
+  /// A worker that slept in its item without saying so may have woken up, and compute: before a
+  /// thread is made, look at a few of them again. True: one of them runs, and takes the next.
+  bool some_sleeper_runs(account_type& account, lock& held) noexcept {
+    if (account.concurrent > 0) return false;
+    worker_type* looked = nullptr;
+    worker_type* last = account.workers.back();
+    for (int looks = 0; looks < max_second_looks && last != nullptr; ++looks) {
+      worker_type& first = *account.workers.front();
+      account.workers.erase(first);  // round and round, a few at a time
+      account.workers.push_back(first);
+      if (pool_.may_rise(first)) {
+        first.next_sample = looked;
+        looked = &first;
+      }
+      if (&first == last) break;
+    }
+    if (looked == nullptr) return false;
+    look_at(looked, thread_state::running, held);
+    bool found = false;
+    for (worker_type* one = looked; one != nullptr; one = one->next_sample)
+      if (one->sample_holds && pool_.may_rise(*one)) {
+        pool_.mark_running(*one);
+        found = true;
+      }
+    return found;
+  }
+
+ private:
+  static constexpr int max_second_looks = 8;
+
+  /// Asks the kernel, without M, whether each of these is in the state `expected`.
+  void look_at(worker_type* first, thread_state expected, lock& held) noexcept {
+    held.unlock();
+    for (worker_type* one = first; one != nullptr; one = one->next_sample)
+      one->sample_holds = one->probe.look(one->thread, one->tid) == expected;
+    Policy::pause(pause_point::sample_apply);
+    held.lock();
+  }
+
+  state& pool_;
+  int looks_ = 0;  // at workers, in the last sample
+};
+
+}  // namespace iowq::detail

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/pool/work.hpp -- one item: what to do, where it may run, beside what it may not.
+// Layer pool; needs base. Next in the book: pool/chain.hpp.
+//
+// An item is the caller's from the start and again from the first instruction of finished();
+// between them the pool links it through itself and allocates nothing for it.
+//
+//   fresh -> ready ---------> running -> done        ready: in a node's ready list
+//        \-> chained -> ready /^  |                  chained: behind an item of the same key
+//            |   |  \-----------/ |
+//            v   v                v
+//            done (cancelled)     done               then finished(), once
+//
+// W1  State and links change only under M, the pool's one mutex.
+// W2  A queued item is in exactly one place: one ready list, or behind one leader of its key.
+// W3  finished() is the last the pool does with an item, whatever happened to it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include <iowq/base/assert.hpp>
+#include <iowq/base/stop.hpp>
+
+namespace iowq {
+
+/// Where an item says nothing about its node: that of the processor that enqueues it.
+inline constexpr int any_node = -1;
+
+/// Bound work ends by itself (files, processors); unbound work may wait for the world.
+enum class work_class : unsigned char { bound, unbound };
+
+/// What became of a request to cancel.
+enum class cancel_outcome {
+  not_found,  // it had ended, or was never here
+  dequeued,   // it never ran; finished(true) has been called
+  running,    // its token was stopped and its worker rung; it ends when it ends
+};
+
+/// How an item wants to be treated.
+struct work_flags {
+  bool unbound = false;                    // counts against the unbound workers' limit
+  std::optional<std::uint64_t> key = {};   // never beside another of that key, in enqueue order
+  int node = any_node;                     // the NUMA node whose queue it joins
+  bool concurrent = false;                 // wants a worker now, not when the running one blocks
+};
+
+class work;
+
+namespace detail {
+
+struct door;
+
+enum class item_state : std::uint8_t { fresh, ready, chained, running, done };
+
+/// What the pool keeps in an item. All of it under M from enqueue() to finished().
+struct item {
+  item* next = nullptr;       // ready list; or the ring of those that wait behind a leader
+  item* prev = nullptr;
+  item* bucket = nullptr;     // leader: the next leader in its hash bucket
+  item* followers = nullptr;  // leader: the newest that waits behind it; its next is the oldest
+  void* runner = nullptr;     // running: the worker
+  std::uint64_t key = 0;
+  int error = 0;
+  std::int8_t node = any_node;
+  std::uint8_t lane = 0;      // the queue it joined: `node` made real
+  item_state state = item_state::fresh;
+  bool unbound : 1 = false;
+  bool keyed : 1 = false;
+  bool concurrent : 1 = false;
+
+  [[nodiscard]] work_class kind() const noexcept {
+    return unbound ? work_class::unbound : work_class::bound;
+  }
+  [[nodiscard]] bool queued() const noexcept {
+    return state == item_state::ready || state == item_state::chained;
+  }
+  [[nodiscard]] bool in_pool() const noexcept {
+    return queued() || state == item_state::running;
+  }
+};
+
+}  // namespace detail
+
+/// One item of work: derive from it, override two functions, enqueue it. Owned by the caller,
+/// who keeps it alive until finished() was called. It may then be enqueued again, even from
+/// there. A copy is a new item with the same flags.
+class work : protected detail::item {
+ public:
+  work(work_flags wanted = {}) noexcept { flags(wanted); }  // NOLINT(google-explicit-constructor)
+  work(const work& other) noexcept : item{} { *this = other; }
+  work& operator=(const work& other) noexcept {
+    flags(other.flags());
+    return *this;
+  }
+  virtual ~work() { IOWQ_ASSERT(!in_pool(), "work was destroyed before it was finished"); }
+
+  /// On a worker. `stop` is asked to stop by cancel() and by the pool's end; it is good until
+  /// execute() returns, and so is every stop_callback made of it.
+  virtual void execute(const stop_token& stop) noexcept = 0;
+
+  /// Exactly once for each enqueue(). `cancelled`: execute() was never called and error() says
+  /// why. On a worker, or inside cancel(), enqueue() or ~pool on the calling thread. Short, and
+  /// it takes no lock that a caller of those holds. The pool touches the item no more.
+  virtual void finished(bool cancelled) noexcept = 0;
+
+  /// Not while it is enqueued.
+  void flags(work_flags wanted) noexcept {
+    IOWQ_ASSERT(!in_pool(), "the flags of enqueued work were changed");
+    unbound = wanted.unbound;
+    keyed = wanted.key.has_value();
+    item::key = wanted.key.value_or(0);
+    node = static_cast<std::int8_t>(
+        wanted.node < 0 || wanted.node > INT8_MAX ? any_node : wanted.node);
+    concurrent = wanted.concurrent;
+  }
+  [[nodiscard]] work_flags flags() const noexcept {
+    return {unbound, keyed ? std::optional{item::key} : std::nullopt, node, concurrent};
+  }
+
+  /// From finished() on: 0 if it ran; ECANCELED, or the errno of the thread that could not be
+  /// created for it.
+  [[nodiscard]] int error() const noexcept { return item::error; }
+
+ private:
+  friend struct detail::door;
+};
+
+namespace detail {
+
+/// The pool's way in: from the item it links to the work it runs, and back.
+struct door {
+  [[nodiscard]] static item& in(work& outer) noexcept { return outer; }
+  [[nodiscard]] static work& out(item& inner) noexcept { return static_cast<work&>(inner); }
+};
+
+}  // namespace detail
+
+static_assert(sizeof(work) <= 64, "an item fits a cache line");
+
+}  // namespace iowq
