@@ -51,6 +51,7 @@ class reporter : public benchmark::BenchmarkReporter {
                 "calls/op");
     const samples* floor = nullptr;
     for (const samples& s : all_) {
+      if (s.ns.empty()) continue;  // filtered out
       bool const first = floor == nullptr || floor->row != s.row;
       if (first) floor = &s;
       double const base = floor->quantile(0.5);

@@ -22,6 +22,7 @@
 
 // queue: intrusive, nothing allocated
 #include <iowq/queue/fifo.hpp>
+#include <iowq/queue/list.hpp>
 #include <iowq/queue/inbox.hpp>
 #include <iowq/queue/timers.hpp>
 
@@ -33,10 +34,24 @@
 #include <iowq/ring/ring.hpp>
 
 // pool: io-wq; knows neither ring nor coroutine
+#include <iowq/pool/topology.hpp>
+#include <iowq/pool/limits.hpp>
+#include <iowq/pool/work.hpp>
+#include <iowq/pool/chain.hpp>
+#include <iowq/pool/account.hpp>
+#include <iowq/pool/worker.hpp>
+#include <iowq/pool/dispatch.hpp>
+#include <iowq/pool/state.hpp>
+#include <iowq/pool/runner.hpp>
+#include <iowq/pool/watch.hpp>
+#include <iowq/pool/manager.hpp>
+#include <iowq/pool/cancel.hpp>
+#include <iowq/pool/stats.hpp>
 #include <iowq/pool/pool.hpp>
 
 // exec: the joint
 #include <iowq/exec/item.hpp>
+#include <iowq/exec/lazy.hpp>
 #include <iowq/exec/row.hpp>
 #include <iowq/exec/ledger.hpp>
 #include <iowq/exec/operation.hpp>

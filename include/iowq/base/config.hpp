@@ -43,6 +43,7 @@
 #endif
 
 #define IOWQ_NOINLINE __attribute__((noinline))
+#define IOWQ_ALWAYS_INLINE __attribute__((always_inline)) inline
 #define IOWQ_COLD __attribute__((noinline, cold))
 
 #if IOWQ_TSAN

@@ -48,13 +48,13 @@ class trampoline_scope {
   bool nested_;
 };
 
-/// As resume_flat(), inside a trampoline_scope and outside of any coroutine.
-inline void resume_in_scope(std::coroutine_handle<> coroutine) noexcept {
+/// Inside a trampoline_scope, outside of any coroutine: runs what the last one handed over to.
+/// Whoever resumes a coroutine in such a scope calls this next, so that the call that resumed it
+/// can be a tail call.
+inline void bounce_on() noexcept {
   trampoline& here = this_thread_trampoline;
-  do {
-    coroutine.resume();
-    coroutine = std::exchange(here.next, nullptr);
-  } while (coroutine);
+  while (here.next) [[unlikely]]
+    std::exchange(here.next, nullptr).resume();
 }
 
 /// The last act of an await_suspend: `coroutine` runs next on this thread.

@@ -20,7 +20,6 @@
 
 #include <coroutine>
 #include <cstdint>
-#include <memory>
 #include <source_location>
 #include <type_traits>
 #include <utility>
@@ -75,18 +74,25 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
 
  public:
   template <class... Arguments>
-  explicit operation(const std::source_location& at, Arguments&&... arguments) noexcept(
+  explicit operation(std::source_location at, Arguments&&... arguments) noexcept(
       std::is_nothrow_constructible_v<Call, Arguments...>)
       : base{kind, &on_cqe, at}, call_{std::forward<Arguments>(arguments)...} {}
 
   operation(operation&& other) noexcept
-      : base{std::move(other)}, wish_{other.wish_}, call_{std::move(other.call_)} {}
-  ~operation() = default;
+      : base{std::move(other)}, call_{std::move(other.call_)} {}
+  ~operation() {
+    if constexpr (forms.call)
+      if (is(punted)) work_.destroy();
+  }
 
-  /// Forces a route or a key; before it is awaited. See on_pool(), on_ring(), hashed().
-  void wish(const detail::wish& wished) noexcept {
-    if (wished.way) wish_.way = wished.way;
-    if (wished.key) wish_.key = wished.key;
+  /// Forces a route, or a key; before it is awaited. See on_pool(), on_ring(), hashed().
+  void wish_for(route way) noexcept {
+    wish_.has_way = true;
+    wish_.way = way;
+  }
+  void wish_for_key(std::uint64_t key) noexcept {
+    wish_.has_key = true;
+    key_ = key;
   }
   [[nodiscard]] Call& arguments() noexcept { return call_; }
 
@@ -131,29 +137,29 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
   bool begin(std::coroutine_handle<> waiter, stop_token token) noexcept {
     detail::loop& here = detail::loop::current();
     waiter_ = waiter;
-    if constexpr (requires { call_.descriptor(); }) descriptor_ = call_.descriptor();
     if constexpr (requires { call_.check(); })
       if (int const bad = call_.check(); bad < 0) [[unlikely]]
         return at_once(here, bad);
+    bool const ambient = token == here.ambient();
     if constexpr (Call::row.cancellable)
-      if (token == here.ambient() ? here.stopping() : token.stop_requested()) [[unlikely]] {
-        ++here.line(Call::row).cancelled;
+      if (ambient ? here.stopping() : token.stop_requested()) [[unlikely]] {
+        ++here.template line<Call::row>().cancelled;
         return at_once(here, -ECANCELED);
       }
     placement place{Call::row.first, Call::row.unbound, {}, any_node};
     if constexpr (requires { call_.place(place); })
-      if (!wish_.way || *wish_.way == route::pool) call_.place(place);
+      if (!wish_.has_way || wish_.way == route::pool) call_.place(place);
     switch (detail::decide(Call::row, place, wish_, forms, here.punting(),
                            here.backend().features())) {
       case route::inline_:
         if (int const r = attempt(here); r != -EAGAIN || !forms.call) {
-          ++here.line(Call::row).inline_ops;
+          ++here.template line<Call::row>().inline_ops;
           return at_once(here, r);
         }
         place.way = route::pool;
         [[fallthrough]];
       case route::pool:
-        if (wish_.key) place.key = wish_.key;
+        if (wish_.has_key) place.key = key_;
         start_work(here, place);
         break;
       case route::ring:
@@ -170,7 +176,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
         }
         break;
     }
-    here.watch(*this, token);
+    here.watch(*this, token, ambient);
     return true;
   }
 
@@ -197,7 +203,11 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
   void start_work(detail::loop& here, placement place) noexcept {
     if constexpr (forms.call) {
       if constexpr (requires { call_.may_wait(); }) place.unbound = call_.may_wait();
-      key_ = place.key;
+      set(punted);
+      if (place.key) {
+        set(keyed);
+        key_ = *place.key;
+      }
       acts(&on_item);
       work_flags const flags{.unbound = place.unbound, .key = place.key, .node = place.node};
       here.start_work(*this, work_.emplace(flags, call_, static_cast<base&>(*this), res_, here));
@@ -220,9 +230,10 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
         return op.bounce(here);
     }
     // Some paths answer a cancel with EINTR (io_uring_cancelation(7)).
-    if (op.cancel_wanted_ && op.res_ == -EINTR) op.res_ = -ECANCELED;
+    if (op.is(cancel_wanted) && op.res_ == -EINTR) [[unlikely]]
+      op.res_ = -ECANCELED;
     op.settle(here);
-    here.finish(op, &ledger_entry::ring_ops);
+    here.template finish<Call::row>(op, &ledger_entry::ring_ops);
   }
 
   [[nodiscard]] bool would_block(int res) const noexcept {
@@ -234,12 +245,12 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
 
   /// The ring cannot do it without blocking: a worker can.
   IOWQ_NOINLINE void bounce(detail::loop& here) noexcept {
-    if (cancel_wanted_) {
+    if (is(cancel_wanted)) {
       res_ = -ECANCELED;
       settle(here);
-      return here.finish(*this, &ledger_entry::ring_ops);
+      return here.template finish<Call::row>(*this, &ledger_entry::ring_ops);
     }
-    ++here.line(Call::row).bounced;
+    ++here.template line<Call::row>().bounced;
     start_work(here, {route::pool, Call::row.unbound, {}, any_node});
   }
 
@@ -247,10 +258,8 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
   static void on_item(detail::loop_item* self) noexcept {
     auto& op = *static_cast<operation*>(static_cast<base*>(self));
     detail::loop& here = *detail::this_thread_loop;
-    bool punted = false;
-    if constexpr (forms.call) punted = op.work_.has_value();
     op.settle(here);
-    here.finish(op, punted ? &ledger_entry::punted_ops : &ledger_entry::ring_ops);
+    here.template finish<Call::row>(op, op.is(punted) ? &ledger_entry::punted_ops : &ledger_entry::ring_ops);
   }
 
   static void prepare(base& op, io_uring_sqe& sqe) noexcept {
@@ -258,17 +267,24 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
   }
   static work& as_work(base& op) noexcept {
     if constexpr (forms.call)
-      return *static_cast<operation&>(op).work_;
+      return static_cast<operation&>(op).work_.object;
     else
       std::abort();
   }
 
-  static constexpr detail::operation_kind kind{&Call::row, forms.sqe ? &prepare : nullptr,
-                                               forms.call ? &as_work : nullptr, nullptr};
+  static int descriptor_of(const base& op) noexcept {
+    if constexpr (requires(const Call& c) { c.descriptor(); })
+      return static_cast<const operation&>(op).call_.descriptor();
+    else
+      return -1;
+  }
 
-  detail::wish wish_;
+  static constexpr detail::operation_kind kind{&Call::row, forms.sqe ? &prepare : nullptr,
+                                               forms.call ? &as_work : nullptr, nullptr,
+                                               &descriptor_of};
+
   Call call_;
-  [[no_unique_address]] std::conditional_t<forms.call, std::optional<detail::punted<Call>>,
+  [[no_unique_address]] std::conditional_t<forms.call, detail::lazy<detail::punted<Call>>,
                                            detail::never_punted>
       work_;
 };
@@ -277,7 +293,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
 template <class Call>
 [[nodiscard("co_await it")]] operation<Call> on_pool(operation<Call> op) {
   static_assert(detail::has_call<Call>, "this operation has no system-call form");
-  op.wish({.way = route::pool, .key = {}});
+  op.wish_for(route::pool);
   return op;
 }
 
@@ -285,7 +301,7 @@ template <class Call>
 template <class Call>
 [[nodiscard("co_await it")]] operation<Call> on_ring(operation<Call> op) {
   static_assert(detail::has_sqe<Call>, "this operation has no SQE form");
-  op.wish({.way = route::ring, .key = {}});
+  op.wish_for(route::ring);
   return op;
 }
 
@@ -294,7 +310,7 @@ template <class Call>
 template <class Call>
 [[nodiscard("co_await it")]] operation<Call> hashed(std::uint64_t key, operation<Call> op) {
   static_assert(detail::has_call<Call>, "this operation has no system-call form");
-  op.wish({.way = {}, .key = key});
+  op.wish_for_key(key);
   return op;
 }
 

@@ -82,13 +82,13 @@ class ring_backend {
 
   /// Asks the kernel to end `op`, which is in its hands. The operation still ends by its own CQE.
   void cancel(operation_base& op) noexcept {
-    if (op.cancel_sent_) return;
+    if (op.is(operation_base::cancel_sent)) return;
     io_uring_sqe* const sqe = sqe_or_submit();
     if (sqe == nullptr) {
       cancels_wait_ = true;  // pump() asks for them again
       return;
     }
-    op.cancel_sent_ = true;
+    op.set(operation_base::cancel_sent);
     sqe->opcode = IORING_OP_ASYNC_CANCEL;
     sqe->fd = -1;
     sqe->addr = static_cast<completion&>(op).user_data();
@@ -98,7 +98,7 @@ class ring_backend {
   template <class Take>
   void drop_cancelled(Take&& take) noexcept {
     waiting_.extract(
-        [](loop_item& i) { return static_cast<operation_base&>(i).cancel_wanted_; },
+        [](loop_item& i) { return static_cast<operation_base&>(i).is(operation_base::cancel_wanted); },
         [&](loop_item& i) { take(static_cast<operation_base&>(i)); });
   }
 
@@ -120,10 +120,10 @@ class ring_backend {
       broken(r);
   }
 
-  unsigned reap(unsigned budget) noexcept {
-    unsigned const reaped = ring_.reap(budget);
-    if (reaped != 0) starved_ = {};
-    return reaped;
+  /// `after` runs behind each completion.
+  template <class After>
+  void reap(unsigned budget, After&& after) noexcept {
+    if (ring_.reap(budget, after) != 0) starved_ = {};
   }
 
  private:

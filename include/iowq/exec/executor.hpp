@@ -276,7 +276,7 @@ inline void detail::detached::promise_type::start(loop_item* self) noexcept {
   auto const handle = std::coroutine_handle<promise_type>::from_promise(promise);
   if (promise.owner->ending()) return handle.destroy();
   promise.stop(promise.owner->ambient());
-  resume_in_scope(handle);
+  handle.resume();
 }
 
 inline void executor::drive(detail::detached root) noexcept {

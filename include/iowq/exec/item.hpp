@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/exec/item.hpp -- what the ready queue and the inbox of a loop hold.
-// Layer exec; needs base. Next in the book: exec/row.hpp.
+// Layer exec; needs base. Next in the book: exec/lazy.hpp.
 #pragma once
 
 namespace iowq::detail {

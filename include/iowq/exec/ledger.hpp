@@ -6,8 +6,10 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 #include <vector>
 
+#include <iowq/base/config.hpp>
 #include <iowq/exec/row.hpp>
 
 namespace iowq {
@@ -24,16 +26,30 @@ struct ledger_entry {
 
 namespace detail {
 
-/// The counts of one loop. Owner thread only. Open addressing by the row's address: finding an
-/// entry is a shift, a mask and a compare, and adding an operation to the library touches nothing
-/// here.
+/// Where the search for a row begins: a hash of its name, which the compiler knows.
+[[nodiscard]] constexpr std::size_t ledger_hint(const operation_row& row) noexcept {
+  std::size_t hash = 0;
+  for (char const c : std::string_view{row.name}) hash = hash * 31 + static_cast<unsigned char>(c);
+  return hash;
+}
+
+/// The counts of one loop. Owner thread only. Open addressing: finding an entry is a compare, and
+/// adding an operation to the library touches nothing here.
 class ledger {
  public:
-  [[nodiscard]] ledger_entry& of(const operation_row& row) noexcept {
-    for (std::size_t i = reinterpret_cast<std::uintptr_t>(&row) >> 5;; ++i) {
+  template <const operation_row& Row>
+  [[nodiscard]] IOWQ_ALWAYS_INLINE ledger_entry& of() noexcept {
+    constexpr std::size_t hint = ledger_hint(Row) % slots;
+    if (slots_[hint].row == &Row) [[likely]]
+      return slots_[hint].entry;
+    return search(Row, hint);
+  }
+
+ private:
+  IOWQ_NOINLINE ledger_entry& search(const operation_row& row, std::size_t hint) noexcept {
+    for (std::size_t i = hint;; ++i) {
       slot& here = slots_[i % slots];
-      if (here.row == &row) [[likely]]
-        return here.entry;
+      if (here.row == &row) return here.entry;
       if (here.row == nullptr) {
         // The last free slot stays free, as the end of every search; the overflow is one line.
         if (used_ == slots - 1) return other_;
@@ -45,6 +61,7 @@ class ledger {
     }
   }
 
+ public:
   /// Every operation that was used, those of one name (a template's instances) added up.
   [[nodiscard]] std::vector<ledger_entry> lines() const {
     std::vector<ledger_entry> all;

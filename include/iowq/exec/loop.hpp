@@ -97,6 +97,7 @@ class loop {
     for (loop_item* next = inbox_.drain(); loop_item* const now = next;) {
       next = now->next;
       now->run();
+      bounce_on();
     }
     if (!timers_.empty()) fire_timers();
     for (unsigned budget = turn_budget; budget != 0; --budget) {
@@ -104,13 +105,14 @@ class loop {
       if (next == nullptr) break;
       ++items_run_;
       next->run();
+      bounce_on();
     }
     if (ring_.cancels_wait()) [[unlikely]]
       cancel_again();
     bool const idle = done_ == nullptr || !*done_;
     bool const sleep = idle && ready_.empty() && !ring_.ready() && inbox_.park();
     ring_.enter(sleep, timers_.next());
-    ring_.reap(reap_budget);
+    ring_.reap(reap_budget, [] { bounce_on(); });
   }
 
   /// Runs turns until `done`, which is set by what they run.
@@ -123,10 +125,10 @@ class loop {
 
   /// Registers `op` as in flight, under `token`. Call last: a token that was stopped already
   /// cancels at once.
-  void watch(operation_base& op, stop_token token) noexcept {
+  void watch(operation_base& op, stop_token token, bool ambient) noexcept {
     op.enter(census_);
     op.since_ = now_;
-    if (token != ambient_) [[unlikely]]
+    if (!ambient) [[unlikely]]
       hook(op, token);
   }
 
@@ -153,8 +155,8 @@ class loop {
 
   /// Ends `op` early if that is possible; it completes in a later step, never in here.
   void cancel(operation_base& op) noexcept {
-    if (!op.row().cancellable || op.cancel_wanted_) return;
-    op.cancel_wanted_ = true;
+    if (!op.row().cancellable || op.is(operation_base::cancel_wanted)) return;
+    op.set(operation_base::cancel_wanted);
     switch (op.stage_) {
       case stage::waiting:
         ring_.drop_cancelled([this](operation_base& never_began) {
@@ -179,26 +181,26 @@ class loop {
     }
   }
 
-  /// The one end of an operation: its result is in it. Resumes its coroutine.
+  /// The one end of an operation: its result is in it. Resumes its coroutine; the last thing to
+  /// do in a completion or an item, whose caller then calls bounce_on().
+  template <const operation_row& Row>
   void finish(operation_base& op, std::uint64_t ledger_entry::*way) noexcept {
     op.leave();
-    ledger_entry& line = ledger_.of(op.row());
-    ++(line.*way);
-    if (op.cancel_wanted_ && op.res_ == -ECANCELED) ++line.cancelled;
-    if (!op.ambient_ && op.hook_ && !op.hook_->end()) [[unlikely]] {
-      op.stage_ = stage::lingering;  // its stop request is still in our inbox, and touches it
-      return;
-    }
+    ++(ledger_.of<Row>().*way);
+    if (op.is(operation_base::cancel_wanted | operation_base::hooked)) [[unlikely]]
+      return finish_unusually(op, ledger_.of<Row>());
     resume(op);
   }
 
-  /// Of what the loop runs, never from within a coroutine.
   void resume(operation_base& op) noexcept {
     op.stage_ = stage::over;
-    resume_in_scope(op.waiter_);
+    op.waiter_.resume();
   }
 
-  [[nodiscard]] ledger_entry& line(const operation_row& row) noexcept { return ledger_.of(row); }
+  template <const operation_row& Row>
+  [[nodiscard]] ledger_entry& line() noexcept {
+    return ledger_.of<Row>();
+  }
 
   /// The token under which run() and spawn() start their tasks.
   [[nodiscard]] stop_token ambient() const noexcept { return ambient_; }
@@ -248,6 +250,14 @@ class loop {
     return std::min(entries, 4 * std::max(cpus, 1U));
   }
 
+  IOWQ_NOINLINE void finish_unusually(operation_base& op, ledger_entry& line) noexcept {
+    if (op.res_ == -ECANCELED && op.is(operation_base::cancel_wanted)) ++line.cancelled;
+    if (op.is(operation_base::hooked) && !op.hook_.object.end())
+      op.stage_ = stage::lingering;  // its stop request is still in our inbox, and touches it
+    else
+      resume(op);
+  }
+
   IOWQ_NOINLINE void fire_timers() noexcept {
     time_point const now = linux_policy::now();
     while (timer* const due = timers_.pop_due(now)) {
@@ -258,8 +268,9 @@ class loop {
   }
 
   IOWQ_NOINLINE void hook(operation_base& op, stop_token token) noexcept {
-    op.ambient_ = false;
-    if (token.stop_possible()) op.hook_.emplace(*this, op, token);
+    if (!token.stop_possible()) return;
+    op.set(operation_base::hooked);
+    op.hook_.emplace(*this, op, token);
   }
 
   /// It is over, but not here and now.
@@ -284,14 +295,14 @@ class loop {
     if (stopping()) return;
     stop_->request_stop();
     for_each_in_flight([this](operation_base& op) {
-      if (op.ambient_) cancel(op);
+      if (!op.is(operation_base::hooked)) cancel(op);
     });
   }
 
   IOWQ_COLD void cancel_again() noexcept {
     ring_.cancels_wait(false);
     for_each_in_flight([this](operation_base& op) {
-      if (op.stage_ == stage::ring && op.cancel_wanted_) ring_.cancel(op);
+      if (op.stage_ == stage::ring && op.is(operation_base::cancel_wanted)) ring_.cancel(op);
     });
   }
 

@@ -20,6 +20,7 @@
 #include <iowq/base/assert.hpp>
 #include <iowq/base/stop.hpp>
 #include <iowq/exec/item.hpp>
+#include <iowq/exec/lazy.hpp>
 #include <iowq/exec/row.hpp>
 #include <iowq/pool/work.hpp>
 #include <iowq/ring/completion.hpp>
@@ -36,13 +37,13 @@ class operation_base;
 #pragma GCC diagnostic ignored "-Wshadow"  // see exec/row.hpp
 enum class stage : std::uint8_t {
   created,
+  over,
   waiting,    // in line for an SQE
   ring,       // the kernel's
   pool,       // a worker's, or queued for one
   timer,
   ready,      // its result is in it, the loop will end it
   lingering,  // ended, but its stop request is still on its way here
-  over
 };
 #pragma GCC diagnostic pop
 
@@ -52,6 +53,14 @@ struct operation_kind {
   void (*prepare)(operation_base&, io_uring_sqe&) noexcept;  // null: no SQE form
   work& (*as_work)(operation_base&) noexcept;                // null: no system-call form
   void (*disarm)(operation_base&) noexcept;                  // timers only
+  int (*descriptor)(const operation_base&) noexcept;         // null: none that dump() could show
+};
+
+/// What the user asked for: on_pool(), on_ring(), hashed(). Trivial, so that it costs no store.
+struct wish {
+  bool has_way = false;
+  bool has_key = false;
+  route way = route::inline_;
 };
 
 /// Waits for a stop request on behalf of an operation whose token is not its executor's own.
@@ -112,46 +121,71 @@ class operation_base : public completion, public loop_item, public census_node {
   [[nodiscard]] stage where() const noexcept { return stage_; }
   [[nodiscard]] const std::source_location& source() const noexcept { return source_; }
   [[nodiscard]] time_point since() const noexcept { return since_; }
-  [[nodiscard]] int descriptor_number() const noexcept { return descriptor_; }
-  [[nodiscard]] const std::optional<std::uint64_t>& key() const noexcept { return key_; }
+  /// -1: none.
+  [[nodiscard]] int descriptor_number() const noexcept {
+    return kind_->descriptor != nullptr ? kind_->descriptor(*this) : -1;
+  }
+  [[nodiscard]] std::optional<std::uint64_t> key() const noexcept {
+    return is(keyed) ? std::optional{key_} : std::nullopt;
+  }
   [[nodiscard]] work* as_work() noexcept {
     return kind_->as_work != nullptr && stage_ == stage::pool ? &kind_->as_work(*this) : nullptr;
   }
 
  protected:
   operation_base(const operation_kind& kind, completion::function* on_cqe,
-                 const std::source_location& source) noexcept
+                 std::source_location source) noexcept
       : completion{on_cqe}, kind_{&kind}, source_{source} {}
 
   /// Moves an operation that was not awaited yet.
   operation_base(operation_base&& other) noexcept
-      : completion{other}, kind_{other.kind_}, source_{other.source_} {
+      : completion{other},
+        kind_{other.kind_},
+        wish_{other.wish_},
+        key_{other.key_},
+        source_{other.source_} {
     IOWQ_ASSERT(other.stage_ == stage::created, "an operation was moved after it was awaited");
   }
 
   ~operation_base() {
-    IOWQ_ASSERT(stage_ == stage::created || stage_ == stage::over,
+    IOWQ_ASSERT(stage_ <= stage::over,
                 "a coroutine was destroyed while an operation of it is in flight: the kernel may "
                 "still write into its frame");
+    if (is(hooked)) [[unlikely]]
+      hook_.destroy();
   }
 
   friend class loop;
   friend class ring_backend;
   friend class stop_hook;
 
+  // What is unusual about an operation's end.
+  static constexpr std::uint8_t cancel_wanted = 1;
+  static constexpr std::uint8_t cancel_sent = 2;
+  static constexpr std::uint8_t hooked = 4;  // stops by its hook; else with the executor, or never
+  static constexpr std::uint8_t punted = 8;  // it has work
+  static constexpr std::uint8_t keyed = 16;  // it went to the pool with key_
+
+  [[nodiscard]] bool is(std::uint8_t bits) const noexcept { return (bits_ & bits) != 0; }
+  void set(std::uint8_t bit) noexcept { bits_ = static_cast<std::uint8_t>(bits_ | bit); }
+
   const operation_kind* kind_;
-  std::coroutine_handle<> waiter_;
+  // Side by side: one store sets them all.
   stage stage_ = stage::created;
-  bool cancel_wanted_ = false;
-  bool cancel_sent_ = false;
-  bool ambient_ = true;  // stops with the executor as a whole; else it has a hook
-  std::uint32_t flags_;  // of the last CQE
+  std::uint8_t bits_ = 0;
+  wish wish_;
+  // No more stores than needed: what follows is written before it is read.
+  union {
+    std::coroutine_handle<> waiter_;
+  };
   int res_;
-  int descriptor_ = -1;  // for dump(), as are the next three
-  time_point since_;
+  std::uint32_t flags_;  // of the last CQE
+  std::uint64_t key_;    // wished for, or chosen
+  union {
+    time_point since_;
+  };
   std::source_location source_;
-  std::optional<std::uint64_t> key_;
-  std::optional<stop_hook> hook_;
+  lazy<stop_hook> hook_;
 };
 
 }  // namespace iowq::detail

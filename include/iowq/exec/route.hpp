@@ -1,21 +1,13 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/exec/route.hpp -- inline, ring or pool: the decision.
-// Layer exec; needs base, ring. Next in the book: exec/await.hpp.
+// Layer exec; needs ring. Next in the book: exec/await.hpp.
 #pragma once
 
-#include <cstdint>
-#include <optional>
-
+#include <iowq/exec/operation.hpp>
 #include <iowq/exec/row.hpp>
 #include <iowq/ring/features.hpp>
 
 namespace iowq::detail {
-
-/// What the user asked for: on_pool(), on_ring(), hashed().
-struct wish {
-  std::optional<route> way;
-  std::optional<std::uint64_t> key;
-};
 
 /// What an operation can do at all.
 struct forms {
@@ -33,8 +25,8 @@ struct forms {
                                     features.has(row.opcode));
   route way = chosen.way;
   if (policy == punt_policy::kernel && way == route::pool && !chosen.key) way = route::ring;
-  if (wished.key) way = route::pool;
-  if (wished.way) way = *wished.way;
+  if (wished.has_key) way = route::pool;
+  if (wished.has_way) way = wished.way;
   if (way == route::ring && !ring_can) return route::pool;
   if (way != route::ring && !has.call) return route::ring;
   return way;

@@ -39,7 +39,7 @@ class [[nodiscard("co_await it")]] turn_awaiter : loop_item {
 
  private:
   static void go_on(loop_item* self) noexcept {
-    resume_in_scope(static_cast<turn_awaiter*>(self)->waiter_);
+    static_cast<turn_awaiter*>(self)->waiter_.resume();
   }
   std::coroutine_handle<> waiter_;
   stop_token token_;

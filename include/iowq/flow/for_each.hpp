@@ -46,8 +46,7 @@ struct walker {
     static void return_void() noexcept {}
     [[noreturn]] static void unhandled_exception() noexcept { std::terminate(); }
     static void start(loop_item* self) noexcept {
-      resume_in_scope(std::coroutine_handle<promise_type>::from_promise(
-          *static_cast<promise_type*>(self)));
+      std::coroutine_handle<promise_type>::from_promise(*static_cast<promise_type*>(self)).resume();
     }
   };
   std::coroutine_handle<promise_type> handle;
@@ -90,7 +89,7 @@ class walkers : loop_item {
 
  private:
   static void joined(loop_item* self) noexcept {
-    resume_in_scope(static_cast<walkers*>(self)->waiter_);
+    static_cast<walkers*>(self)->waiter_.resume();
   }
   stop_source stop_;
   std::size_t running_ = 0;

@@ -38,7 +38,7 @@ class [[nodiscard("co_await it")]] sleep_operation : public operation_base {
   static constexpr operation_row row_of_all{.name = "sleep", .first = route::inline_,
                                             .reason = "a timer of the loop"};
 
-  sleep_operation(time_point deadline, const std::source_location& at) noexcept
+  sleep_operation(time_point deadline, std::source_location at) noexcept
       : operation_base{kind, &no_cqe, at}, deadline_{deadline} {
     acts(&on_item);
   }
@@ -63,7 +63,7 @@ class [[nodiscard("co_await it")]] sleep_operation : public operation_base {
       return false;
     }
     here.arm(alarm_, deadline_);
-    here.watch(*this, token);
+    here.watch(*this, token, token == here.ambient());
     return true;
   }
   void await_resume() const {
@@ -78,12 +78,12 @@ class [[nodiscard("co_await it")]] sleep_operation : public operation_base {
   static void no_cqe(completion*, int, std::uint32_t) noexcept {}
   static void on_item(loop_item* self) noexcept {
     auto& op = *static_cast<sleep_operation*>(static_cast<operation_base*>(self));
-    this_thread_loop->finish(op, &ledger_entry::inline_ops);
+    this_thread_loop->finish<row_of_all>(op, &ledger_entry::inline_ops);
   }
   static void disarm(operation_base& op) noexcept {
     this_thread_loop->disarm(static_cast<sleep_operation&>(op).alarm_);
   }
-  static constexpr operation_kind kind{&row_of_all, nullptr, nullptr, &disarm};
+  static constexpr operation_kind kind{&row_of_all, nullptr, nullptr, &disarm, nullptr};
 
   time_point deadline_;
   alarm alarm_{*this};

@@ -13,8 +13,8 @@
 #include <vector>
 
 #include <iowq/base/assert.hpp>
-#include <iowq/queue/list.hpp>
 #include <iowq/pool/work.hpp>
+#include <iowq/queue/list.hpp>
 
 namespace iowq::detail {
 
@@ -32,7 +32,7 @@ struct account_counts {
   unsigned sleeping = 0;    // in an item and asleep, as far as the manager saw
   unsigned creating = 0;    // promised and not yet live. A2: live + creating <= max when promised
   unsigned max_workers = 0;
-  unsigned peak = 0;        // of live
+  unsigned peak = 0;  // of live
 
   /// More is runnable than those that are on their way will take.
   [[nodiscard]] constexpr bool unserved() const noexcept { return runnable > waking; }
@@ -54,7 +54,7 @@ struct lane {
 /// One class. Under M.
 template <class Worker>
 struct account : account_counts {
-  std::vector<lane<Worker>> lanes;  // one a node; sized once
+  std::vector<lane<Worker>> lanes;             // one a node; sized once
   list<&Worker::next, &Worker::prev> workers;  // live ones, oldest first
 
   /// Appends an item that may run now to its lane.

@@ -14,8 +14,8 @@
 #include <cerrno>
 
 #include <iowq/base/policy.hpp>
-#include <iowq/queue/fifo.hpp>
 #include <iowq/pool/state.hpp>
+#include <iowq/queue/fifo.hpp>
 
 namespace iowq::detail {
 

@@ -65,7 +65,7 @@ class chain_table {
   /// `leader` gives its key up. The next leader, which is in no list yet, or null: none waits.
   [[nodiscard]] item* release(item& leader) noexcept {
     item** const place = find(leader.key);
-    IOWQ_ASSERT(*place == &leader);  // C1
+    IOWQ_ASSERT(*place == &leader);                                                     // C1
     item* const heir = leader.followers != nullptr ? leader.followers->next : nullptr;  // C2
     if (heir == nullptr) {
       *place = leader.bucket;

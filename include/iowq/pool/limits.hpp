@@ -76,8 +76,7 @@ template <class Policy>
 [[nodiscard]] worker_limits with_defaults(worker_limits asked, unsigned cpus) {
   if (asked.bound == 0) asked.bound = std::clamp(4 * cpus, 1u, 256u);
   if (asked.unbound == 0) {
-    unsigned long const most =
-        std::min({1024ul, Policy::max_threads(), pids_headroom<Policy>()});
+    unsigned long const most = std::min({1024ul, Policy::max_threads(), pids_headroom<Policy>()});
     asked.unbound = static_cast<unsigned>(std::max(most, 1ul));
   }
   return asked;

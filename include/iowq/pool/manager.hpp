@@ -17,10 +17,10 @@
 #include <new>
 
 #include <iowq/base/policy.hpp>
-#include <iowq/queue/fifo.hpp>
 #include <iowq/pool/runner.hpp>
 #include <iowq/pool/state.hpp>
 #include <iowq/pool/watch.hpp>
+#include <iowq/queue/fifo.hpp>
 
 namespace iowq::detail {
 
@@ -94,11 +94,12 @@ class manager {
   void fail_queued(account_type& account, int error, lock& held) noexcept {
     fifo<&item::next> failed;
     deeds<Policy> todo;
-    for (auto& lane : account.lanes)
-      while (item* const ready = lane.ready.front()) {
-        pool_.withdraw(*ready, error, todo);
-        failed.push_back(*ready);
-      }
+    while (account.runnable > 0)  // the heir of a leader may be of a lane that was empty before
+      for (auto& lane : account.lanes)
+        while (item* const ready = lane.ready.front()) {
+          pool_.withdraw(*ready, error, todo);
+          failed.push_back(*ready);
+        }
     held.unlock();
     pool_.carry_out(todo);
     while (item* const one = failed.pop_front()) door::out(*one).finished(true);
@@ -183,8 +184,8 @@ class manager {
     for (int attempt = 1;; ++attempt) {
       held.unlock();
       Policy::pause(pause_point::decide_create);
-      int const error = Policy::thread_start(born->thread, &runner<Policy>::main, born,
-                                             pool_.stack_size);
+      int const error =
+          Policy::thread_start(born->thread, &runner<Policy>::main, born, pool_.stack_size);
       held.lock();
       if (error == 0) break;
       if (error != EAGAIN || attempt > max_retries) return give_up(account, born, error, held);

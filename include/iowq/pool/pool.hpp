@@ -73,8 +73,9 @@ class basic_pool {
     state_.stack_size = options.stack_size;
     state_.exit_on_idle = options.exit_on_idle;
     state_.owner_tid = Policy::thread_id();
+    unsigned const cpus = state_.affinity.count();  // 0: more than a set can name
     worker_limits const limits =
-        detail::with_defaults<Policy>(options.max_workers, state_.affinity.count());
+        detail::with_defaults<Policy>(options.max_workers, cpus != 0 ? cpus : cpu_set::capacity);
     state_.accounts[0].max_workers = limits.bound;
     state_.accounts[1].max_workers = limits.unbound;
     for (auto& account : state_.accounts)
@@ -234,11 +235,15 @@ class basic_pool {
   IOWQ_COLD void rescue() noexcept {
     if (Policy::thread_id() == state_.owner_tid && manager_.start()) return;
     lock held = state_.acquire();
-    for (auto& account : state_.accounts) {
-      if (state_.manager_present) return;
-      account.creating = 0;
-      if (!state_.has_current_worker(account))
+    for (bool failed = true; failed;) {  // what fails may pass its key on to the other class
+      failed = false;
+      for (auto& account : state_.accounts) {
+        if (state_.manager_present) return;
+        account.creating = 0;
+        if (account.runnable == 0 || state_.has_current_worker(account)) continue;
         manager_.fail_queued(account, state_.manager_error, held);
+        failed = true;
+      }
     }
   }
 

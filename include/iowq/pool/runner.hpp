@@ -135,7 +135,7 @@ class runner {
       wanted = pool_.nodes.cpus(self_.node) & pool_.affinity;
       if (wanted.empty()) wanted = pool_.affinity;
     }
-    Policy::set_affinity(wanted.native());
+    if (!wanted.empty()) Policy::set_affinity(wanted.native());
   }
 
   worker_type& self_;

@@ -18,13 +18,13 @@
 
 #include <iowq/base/assert.hpp>
 #include <iowq/base/policy.hpp>
-#include <iowq/queue/list.hpp>
 #include <iowq/pool/account.hpp>
 #include <iowq/pool/chain.hpp>
 #include <iowq/pool/dispatch.hpp>
 #include <iowq/pool/topology.hpp>
 #include <iowq/pool/work.hpp>
 #include <iowq/pool/worker.hpp>
+#include <iowq/queue/list.hpp>
 
 namespace iowq::detail {
 
@@ -170,8 +170,7 @@ struct pool_state {
   // ---- Workers ----
 
   /// Something of this account may have become runnable, near this node.
-  void settle(account_type& account, unsigned node, bool concurrent,
-              deeds<Policy>& todo) noexcept {
+  void settle(account_type& account, unsigned node, bool concurrent, deeds<Policy>& todo) noexcept {
     switch (next_step(account, concurrent)) {
       case step::none:
         break;

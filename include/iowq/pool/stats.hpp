@@ -13,9 +13,9 @@ namespace iowq {
 
 /// One class of a pool at one moment. idle + running + blocked == workers.
 struct class_stats {
-  std::size_t queued = 0;     // enqueued and not started
-  unsigned running = 0;       // workers that are awake
-  unsigned blocked = 0;       // workers asleep in their item, as far as was noticed
+  std::size_t queued = 0;  // enqueued and not started
+  unsigned running = 0;    // workers that are awake
+  unsigned blocked = 0;    // workers asleep in their item, as far as was noticed
   unsigned idle = 0;
   unsigned workers = 0;
   unsigned max_workers = 0;

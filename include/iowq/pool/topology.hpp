@@ -38,9 +38,7 @@ class cpu_set {
   [[nodiscard]] bool contains(unsigned cpu) const noexcept {
     return cpu < capacity && CPU_ISSET(cpu, &cpus_);
   }
-  [[nodiscard]] unsigned count() const noexcept {
-    return static_cast<unsigned>(CPU_COUNT(&cpus_));
-  }
+  [[nodiscard]] unsigned count() const noexcept { return static_cast<unsigned>(CPU_COUNT(&cpus_)); }
   [[nodiscard]] bool empty() const noexcept { return count() == 0; }
   [[nodiscard]] const cpu_set_t& native() const noexcept { return cpus_; }
 

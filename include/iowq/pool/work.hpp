@@ -39,10 +39,10 @@ enum class cancel_outcome {
 
 /// How an item wants to be treated.
 struct work_flags {
-  bool unbound = false;                    // counts against the unbound workers' limit
-  std::optional<std::uint64_t> key = {};   // never beside another of that key, in enqueue order
-  int node = any_node;                     // the NUMA node whose queue it joins
-  bool concurrent = false;                 // wants a worker now, not when the running one blocks
+  bool unbound = false;                   // counts against the unbound workers' limit
+  std::optional<std::uint64_t> key = {};  // never beside another of that key, in enqueue order
+  int node = any_node;                    // the NUMA node whose queue it joins
+  bool concurrent = false;                // wants a worker now, not when the running one blocks
 };
 
 class work;
@@ -55,7 +55,7 @@ enum class item_state : std::uint8_t { fresh, ready, chained, running, done };
 
 /// What the pool keeps in an item. All of it under M from enqueue() to finished().
 struct item {
-  item* next = nullptr;       // ready list; or the ring of those that wait behind a leader
+  item* next = nullptr;  // ready list; or the ring of those that wait behind a leader
   item* prev = nullptr;
   item* bucket = nullptr;     // leader: the next leader in its hash bucket
   item* followers = nullptr;  // leader: the newest that waits behind it; its next is the oldest
@@ -63,7 +63,7 @@ struct item {
   std::uint64_t key = 0;
   int error = 0;
   std::int8_t node = any_node;
-  std::uint8_t lane = 0;      // the queue it joined: `node` made real
+  std::uint8_t lane = 0;  // the queue it joined: `node` made real
   item_state state = item_state::fresh;
   bool unbound : 1 = false;
   bool keyed : 1 = false;
@@ -75,9 +75,7 @@ struct item {
   [[nodiscard]] bool queued() const noexcept {
     return state == item_state::ready || state == item_state::chained;
   }
-  [[nodiscard]] bool in_pool() const noexcept {
-    return queued() || state == item_state::running;
-  }
+  [[nodiscard]] bool in_pool() const noexcept { return queued() || state == item_state::running; }
 };
 
 }  // namespace detail
@@ -110,8 +108,8 @@ class work : protected detail::item {
     unbound = wanted.unbound;
     keyed = wanted.key.has_value();
     item::key = wanted.key.value_or(0);
-    node = static_cast<std::int8_t>(
-        wanted.node < 0 || wanted.node > INT8_MAX ? any_node : wanted.node);
+    node = static_cast<std::int8_t>(wanted.node < 0 || wanted.node > INT8_MAX ? any_node
+                                                                              : wanted.node);
     concurrent = wanted.concurrent;
   }
   [[nodiscard]] work_flags flags() const noexcept {

@@ -55,12 +55,12 @@ struct worker {
   // Under M.
   worker_state state = worker_state::creating;
   item* cur = nullptr;
-  unsigned batch = 0;         // items of one key, one after the other
+  unsigned batch = 0;  // items of one key, one after the other
   time_point batch_start{};
-  bool rung = false;          // the current item was cancelled: its token, our descriptor
-  bool held = false;          // ... by somebody who is not done with either yet
+  bool rung = false;  // the current item was cancelled: its token, our descriptor
+  bool held = false;  // ... by somebody who is not done with either yet
   int tid = 0;
-  worker* next = nullptr;     // of its class; or among the retired, or the free records
+  worker* next = nullptr;  // of its class; or among the retired, or the free records
   worker* prev = nullptr;
   worker* next_idle = nullptr;
   worker* prev_idle = nullptr;

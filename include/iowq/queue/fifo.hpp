@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/queue/fifo.hpp -- a queue of things that carry their own link.
-// Layer queue; needs base. Next in the book: queue/inbox.hpp.
+// Layer queue; needs base. Next in the book: queue/list.hpp.
 #pragma once
 
 #include <utility>

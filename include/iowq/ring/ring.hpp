@@ -28,6 +28,10 @@ struct ring_stats {
   std::uint64_t completed = 0;  // CQEs
 };
 
+struct nothing_after {
+  void operator()() const noexcept {}
+};
+
 /// One io_uring instance. Everything on the thread that opened it.
 template <class Kernel = linux_kernel>
 class basic_ring {
@@ -51,7 +55,7 @@ class basic_ring {
   [[nodiscard]] const ring_stats& stats() const noexcept { return stats_; }
 
   /// The next free SQE, zeroed, or null: enter() first. To be filled at once, whatever happens.
-  [[nodiscard]] io_uring_sqe* get() noexcept {
+  [[nodiscard]] IOWQ_ALWAYS_INLINE io_uring_sqe* get() noexcept {
     if (room_ == 0) [[unlikely]] {
       // The kernel writes khead inside enter(), on this thread: a plain read is current.
       room_ = entries_ - pending();
@@ -83,8 +87,9 @@ class basic_ring {
   int enter(bool wait, time_point deadline = never) noexcept;
 
   /// Hands every CQE that has arrived to its completion, oldest first, at most `budget`; how
-  /// many. Completions may get() and enter().
-  unsigned reap(unsigned budget) noexcept {
+  /// many. Completions may get() and enter(). `after()` is called behind each.
+  template <class After = nothing_after>
+  unsigned reap(unsigned budget, After&& after = {}) noexcept {
     unsigned reaped = 0;
     unsigned head = *ring_.cq.khead;
     for (unsigned end = cq_tail(); head != end && reaped < budget; ++reaped) {
@@ -98,6 +103,7 @@ class basic_ring {
       if (target != nullptr) {
         detail::annotate_acquire(target);
         target->complete(res, flags);
+        after();
       }
     }
     stats_.completed += reaped;
