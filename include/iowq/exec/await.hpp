@@ -203,14 +203,15 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
   void start_work(detail::loop& here, placement place) noexcept {
     if constexpr (forms.call) {
       if constexpr (requires { call_.may_wait(); }) place.unbound = call_.may_wait();
-      set(punted);
       if (place.key) {
         set(keyed);
         key_ = *place.key;
       }
       acts(&on_item);
       work_flags const flags{.unbound = place.unbound, .key = place.key, .node = place.node};
-      here.start_work(*this, work_.emplace(flags, call_, static_cast<base&>(*this), res_, here));
+      work* const item = work_.emplace(flags, call_, static_cast<base&>(*this), res_, here);
+      if (item != nullptr) set(punted);
+      here.start_work(*this, item);
     }
   }
 
@@ -267,7 +268,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
   }
   static work& as_work(base& op) noexcept {
     if constexpr (forms.call)
-      return static_cast<operation&>(op).work_.object;
+      return static_cast<operation&>(op).work_.object();
     else
       std::abort();
   }
@@ -284,8 +285,12 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
                                                &descriptor_of};
 
   Call call_;
-  [[no_unique_address]] std::conditional_t<forms.call, detail::lazy<detail::punted<Call>>,
-                                           detail::never_punted>
+  // In place where the pool is the rule, elsewhere where it is the exception.
+  using in_pool = detail::punted<Call>;
+  [[no_unique_address]] std::conditional_t<
+      !forms.call, detail::never_punted,
+      std::conditional_t<Call::row.first == route::pool, detail::lazy<in_pool>,
+                         detail::recycled<in_pool>>>
       work_;
 };
 

@@ -136,15 +136,15 @@ class loop {
   [[nodiscard]] io_uring_sqe* sqe() noexcept { return ring_.sqe(); }
   void line_up(operation_base& op) noexcept { ring_.line_up(op); }
 
-  /// To the pool, with work flags set already. The pool is started by the first.
-  void start_work(operation_base& op, work& w) noexcept {
+  /// To the pool, which is started by the first. A null `w` is an allocation that failed.
+  void start_work(operation_base& op, work* w) noexcept {
     op.stage_ = stage::pool;
-    if (!pool_) [[unlikely]]
-      if (int const r = start_pool(); r < 0) {
-        op.res_ = r;
-        return end_soon(op);
-      }
-    pool_->enqueue(w);
+    int const r = w == nullptr ? -ENOMEM : pool_ ? 0 : start_pool();
+    if (r < 0) [[unlikely]] {
+      op.res_ = r;
+      return end_soon(op);
+    }
+    pool_->enqueue(*w);
   }
 
   void arm(alarm& a, time_point deadline) noexcept {
@@ -252,7 +252,7 @@ class loop {
 
   IOWQ_NOINLINE void finish_unusually(operation_base& op, ledger_entry& line) noexcept {
     if (op.res_ == -ECANCELED && op.is(operation_base::cancel_wanted)) ++line.cancelled;
-    if (op.is(operation_base::hooked) && !op.hook_.object.end())
+    if (op.is(operation_base::hooked) && !op.hook_.object().end())
       op.stage_ = stage::lingering;  // its stop request is still in our inbox, and touches it
     else
       resume(op);
@@ -269,8 +269,10 @@ class loop {
 
   IOWQ_NOINLINE void hook(operation_base& op, stop_token token) noexcept {
     if (!token.stop_possible()) return;
+    // The bit first: the hook may be called, and end the operation, while it is being made.
     op.set(operation_base::hooked);
-    op.hook_.emplace(*this, op, token);
+    IOWQ_ASSERT(op.hook_.emplace(*this, op) != nullptr, "no memory for a stop request's way");
+    op.hook_.object().begin(token);
   }
 
   /// It is over, but not here and now.
@@ -330,11 +332,6 @@ class loop {
   // Last, so that its workers end before anything they post to.
   std::optional<iowq::pool> pool_;
 };
-
-inline stop_hook::stop_hook(loop& owner, operation_base& op, stop_token token) noexcept
-    : loop_item{&arrived}, owner_{owner}, op_{op} {
-  callback_.emplace(token, request{this});
-}
 
 inline void stop_hook::requested() noexcept {
   if (this_thread_loop == &owner_) return owner_.cancel(op_);

@@ -68,9 +68,13 @@ struct wish {
 /// does not end before the owner has taken it out of the inbox again.
 class stop_hook : public loop_item {
  public:
-  stop_hook(loop& owner, operation_base& op, stop_token token) noexcept;
+  stop_hook(loop& owner, operation_base& op) noexcept
+      : loop_item{&arrived}, owner_{owner}, op_{op} {}
   stop_hook(const stop_hook&) = delete;
   stop_hook& operator=(const stop_hook&) = delete;
+
+  /// Registers. Where a stop was requested already, that cancels the operation here and now.
+  void begin(stop_token token) noexcept { callback_.emplace(token, request{this}); }
 
   /// Ends the registration. False: the item is in the inbox and will call the owner.
   [[nodiscard]] bool end() noexcept {
@@ -185,7 +189,7 @@ class operation_base : public completion, public loop_item, public census_node {
     time_point since_;
   };
   std::source_location source_;
-  lazy<stop_hook> hook_;
+  recycled<stop_hook> hook_;
 };
 
 }  // namespace iowq::detail

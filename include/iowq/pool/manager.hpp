@@ -48,6 +48,7 @@ class manager {
       if (pool_.manager_present) return true;
       pool_.manager_present = true;
       pool_.manager_retires = false;
+      pool_.manager_error = 0;
       epoch_ = pool_.epoch;
     }
     int const error = Policy::thread_start(thread_, &main, this, pool_.stack_size);

@@ -120,7 +120,7 @@ class basic_pool {
       return reject(item, held);
     fresh.error = 0;
     state_.insert(fresh, todo);
-    bool const stranded = !state_.manager_present;
+    bool const stranded = state_.manager_error != 0;
     held.unlock();
     state_.carry_out(todo);
     if (stranded) [[unlikely]]
@@ -231,14 +231,14 @@ class basic_pool {
     item.finished(true);
   }
 
-  /// There is no manager. The owner forks one; if nobody can, what has no worker fails.
+  /// There is no manager. The owner forks one; if it cannot, what has no worker fails.
   IOWQ_COLD void rescue() noexcept {
     if (Policy::thread_id() == state_.owner_tid && manager_.start()) return;
     lock held = state_.acquire();
     for (bool failed = true; failed;) {  // what fails may pass its key on to the other class
       failed = false;
       for (auto& account : state_.accounts) {
-        if (state_.manager_present) return;
+        if (state_.manager_error == 0) return;
         account.creating = 0;
         if (account.runnable == 0 || state_.has_current_worker(account)) continue;
         manager_.fail_queued(account, state_.manager_error, held);

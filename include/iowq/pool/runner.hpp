@@ -54,7 +54,7 @@ class runner {
       bool const leaves = next == nullptr && pool_.must_leave(self_);
       if (leaves)
         pool_.leave(self_, todo);
-      else if (next == nullptr && (next = pool_.take(self_, todo)) == nullptr)
+      else if (next == nullptr && (next = pool_.take(self_)) == nullptr)
         pool_.go_idle(self_);
       bool const repin = self_.affinity_seen != pool_.affinity_version;
       held.unlock();

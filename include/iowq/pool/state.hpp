@@ -73,7 +73,7 @@ struct pool_state {
   atomic<std::uint32_t> manager_word{manager_busy};
   bool manager_present = false;
   bool manager_retires = false;  // the owner is forking its successor, or ends the pool
-  int manager_error = 0;         // why there is none
+  int manager_error = 0;         // why there is none and nobody is forking one; else 0
 
   // The thread inside a match of cancel_all(), or 0. Written under M; read anywhere, to refuse.
   atomic<int> matcher{0};
@@ -100,7 +100,8 @@ struct pool_state {
   }
 
   /// Gives `taker`, which is awake and has none, the item it should run; null if there is none.
-  [[nodiscard]] item* take(worker_type& taker, deeds<Policy>& todo) noexcept {
+  /// Changes nothing for others: what was unserved before is so still, and D2 holds as it did.
+  [[nodiscard]] item* take(worker_type& taker) noexcept {
     account_type& account = account_of(taker.kind);
     if (account.runnable == 0) return nullptr;
     for (std::uint8_t const node : nodes.near(taker.node)) {
@@ -111,7 +112,6 @@ struct pool_state {
       taker.batch = 0;
       if (oldest->keyed) taker.batch_start = Policy::now();
       begin(taker, *oldest);
-      if (needs_watch(account)) call_manager(false, todo);  // D2
       return oldest;
     }
     return nullptr;

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: BSL-1.0
+#include <iowq/pool/account.hpp>
+
+#include <cstdint>
+#include <vector>
+
+#include <doctest/doctest.h>
+
+namespace {
+/// As much of a worker as an account knows.
+struct record {
+  unsigned node = 0;
+  record* next{};
+  record* prev{};
+  record* next_idle{};
+  record* prev_idle{};
+};
+using account = iowq::detail::account<record>;
+using iowq::detail::item;
+using iowq::detail::item_state;
+
+account on_nodes(unsigned nodes, unsigned limit) {
+  account made;
+  made.lanes = decltype(made.lanes)(nodes);
+  made.max_workers = limit;
+  return made;
+}
+}  // namespace
+
+TEST_SUITE("pool/account") {
+  TEST_CASE("wq-13: the idle stack gives back the newest, from the nearest node that has one") {
+    account all = on_nodes(2, 4);
+    record a, b, c;
+    c.node = 1;
+    for (record* one : {&a, &b, &c}) {
+      all.reserve();
+      all.add(*one);
+      --all.waking;
+      all.push_idle(*one);
+    }
+    all.check();
+    std::vector<std::uint8_t> const near{0, 1}, far{1, 0};
+    CHECK(all.newest_idle(near) == &b);
+    CHECK(all.newest_idle(far) == &c);
+    all.unidle(b);
+    CHECK(all.newest_idle(near) == &a);
+    all.unidle(a);
+    CHECK(all.newest_idle(near) == &c);
+    all.unidle(c);
+    CHECK(all.newest_idle(near) == nullptr);
+    CHECK(all.waking == 3);
+    all.check();
+    all.waking = 0;
+    for (record* one : {&a, &b, &c}) all.remove(*one);
+    CHECK(all.live == 0);
+    CHECK(all.peak == 3);
+  }
+
+  TEST_CASE("ready items are counted by lane and by whether they want a worker of their own") {
+    account all = on_nodes(2, 4);
+    item a, b;
+    b.lane = 1;
+    b.concurrent = true;
+    all.make_ready(a);
+    all.make_ready(b);
+    CHECK(a.state == item_state::ready);
+    CHECK(all.runnable == 2);
+    CHECK(all.concurrent == 1);
+    CHECK(all.lanes[1].nr_ready == 1);
+    item heir;
+    heir.lane = 1;
+    all.make_ready_at(b, heir);
+    CHECK(all.runnable == 2);
+    CHECK(all.concurrent == 0);
+    CHECK(all.lanes[1].ready.front() == &heir);
+    all.unready(a);
+    all.unready(heir);
+    CHECK(all.runnable == 0);
+  }
+}

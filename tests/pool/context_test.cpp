@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: BSL-1.0
+// What workers inherit from their owner (wq.md section 9), and signals. Owners here are threads
+// of their own: what they change dies with them.
+#include <iowq/pool/pool.hpp>
+
+#include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/fsuid.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <cstddef>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <doctest/doctest.h>
+
+#include "jobs.hpp"
+#include "ledger.hpp"
+#include "skip.hpp"
+
+namespace {
+using iowq_test::eventually;
+using iowq_test::gate;
+using iowq_test::job;
+using iowq_test::jobs;
+
+/// What a thread can tell about its own context.
+struct context {
+  iowq::cpu_set affinity;
+  int nice = 0;
+  int policy = 0;
+  int timer_slack = 0;
+  int filesystem_user = 0;
+  int no_new_privileges = 0;
+  std::array<char, 4096> directory{};
+  bool filtered = false;
+
+  static context mine() {
+    context found;
+    cpu_set_t cpus;
+    iowq::linux_policy::affinity(cpus);
+    found.affinity = iowq::cpu_set{cpus};
+    found.nice = ::getpriority(PRIO_PROCESS, 0);
+    found.policy = ::sched_getscheduler(0);
+    found.timer_slack = ::prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0);
+    found.filesystem_user = ::setfsuid(static_cast<uid_t>(-1));
+    found.no_new_privileges = ::prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0);
+    if (::getcwd(found.directory.data(), found.directory.size()) == nullptr) found.directory[0] = 0;
+    ::syscall(SYS_getcpu, nullptr, nullptr, nullptr);
+    found.filtered = ::syscall(SYS_personality, 0xffffffff) < 0;
+    return found;
+  }
+  friend bool operator==(const context&, const context&) = default;
+};
+
+/// The context in which `pool` runs an item now.
+context on_worker(iowq::pool& pool) {
+  context seen;
+  job look{[&](const iowq::stop_token&) { seen = context::mine(); }};
+  pool.enqueue(look);
+  if (!look.wait()) seen.nice = 1000;
+  return seen;
+}
+
+/// From here on personality(2) fails for the calling thread, and what it forks.
+bool install_filter() {
+  sock_filter program[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_personality, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  sock_fprog const filter{4, program};
+  return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+         ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter, 0, 0) == 0;
+}
+}  // namespace
+
+TEST_SUITE("pool/context") {
+  TEST_CASE("wq-52, wq-53: workers match the owner when made, and again after context_changed()") {
+    std::thread owner{[] {
+      iowq::pool pool;
+      context const before = context::mine();
+      CHECK(on_worker(pool) == before);
+      unsigned first = 0;
+      while (!before.affinity.contains(first)) ++first;
+      iowq::linux_policy::set_affinity(iowq::cpu_set{first}.native());
+      ::setpriority(PRIO_PROCESS, 0, before.nice + 1);
+      ::prctl(PR_SET_TIMERSLACK, 123'456, 0, 0, 0);
+      if (::unshare(CLONE_FS) == 0) CHECK(::chdir("/") == 0);
+      if (::geteuid() == 0) ::setfsuid(65534);
+      context const after = context::mine();
+      CHECK_FALSE(after == before);
+      CHECK(on_worker(pool) == before);  // who was forked earlier knows nothing of it
+      pool.context_changed();
+      CHECK(on_worker(pool) == after);
+      gate all_here;
+      jobs many;
+      std::vector<context> seen(4);
+      iowq_test::counter met;
+      for (std::size_t i = 0; i < 4; ++i)
+        many.add(
+            [&, i](const iowq::stop_token&) {
+              seen[i] = context::mine();
+              met.add();
+              (void)met.wait_for(4);
+            },
+            {.unbound = i % 2 == 0, .concurrent = true});
+      many.enqueue_all(pool);
+      CHECK(many.wait_all());
+      for (const context& one : seen) CHECK(one == after);
+    }};
+    owner.join();
+  }
+
+  TEST_CASE("wq-54: after the change no item runs on an old worker, even if it is busy") {
+    std::thread owner{[] {
+      iowq_test::ledger books;
+      iowq::pool pool;
+      gate hold;
+      std::atomic<int> old_worker{0};
+      job busy{[&](const iowq::stop_token&) {
+        old_worker = iowq::linux_policy::thread_id();
+        (void)hold.wait();
+      }};
+      job waits{{}, {.key = 1}};
+      pool.enqueue(busy);
+      REQUIRE(busy.wait_started());
+      pool.context_changed();
+      std::atomic<int> on_old{0};
+      jobs later;
+      for (int i = 0; i < 50; ++i)
+        later.add([&](const iowq::stop_token&) {
+          if (iowq::linux_policy::thread_id() == old_worker) on_old.fetch_add(1);
+        });
+      later.enqueue_all(pool);
+      CHECK(later.wait_all());  // the old worker is still in its item
+      CHECK(busy.ends() == 0);
+      CHECK(on_old == 0);
+      hold.open();
+      CHECK(busy.wait());
+      CHECK(eventually([&] { return iowq_test::quiet(pool); }));
+      CHECK(pool.stats().bound.workers == 1);
+    }};
+    owner.join();
+  }
+
+  TEST_CASE("wq-53: a chain does not go on with a worker of the old context") {
+    std::thread owner{[] {
+      iowq::pool pool;
+      gate hold;
+      std::vector<int> ran_on;
+      jobs all;
+      all.add(
+          [&](const iowq::stop_token&) {
+            ran_on.push_back(iowq::linux_policy::thread_id());
+            (void)hold.wait();
+          },
+          {.key = 1});
+      for (int i = 0; i < 5; ++i)
+        all.add([&](const iowq::stop_token&) { ran_on.push_back(iowq::linux_policy::thread_id()); },
+                {.key = 1});
+      all.enqueue_all(pool);
+      REQUIRE(all[0].wait_started());
+      pool.context_changed();
+      hold.open();
+      REQUIRE(all.wait_all());
+      REQUIRE(ran_on.size() == 6);
+      for (std::size_t i = 1; i < 6; ++i) CHECK(ran_on[i] != ran_on[0]);
+    }};
+    owner.join();
+  }
+
+  TEST_CASE("wq-55: a seccomp filter binds all that is enqueued after the change") {
+    std::thread owner{[] {
+      iowq::pool pool;
+      CHECK_FALSE(on_worker(pool).filtered);
+      if (!install_filter()) SKIP_CASE("no seccomp filter can be installed");
+      REQUIRE(context::mine().filtered);
+      pool.context_changed();
+      for (int i = 0; i < 20; ++i) CHECK(on_worker(pool).filtered);
+    }};
+    owner.join();
+  }
+
+  TEST_CASE("context changes race with enqueuing from elsewhere, and nothing is lost") {
+    iowq_test::ledger books;
+    jobs all;
+    for (int i = 0; i < 2000; ++i) {
+      iowq::work_flags flags{.unbound = i % 2 == 0};
+      if (i % 3 == 0) flags.key = 1;
+      all.add({}, flags);
+    }
+    iowq::pool pool{{.idle_timeout = std::chrono::milliseconds{0}}};
+    std::jthread enqueuer{[&] { all.enqueue_all(pool); }};
+    for (int i = 0; i < 50; ++i) pool.context_changed();
+    CHECK(all.wait_all());
+    int ran = 0;
+    for (auto& one : all) ran += one->starts();
+    CHECK(ran == 2000);
+  }
+
+  TEST_CASE("wq-56: setuid() by the owner completes: its signal is not blocked in workers") {
+    iowq::pool pool;
+    gate hold;
+    job busy{[&](const iowq::stop_token&) { (void)hold.wait(); }};
+    pool.enqueue(busy);
+    REQUIRE(busy.wait_started());
+    CHECK(::setuid(::getuid()) == 0);  // glibc tells every thread, and waits for each
+    hold.open();
+    CHECK(busy.wait());
+  }
+
+  TEST_CASE("wq-57: workers block what a process may be sent; it lands elsewhere") {
+    static std::atomic<int> landed_on;
+    landed_on = 0;
+    struct sigaction note {
+    }, before{};
+    note.sa_handler = [](int) { landed_on = iowq::linux_policy::thread_id(); };
+    ::sigaction(SIGUSR1, &note, &before);
+    {
+      iowq::pool pool;
+      std::vector<int> unblocked;
+      int worker = 0;
+      job look{[&](const iowq::stop_token&) {
+        worker = iowq::linux_policy::thread_id();
+        sigset_t mask;
+        ::pthread_sigmask(SIG_BLOCK, nullptr, &mask);
+        for (int number = 1; number < 32; ++number)
+          if (number != SIGKILL && number != SIGSTOP && ::sigismember(&mask, number) == 0)
+            unblocked.push_back(number);
+      }};
+      pool.enqueue(look);
+      REQUIRE(look.wait());
+      std::vector<int> expected{SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT};
+      std::sort(expected.begin(), expected.end());
+      CHECK(unblocked == expected);
+      ::kill(::getpid(), SIGUSR1);
+      CHECK(eventually([] { return landed_on != 0; }));
+      CHECK(landed_on != worker);
+    }
+    ::sigaction(SIGUSR1, &before, nullptr);
+  }
+
+  TEST_CASE("wq-58: a fault in a worker reaches the handler that is installed") {
+    static char* page;
+    static std::atomic<int> faulted_on;
+    static std::size_t const size = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+    faulted_on = 0;
+    page = static_cast<char*>(::mmap(nullptr, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    REQUIRE(page != MAP_FAILED);
+    struct sigaction mend {
+    }, before{};
+    mend.sa_handler = [](int) {
+      faulted_on = iowq::linux_policy::thread_id();
+      ::mprotect(page, size, PROT_READ | PROT_WRITE);
+    };
+    ::sigaction(SIGSEGV, &mend, &before);
+    {
+      iowq::pool pool;
+      int worker = 0;
+      job faults{[&](const iowq::stop_token&) {
+        worker = iowq::linux_policy::thread_id();
+        *static_cast<volatile char*>(page) = 1;
+      }};
+      pool.enqueue(faults);
+      CHECK(faults.wait());
+      CHECK(faulted_on == worker);
+    }
+    ::sigaction(SIGSEGV, &before, nullptr);
+    ::munmap(page, size);
+  }
+}

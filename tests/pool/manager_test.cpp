@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: BSL-1.0
+#include <iowq/pool/manager.hpp>
+
+#include <dirent.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <fstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <doctest/doctest.h>
+
+#include "jobs.hpp"
+#include "ledger.hpp"
+#include "scripted_policy.hpp"
+
+namespace {
+using namespace std::chrono_literals;
+using iowq_test::eventually;
+using iowq_test::gate;
+using iowq_test::job;
+using iowq_test::jobs;
+using iowq_test::quiet;
+using iowq_test::script;
+using scripted_pool = iowq::basic_pool<iowq_test::scripted_policy>;
+
+job::body behind(gate& closed) {
+  return [&closed](const iowq::stop_token&) { (void)closed.wait(); };
+}
+std::string first_line(const std::string& file) {
+  std::string line;
+  std::getline(std::ifstream{file}, line);
+  return line;
+}
+/// The ids of this process's threads of that name.
+std::vector<int> threads_named(const std::string& name) {
+  std::vector<int> found;
+  DIR* const tasks = ::opendir("/proc/self/task");
+  while (dirent* const entry = ::readdir(tasks))
+    if (first_line(std::string{"/proc/self/task/"} + entry->d_name + "/comm") == name)
+      found.push_back(std::stoi(entry->d_name));
+  ::closedir(tasks);
+  return found;
+}
+/// How often a thread gave the processor up, or lost it: a sleeping one does neither.
+long switches_of(int thread) {
+  std::ifstream status{"/proc/self/task/" + std::to_string(thread) + "/status"};
+  long all = 0;
+  for (std::string line; std::getline(status, line);)
+    if (line.find("ctxt_switches") != std::string::npos)
+      all += std::stol(line.substr(line.find(':') + 1));
+  return all;
+}
+}  // namespace
+
+TEST_SUITE("pool/manager") {
+  TEST_CASE("wq-16: a thread that is not to be had is asked for three times more, ever later") {
+    script script;
+    script.refuse(EAGAIN, 3, 1);  // the manager is to be had
+    job one;
+    scripted_pool pool;
+    pool.enqueue(one);
+    CHECK(one.wait());
+    CHECK(one.cancellations() == 0);
+    auto const log = script.creations();
+    REQUIRE(log.size() == 5);
+    CHECK(log[1].error == EAGAIN);
+    CHECK(log[3].error == EAGAIN);
+    CHECK(log[4].error == 0);
+    for (int retry = 1; retry <= 3; ++retry)
+      CHECK(log[static_cast<std::size_t>(retry) + 1].at - log[static_cast<std::size_t>(retry)].at >=
+            5ms * retry);
+    CHECK(pool.stats().create_failures == 0);
+  }
+
+  TEST_CASE("wq-17: if no worker can be had the queued items fail with the reason") {
+    for (int const error : {EAGAIN, ENOMEM}) {
+      script script;
+      script.refuse(error, script::for_ever, 1);
+      jobs all;
+      scripted_pool pool{{.nodes = iowq::topology::of({{0}, {1}})}};
+      for (int i = 0; i < 20; ++i) {
+        iowq::work_flags flags{.unbound = i % 2 == 0, .node = i / 2 % 2};
+        if (i % 3 == 0) flags.key = 1;
+        all.add({}, flags);
+      }
+      all.enqueue_all(pool);
+      REQUIRE(all.wait_all());
+      for (auto& one : all) {
+        CHECK(one->cancellations() == 1);
+        CHECK(one->error() == error);
+      }
+      CHECK(pool.stats().create_failures >= 1);
+      CHECK(pool.stats().keys == 0);
+    }
+  }
+
+  TEST_CASE("wq-18: a failed creation is forgotten: a later one succeeds at the limit of 1") {
+    script script;
+    script.refuse(EAGAIN, script::for_ever, 1);
+    scripted_pool pool{{.max_workers = {1, 1}}};
+    job one;
+    pool.enqueue(one);
+    REQUIRE(one.wait());
+    CHECK(one.error() == EAGAIN);
+    script.refuse(0, 0);
+    pool.enqueue(one);
+    REQUIRE(one.wait(2));
+    CHECK(one.error() == 0);
+    CHECK(one.starts() == 1);
+    CHECK(eventually([&] { return quiet(pool); }));
+  }
+
+  TEST_CASE("wq-17: if not even a manager can be had, the owner tries again each time") {
+    script script;
+    script.refuse(EPERM);
+    job one;
+    job leader{{}, {.unbound = true, .key = 1}}, heir{{}, {.key = 1}};
+    scripted_pool pool;
+    pool.enqueue(one);
+    REQUIRE(one.ends() == 1);  // at once: nobody else would
+    CHECK(one.error() == EPERM);
+    pool.enqueue(leader);
+    pool.enqueue(heir);
+    CHECK(leader.error() == EPERM);
+    CHECK(heir.error() == EPERM);
+    std::jthread stranger{[&] { pool.enqueue(one); }};  // who must not fork
+    CHECK(one.wait(2));
+    stranger.join();
+    int const me = iowq::linux_policy::thread_id();
+    for (auto& attempt : script.creations()) CHECK(attempt.by == me);
+    script.refuse(0, 0);
+    pool.enqueue(one);
+    CHECK(one.wait(3));
+    CHECK(one.starts() == 1);
+  }
+
+  TEST_CASE("wq-17: if the context changed and no manager can be had, what waits fails at once") {
+    script script;
+    gate hold;
+    scripted_pool pool{{.max_workers = {1, 1}}};
+    job bound{behind(hold)}, unbound{behind(hold), {.unbound = true}};
+    job leader{{}, {.unbound = true, .key = 1}}, heir{{}, {.key = 1}}, plain;
+    pool.enqueue(bound);
+    pool.enqueue(unbound);
+    REQUIRE(bound.wait_started());
+    REQUIRE(unbound.wait_started());
+    for (job* one : {&leader, &heir, &plain}) pool.enqueue(*one);
+    script.refuse(EPERM);
+    pool.context_changed();
+    for (job* one : {&leader, &heir, &plain}) CHECK(one->error() == EPERM);
+    CHECK(bound.ends() + unbound.ends() == 0);
+    hold.open();
+    CHECK(bound.wait());
+    CHECK(unbound.wait());
+    script.refuse(0, 0);
+    for (job* one : {&leader, &heir, &plain}) {
+      pool.enqueue(*one);
+      CHECK(one->wait(2));
+      CHECK(one->error() == 0);
+    }
+  }
+
+  TEST_CASE("with a worker left, a failed creation fails no item") {
+    script script;
+    gate hold;
+    job blocked{behind(hold)}, next;
+    scripted_pool pool{{.max_workers = {4, 1}}};
+    pool.enqueue(blocked);
+    REQUIRE(blocked.wait_started());
+    script.refuse(ENOMEM);
+    pool.enqueue(next);
+    CHECK(eventually([&] { return pool.stats().create_failures > 2; }));
+    CHECK(next.ends() == 0);
+    hold.open();
+    CHECK(next.wait());
+    CHECK(next.error() == 0);
+    CHECK(blocked.wait());
+  }
+
+  TEST_CASE("wq-19: threads are named after the owner") {
+    iowq::pool pool;
+    job one;
+    pool.enqueue(one);
+    REQUIRE(one.wait());
+    std::string const me = std::to_string(iowq::linux_policy::thread_id());
+    CHECK(threads_named("iow-wrk-" + me).size() == 1);
+    CHECK(threads_named("iow-mgr-" + me).size() == 1);
+  }
+
+  TEST_CASE("wq-20: the owner forks the manager, the manager every worker, nobody else") {
+    script script;
+    scripted_pool pool{{.max_workers = {4, 4}}};
+    gate hold;
+    jobs all;
+    for (int i = 0; i < 8; ++i) all.add(behind(hold), {.unbound = i % 2 == 0});
+    {
+      std::jthread stranger{[&] { all.enqueue_all(pool); }};
+    }
+    for (auto& one : all) REQUIRE(one->wait_started());
+    int const me = iowq::linux_policy::thread_id();
+    std::vector<int> const managers = threads_named("iow-mgr-" + std::to_string(me));
+    REQUIRE(managers.size() == 1);
+    auto const log = script.creations();
+    REQUIRE(log.size() == 9);
+    CHECK(log[0].by == me);
+    for (std::size_t i = 1; i < log.size(); ++i) CHECK(log[i].by == managers[0]);
+    hold.open();
+    CHECK(all.wait_all());
+  }
+
+  TEST_CASE("wq-28: the manager sleeps while the pool is idle, keeps up, or is full") {
+    iowq::pool pool{{.max_workers = {1, 1}}};
+    job warm;
+    pool.enqueue(warm);
+    REQUIRE(warm.wait());
+    int const me = iowq::linux_policy::thread_id();
+    std::vector<int> const managers = threads_named("iow-mgr-" + std::to_string(me));
+    REQUIRE(managers.size() == 1);
+    REQUIRE(eventually([&] {
+      return first_line("/proc/self/task/" + std::to_string(managers[0]) + "/stat").find(") S ") !=
+             std::string::npos;
+    }));
+    long const before = switches_of(managers[0]);
+    auto const unparks = pool.stats().unparks;
+    for (int round = 2; round <= 200; ++round) {
+      pool.enqueue(warm);
+      REQUIRE(warm.wait(round));
+    }
+    gate hold;
+    jobs all;
+    for (int i = 0; i < 100; ++i) all.add(behind(hold));
+    all.enqueue_all(pool);
+    REQUIRE(all[0].wait_started());
+    std::this_thread::sleep_for(50ms);  // what it must not do, it would do within
+    hold.open();
+    REQUIRE(all.wait_all());
+    CHECK(switches_of(managers[0]) == before);
+    CHECK(pool.stats().unparks == unparks);
+  }
+
+  TEST_CASE("hazard-51: a reservation whose work has gone creates no worker") {
+    // The manager is held in a look; meanwhile an item asks for a worker, and is cancelled.
+    script script;
+    gate looking, go_on, hold;
+    std::atomic<bool> first{true};
+    script.at_pause = [&](iowq::pause_point point) {
+      if (point != iowq::pause_point::sample_apply || !first.exchange(false)) return;
+      looking.open();
+      (void)go_on.wait();
+    };
+    scripted_pool pool{{.max_workers = {8, 1}}};
+    job blocked{behind(hold)}, waits, wants{{}, {.concurrent = true}};
+    pool.enqueue(blocked);
+    REQUIRE(blocked.wait_started());
+    pool.enqueue(waits);
+    REQUIRE(looking.wait());
+    pool.enqueue(wants);
+    CHECK(pool.cancel(wants) == iowq::cancel_outcome::dequeued);
+    CHECK(pool.cancel(waits) == iowq::cancel_outcome::dequeued);
+    go_on.open();
+    hold.open();
+    CHECK(blocked.wait());
+    CHECK(eventually([&] { return quiet(pool); }));
+    pool.enqueue(wants);
+    CHECK(wants.wait(2));
+    CHECK(pool.stats().created == 1);
+  }
+
+  TEST_CASE("the pool's end interrupts a creation that is being retried") {
+    script script;
+    script.refuse(EAGAIN, script::for_ever, 1);
+    iowq_test::ledger books;
+    for (int round = 0; round < 20; ++round) {
+      script.refuse(EAGAIN, script::for_ever, 1);
+      jobs all;
+      all.add();
+      scripted_pool pool;
+      all.enqueue_all(pool);
+    }
+  }
+}

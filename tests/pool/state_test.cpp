@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: BSL-1.0
+// The moves under M, one by one, without a thread: workers here are records only.
+#include <iowq/pool/state.hpp>
+
+#include <cerrno>
+#include <memory>
+#include <vector>
+
+#include <doctest/doctest.h>
+
+#include "jobs.hpp"
+
+namespace {
+using iowq::work_class;
+using iowq::detail::deeds;
+using iowq::detail::item;
+using iowq::detail::item_state;
+using iowq::detail::worker_state;
+using policy = iowq::linux_policy;
+using iowq_test::job;
+
+/// A pool that nobody runs.
+struct still {
+  explicit still(unsigned limit, iowq::topology nodes = iowq::topology::of({iowq::cpu_set{}})) {
+    state.nodes = nodes;
+    for (auto& account : state.accounts) {
+      account.lanes = decltype(account.lanes)(nodes.size());
+      account.max_workers = limit;
+    }
+  }
+  ~still() {
+    for (auto& one : workers) {
+      while (one->cur != nullptr) (void)finish(*one);
+      auto& account = state.account_of(one->kind);
+      if (one->state == worker_state::idle) state.activate(*one);
+      account.waking = 0;
+      if (one->state == worker_state::sleeping) state.mark_running(*one);
+      account.remove(*one);
+    }
+  }
+  using worker = iowq::detail::worker<policy>;
+
+  /// A new worker, awake, as the manager leaves it.
+  worker& born(work_class kind = work_class::bound, unsigned node = 0) {
+    worker& one = *workers.emplace_back(std::make_unique<worker>(state));
+    one.kind = kind;
+    one.node = node;
+    state.account_of(kind).reserve();
+    state.account_of(kind).add(one);
+    one.state = worker_state::running;
+    state.arrive(one);
+    return one;
+  }
+  deeds<policy> insert(iowq::work& one, unsigned lane = 0) {
+    deeds<policy> todo;
+    in(one).lane = static_cast<std::uint8_t>(lane);
+    state.insert(in(one), todo);
+    return todo;
+  }
+  item* take(worker& one) {
+    // Activated since: this is its arrival.
+    if (state.account_of(one.kind).waking > 0 && one.cur == nullptr) state.arrive(one);
+    return state.take(one);
+  }
+  item* finish(worker& one) {
+    deeds<policy> todo;
+    return state.end(one, todo);
+  }
+  static item& in(iowq::work& one) { return iowq::detail::door::in(one); }
+  /// An item that outlives the pool.
+  job& make(iowq::work_flags flags = {}) { return items.add({}, flags); }
+  auto& bound() { return state.accounts[0]; }
+  auto& unbound() { return state.accounts[1]; }
+
+  iowq_test::jobs items;
+  iowq::detail::pool_state<policy> state;
+  std::vector<std::unique_ptr<worker>> workers;
+};
+iowq::work_flags key(std::uint64_t of, bool unbound = false) {
+  return {.unbound = unbound, .key = of};
+}
+}  // namespace
+
+TEST_SUITE("pool/state") {
+  TEST_CASE("wq-13: the most recently idled worker is woken first") {
+    still pool{4};
+    auto& first = pool.born();
+    auto& second = pool.born();
+    pool.state.go_idle(first);
+    pool.state.go_idle(second);
+    job &a = pool.make(), &b = pool.make(), &c = pool.make();
+    CHECK(pool.insert(a).wake == &second);
+    CHECK(pool.insert(b).wake == &first);
+    CHECK(pool.insert(c).wake == nullptr);
+    CHECK(pool.take(first) == &still::in(a));  // whoever comes first takes the oldest
+    CHECK(pool.take(second) == &still::in(b));
+    (void)pool.finish(first);
+    CHECK(pool.take(first) == &still::in(c));
+  }
+
+  TEST_CASE("an item makes one reservation, and the manager is called for it") {
+    still pool{2};
+    pool.state.manager_word = pool.state.manager_parked;
+    job &a = pool.make(), &b = pool.make();
+    CHECK(pool.insert(a).unpark);
+    CHECK(pool.bound().creating == 1);
+    CHECK_FALSE(pool.insert(b).unpark);  // it is awake already
+    CHECK(pool.bound().creating == 1);
+    --pool.bound().creating;
+    auto& only = pool.born();
+    CHECK(pool.take(only) == &still::in(a));
+    CHECK(pool.finish(only) == nullptr);
+    CHECK(pool.take(only) == &still::in(b));
+  }
+
+  TEST_CASE("wq-30: of one key only one item is ever in a worker's hands, across the classes") {
+    still pool{4};
+    auto& bound = pool.born();
+    auto& unbound = pool.born(work_class::unbound);
+    job &a = pool.make(key(1)), &b = pool.make(key(1, true)), &c = pool.make(key(1));
+    (void)pool.insert(a);
+    (void)pool.insert(b);
+    (void)pool.insert(c);
+    CHECK(pool.take(unbound) == nullptr);
+    CHECK(pool.take(bound) == &still::in(a));
+    CHECK(pool.take(unbound) == nullptr);
+    CHECK(pool.finish(bound) == nullptr);  // the heir is of the other class: not ours to run
+    CHECK(pool.take(bound) == nullptr);
+    CHECK(pool.take(unbound) == &still::in(b));
+    CHECK(pool.finish(unbound) == nullptr);
+    CHECK(pool.take(bound) == &still::in(c));
+  }
+
+  TEST_CASE("a key handed to the other class wakes that class's worker") {
+    still pool{4};
+    auto& bound = pool.born();
+    auto& unbound = pool.born(work_class::unbound);
+    job &a = pool.make(key(1)), &b = pool.make(key(1, true));
+    (void)pool.insert(a);
+    (void)pool.insert(b);
+    pool.state.go_idle(unbound);
+    CHECK(pool.take(bound) == &still::in(a));
+    deeds<policy> todo;
+    CHECK(pool.state.end(bound, todo) == nullptr);
+    CHECK(todo.wake == &unbound);
+    CHECK(pool.take(unbound) == &still::in(b));
+  }
+
+  TEST_CASE("wq-32: an unhashed item that ends releases nobody's key") {
+    still pool{4};
+    auto& keyed = pool.born();
+    auto& other = pool.born();
+    job &a = pool.make(key(0)), &b = pool.make(key(0)), &plain = pool.make();
+    (void)pool.insert(a);
+    (void)pool.insert(b);
+    (void)pool.insert(plain);
+    CHECK(pool.take(keyed) == &still::in(a));
+    CHECK(pool.take(other) == &still::in(plain));
+    CHECK(pool.finish(other) == nullptr);
+    CHECK(pool.take(other) == nullptr);
+    CHECK(pool.state.chains.keys() == 1);
+    CHECK(pool.finish(keyed) == &still::in(b));
+  }
+
+  TEST_CASE("wq-34: after its batch a key goes to the end of the queue") {
+    still pool{4};
+    auto& only = pool.born();
+    std::vector<job*> hot;
+    for (int i = 0; i < 40; ++i) {
+      hot.push_back(&pool.make(key(1)));
+      (void)pool.insert(*hot.back());
+    }
+    job& cold = pool.make(key(2));
+    (void)pool.insert(cold);
+    item* now = pool.take(only);
+    unsigned run = 1;
+    while (pool.finish(only) != nullptr) ++run;
+    CHECK(now == &still::in(*hot[0]));
+    CHECK(run <= pool.state.max_batch);  // fewer on a machine that takes 2 ms for them
+    CHECK(pool.take(only) == &still::in(cold));
+    (void)pool.finish(only);
+    CHECK(pool.take(only) == &still::in(*hot[run]));
+    for (; only.cur != nullptr; (void)pool.take(only))
+      while (pool.finish(only) != nullptr) {
+      }
+    CHECK(pool.state.completed == 41);
+  }
+
+  TEST_CASE("wq-36: an item behind a running one of its key can be withdrawn") {
+    still pool{4};
+    auto& only = pool.born();
+    job &a = pool.make(key(1)), &b = pool.make(key(1));
+    (void)pool.insert(a);
+    (void)pool.insert(b);
+    (void)pool.take(only);
+    CHECK(still::in(b).state == item_state::chained);
+    deeds<policy> todo;
+    pool.state.withdraw(still::in(b), ECANCELED, todo);
+    CHECK(b.error() == ECANCELED);
+    CHECK(pool.bound().queued == 0);
+    CHECK(pool.finish(only) == nullptr);
+    CHECK(pool.state.chains.keys() == 0);
+  }
+
+  TEST_CASE("wq-35: the heir of a withdrawn leader stands where it stood") {
+    still pool{4};
+    auto& only = pool.born();
+    job &a = pool.make(key(1)), &b = pool.make(key(1)), &plain = pool.make();
+    (void)pool.insert(a);
+    (void)pool.insert(plain);
+    (void)pool.insert(b);
+    deeds<policy> todo;
+    pool.state.withdraw(still::in(a), ECANCELED, todo);
+    CHECK(pool.bound().runnable == 2);
+    CHECK(pool.take(only) == &still::in(b));
+    CHECK(pool.finish(only) == nullptr);
+    CHECK(pool.take(only) == &still::in(plain));
+  }
+
+  TEST_CASE("wq-5: what is ready in one class is nothing to the other") {
+    still pool{1};
+    auto& bound = pool.born();
+    job& a = pool.make({.unbound = true});
+    CHECK(pool.insert(a).wake == nullptr);
+    CHECK(pool.unbound().creating == 1);
+    CHECK(pool.take(bound) == nullptr);
+    --pool.unbound().creating;
+    CHECK(pool.take(pool.born(work_class::unbound)) == &still::in(a));
+  }
+
+  TEST_CASE("wq-59: a worker takes from its own node first, then from others, nearest first") {
+    still pool{8, iowq::topology::of({{0}, {1}, {2}, {3}})};
+    auto& worker = pool.born(work_class::bound, 2);
+    job &far = pool.make(), &near = pool.make(), &own = pool.make();
+    (void)pool.insert(far, 0);
+    (void)pool.insert(near, 1);
+    (void)pool.insert(own, 2);
+    CHECK(pool.take(worker) == &still::in(own));
+    (void)pool.finish(worker);
+    CHECK(pool.state.stolen == 0);
+    CHECK(pool.take(worker) == &still::in(near));
+    (void)pool.finish(worker);
+    CHECK(pool.take(worker) == &still::in(far));
+    CHECK(pool.state.stolen == 2);
+    (void)pool.finish(worker);
+    pool.state.go_idle(worker);
+    job& other = pool.make();
+    CHECK(pool.insert(other, 0).wake == &worker);  // idle elsewhere is idle
+    CHECK(pool.take(worker) == &still::in(other));
+  }
+
+  TEST_CASE("wq-60: a key excludes across nodes") {
+    still pool{8, iowq::topology::of({{0}, {1}})};
+    auto& here = pool.born(work_class::bound, 0);
+    auto& there = pool.born(work_class::bound, 1);
+    job &a = pool.make(key(1)), &b = pool.make(key(1));
+    (void)pool.insert(a, 0);
+    (void)pool.insert(b, 1);
+    CHECK(pool.take(here) == &still::in(a));
+    CHECK(pool.take(there) == nullptr);
+    CHECK(pool.finish(here) == &still::in(b));
+  }
+
+  TEST_CASE("wq-26: a mark and its end leave the counts as they were") {
+    still pool{4};
+    auto& worker = pool.born();
+    job& a = pool.make();
+    (void)pool.insert(a);
+    (void)pool.take(worker);
+    pool.state.mark_sleeping(worker);
+    CHECK(pool.bound().nr_running == 0);
+    CHECK(pool.bound().sleeping == 1);
+    CHECK(worker.asleep.load());
+    job& b = pool.make();
+    (void)pool.insert(b);  // nobody is awake any more
+    CHECK(pool.bound().creating == 1);
+    --pool.bound().creating;
+    CHECK(pool.state.may_rise(worker));
+    pool.state.mark_running(worker);
+    CHECK(pool.bound().nr_running == 1);
+    CHECK_FALSE(worker.asleep.load());
+    (void)pool.finish(worker);
+    CHECK(pool.take(worker) == &still::in(b));
+  }
+
+  TEST_CASE("wq-53: a worker of an old context must leave, and does not rise before") {
+    still pool{4};
+    auto& worker = pool.born();
+    job &a = pool.make(key(1)), &b = pool.make(key(1));
+    (void)pool.insert(a);
+    (void)pool.insert(b);
+    (void)pool.take(worker);
+    pool.state.mark_sleeping(worker);
+    ++pool.state.epoch;
+    CHECK_FALSE(pool.state.may_rise(worker));
+    CHECK(pool.state.must_leave(worker));
+    CHECK_FALSE(pool.state.has_current_worker(pool.bound()));
+    pool.state.mark_running(worker);  // its item ends
+    CHECK(pool.finish(worker) == nullptr);
+    worker.epoch = pool.state.epoch;  // as its successor
+    CHECK(pool.take(worker) == &still::in(b));
+  }
+}

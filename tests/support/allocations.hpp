@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: BSL-1.0
+// Counts what the whole program takes from the heap and gives back. Replaces the global operator
+// new, so include it in one test file of a program only. A sanitizer has an operator new of its
+// own: nothing is counted there, and `counted` says so.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdlib>
+#include <new>
+
+#include <iowq/base/config.hpp>
+
+namespace iowq_test {
+
+/// Calls of operator new and delete so far, on any thread.
+struct allocations {
+  static constexpr bool counted = !IOWQ_ASAN && !IOWQ_TSAN;
+
+  long made = 0;
+  long freed = 0;
+
+  static inline std::atomic<long> all_made{}, all_freed{};
+  static allocations now() noexcept { return {all_made, all_freed}; }
+
+  /// Those since `earlier`.
+  friend allocations operator-(allocations later, allocations earlier) noexcept {
+    return {later.made - earlier.made, later.freed - earlier.freed};
+  }
+};
+
+}  // namespace iowq_test
+
+#if !IOWQ_ASAN && !IOWQ_TSAN
+// noinline: else g++ looks through them and warns that free() meets what operator new gave.
+[[gnu::noinline]] void* operator new(std::size_t size) {
+  void* const memory = std::malloc(size != 0 ? size : 1);
+  if (memory == nullptr) throw std::bad_alloc{};
+  iowq_test::allocations::all_made.fetch_add(1, std::memory_order_relaxed);
+  return memory;
+}
+[[gnu::noinline]] void operator delete(void* memory) noexcept {
+  if (memory != nullptr)
+    iowq_test::allocations::all_freed.fetch_add(1, std::memory_order_relaxed);
+  std::free(memory);
+}
+[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept {
+  ::operator delete(memory);
+}
+#endif

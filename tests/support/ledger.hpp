@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: BSL-1.0
+// The books must balance: what a case opens, starts or creates is gone when the case ends.
+//
+//     TEST_CASE("...") {
+//       iowq_test::ledger books;               // first, so that it closes last
+//       iowq_test::counted::reset();
+//       ...
+//     }
+#pragma once
+
+#include <dirent.h>
+#include <poll.h>
+
+#include <atomic>
+#include <ctime>
+
+#include <doctest/doctest.h>
+
+namespace iowq_test {
+
+/// How many entries a directory of /proc/self has; both are read the same way, so that the
+/// descriptor opened for reading cancels out.
+inline int count_entries(const char* directory) {
+  DIR* dir = ::opendir(directory);
+  REQUIRE(dir != nullptr);
+  int entries = 0;
+  while (const dirent* entry = ::readdir(dir)) entries += entry->d_name[0] != '.';
+  ::closedir(dir);
+  return entries;
+}
+
+inline int open_descriptors() { return count_entries("/proc/self/fd"); }
+inline int threads() { return count_entries("/proc/self/task"); }
+
+/// Polls `holds` each millisecond for at most `seconds`. For states that only /proc can show, as
+/// that a joined thread, or one of the kernel's, has really gone; for all else use a latch.
+template <class Condition>
+bool within(int seconds, Condition holds) {
+  for (int tick = 0; tick < seconds * 1000; ++tick) {
+    if (holds()) return true;
+    const timespec millisecond{0, 1'000'000};
+    ::ppoll(nullptr, 0, &millisecond, nullptr);
+  }
+  return holds();
+}
+
+/// Checks at the end of its scope that descriptors and threads are as many as at its start.
+class ledger {
+ public:
+  ledger() = default;
+  ledger(const ledger&) = delete;
+  ledger& operator=(const ledger&) = delete;
+
+  ~ledger() {
+    within(5, [this] { return threads() <= threads_; });  // a joined thread leaves /proc later
+    CHECK(threads() <= threads_);  // fewer: one that was joined before we began has left since
+    within(1, [this] { return open_descriptors() <= descriptors_; });
+    CHECK(open_descriptors() == descriptors_);
+  }
+
+ private:
+  const int descriptors_ = open_descriptors();
+  const int threads_ = threads();
+};
+
+/// Counts its instances, the moved-from included: at the end `created() == destroyed()`.
+class counted {
+ public:
+  explicit counted(int number = 0) : value(number) { ++created_; }
+  counted(const counted& other) : value(other.value) { ++created_, ++copied_; }
+  counted(counted&& other) noexcept : value(other.value) { ++created_; }
+  counted& operator=(const counted&) = default;
+  counted& operator=(counted&&) = default;
+  ~counted() { ++destroyed_; }
+
+  static void reset() { created_ = destroyed_ = copied_ = 0; }
+  static int created() { return created_; }
+  static int destroyed() { return destroyed_; }
+  static int copied() { return copied_; }
+  static int alive() { return created_ - destroyed_; }
+
+  int value;
+
+ private:
+  static inline std::atomic<int> created_{}, destroyed_{}, copied_{};
+};
+
+}  // namespace iowq_test
