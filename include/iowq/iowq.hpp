@@ -57,9 +57,12 @@
 #include <iowq/exec/operation.hpp>
 #include <iowq/exec/backend_ring.hpp>
 #include <iowq/exec/devices.hpp>
+#include <iowq/exec/lazy_pool.hpp>
 #include <iowq/exec/loop.hpp>
+#include <iowq/exec/stop_hook.hpp>
 #include <iowq/exec/route.hpp>
 #include <iowq/exec/await.hpp>
+#include <iowq/exec/force.hpp>
 #include <iowq/exec/report.hpp>
 #include <iowq/exec/executor.hpp>
 #include <iowq/exec/run.hpp>

@@ -188,7 +188,10 @@ TEST_SUITE("base/stop") {
       auto& [source, touched] = states[static_cast<std::size_t>(round)];
       int calls = 0;
       {
-        auto touch = [&calls, number = touched.get()] { ++*number, ++calls; };
+        auto touch = [&calls, number = touched.get()] {
+          for (int dwell = 0; dwell < 50; ++dwell) iowq::linux_policy::relax();
+          ++*number, ++calls;
+        };
         stop_callback callback{source.get_token(), touch};
         turn.store(round + 1, std::memory_order_release);
         for (int wait = round % 64; wait > 0; --wait) iowq::linux_policy::relax();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/exec/await.hpp -- what `co_await pread(…)` is made of.
-// Layer exec; needs coro. Next in the book: exec/executor.hpp.
+// Layer exec; needs coro. Next in the book: exec/force.hpp.
 //
 // An operation is written as a small struct, the call: a static `row`, its arguments, and
 //
@@ -10,6 +10,7 @@
 //   int  check() const noexcept                -errno of a bad argument, before anything happens
 //   void place(placement&) noexcept            changes what the row says, from the arguments
 //   int  attempt(devices&) noexcept            inline form; -EAGAIN sends it to the pool
+//   void insist() noexcept                     the ring shall finish it, blocking or not
 //   bool may_wait() const noexcept             on the pool: unbound? default: as the row says
 //   bool bounces(int answer) const noexcept    does the ring's answer mean "would block"?
 //   void settle(devices&) noexcept             on the owner, when it is over
@@ -28,6 +29,7 @@
 #include <iowq/coro/promise.hpp>
 #include <iowq/exec/loop.hpp>
 #include <iowq/exec/route.hpp>
+#include <iowq/exec/stop_hook.hpp>
 
 namespace iowq {
 
@@ -59,7 +61,6 @@ class punted final : public work {
   loop& owner_;
 };
 struct never_punted {};
-
 }  // namespace detail
 
 /// One operation, from its arguments to its result: an awaitable that may be stored, and moved
@@ -164,6 +165,8 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
         break;
       case route::ring:
         if constexpr (forms.sqe) {
+          if constexpr (requires { call_.insist(); })
+            if (wish_.has_way || here.punting() == punt_policy::kernel) call_.insist();
           if (io_uring_sqe* const sqe = here.sqe(); sqe != nullptr) [[likely]] {
             stage_ = detail::stage::ring;
             call_.prepare(*sqe);
@@ -293,30 +296,5 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
                          detail::recycled<in_pool>>>
       work_;
 };
-
-/// Forces an operation onto the pool: it runs as a system call on a worker.
-template <class Call>
-[[nodiscard("co_await it")]] operation<Call> on_pool(operation<Call> op) {
-  static_assert(detail::has_call<Call>, "this operation has no system-call form");
-  op.wish_for(route::pool);
-  return op;
-}
-
-/// Leaves an operation to the ring, whatever the policy.
-template <class Call>
-[[nodiscard("co_await it")]] operation<Call> on_ring(operation<Call> op) {
-  static_assert(detail::has_sqe<Call>, "this operation has no SQE form");
-  op.wish_for(route::ring);
-  return op;
-}
-
-/// Orders an operation by `key`: it never runs beside another of that key, and in the order
-/// awaited. Runs on the pool, which keeps the order.
-template <class Call>
-[[nodiscard("co_await it")]] operation<Call> hashed(std::uint64_t key, operation<Call> op) {
-  static_assert(detail::has_call<Call>, "this operation has no system-call form");
-  op.wish_for_key(key);
-  return op;
-}
 
 }  // namespace iowq

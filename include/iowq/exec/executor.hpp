@@ -134,7 +134,7 @@ class executor {
   /// The pool; started if it was not yet. Throws std::system_error if no thread can be made.
   [[nodiscard]] iowq::pool& pool() {
     check_owner();
-    return loop_.pool();
+    return loop_.pool().get();
   }
 
   /// What `automatic` chose.

@@ -1,26 +1,22 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/exec/loop.hpp -- one turn after the other: inbox, timers, ready, submit and wait, reap.
-// Layer exec; needs coro, queue, ring, pool. Next in the book: exec/route.hpp.
+// Layer exec; needs coro, queue, ring, pool. Next in the book: exec/stop_hook.hpp.
 //
 // A turn makes one system call at most. Whoever completes an operation (a CQE, a worker through
 // the inbox, a timer) ends in finish(), and finish() resumes the coroutine by one indirect call.
 #pragma once
 
-#include <sched.h>
-
-#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <optional>
-#include <system_error>
 #include <utility>
 
 #include <iowq/coro/promise.hpp>
 #include <iowq/exec/backend_ring.hpp>
 #include <iowq/exec/devices.hpp>
+#include <iowq/exec/lazy_pool.hpp>
 #include <iowq/exec/ledger.hpp>
 #include <iowq/exec/operation.hpp>
-#include <iowq/pool/pool.hpp>
 #include <iowq/queue/inbox.hpp>
 #include <iowq/queue/timers.hpp>
 
@@ -39,13 +35,10 @@ struct alarm : timer {
 class loop {
  public:
   loop(unsigned entries, punt_policy punt, pool_options pool)
-      : pool_options_{std::move(pool)}, punt_{punt}, ring_{entries, punt} {
-    if (pool_options_.max_workers.bound == 0)
-      pool_options_.max_workers.bound = default_bound(entries);
-  }
+      : punt_{punt}, ring_{entries, punt}, pool_{std::move(pool), entries} {}
 
   ~loop() {
-    pool_.reset();
+    pool_.stop();
     ending_ = true;
     while (loop_item* next = inbox_.drain())
       while (loop_item* const now = next) next = now->next, now->run();
@@ -60,7 +53,7 @@ class loop {
     return *here;
   }
 
-  // -- Any thread ------------------------------------------------------------------------------
+  // ---- Any thread ----
 
   /// Hands `i` to the owner; wakes it if, and only if, it is parked.
   void post(loop_item& i) noexcept {
@@ -80,11 +73,10 @@ class loop {
     errno = saved;
   }
 
-  [[nodiscard]] std::uint64_t kicks() const noexcept {
-    return kicks_.load(std::memory_order_relaxed);  // a count
-  }
+  // relaxed: a count.
+  [[nodiscard]] std::uint64_t kicks() const noexcept { return kicks_.load(std::memory_order_relaxed); }
 
-  // -- Owner -----------------------------------------------------------------------------------
+  // ---- Owner ----
 
   void ready(loop_item& i) noexcept { ready_.push_back(i); }
 
@@ -139,12 +131,12 @@ class loop {
   /// To the pool, which is started by the first. A null `w` is an allocation that failed.
   void start_work(operation_base& op, work* w) noexcept {
     op.stage_ = stage::pool;
-    int const r = w == nullptr ? -ENOMEM : pool_ ? 0 : start_pool();
+    int const r = w == nullptr ? -ENOMEM : pool_.start();
     if (r < 0) [[unlikely]] {
       op.res_ = r;
       return end_soon(op);
     }
-    pool_->enqueue(*w);
+    pool_.if_started()->enqueue(*w);
   }
 
   void arm(alarm& a, time_point deadline) noexcept {
@@ -169,7 +161,7 @@ class loop {
         break;
       case stage::pool:
         // dequeued: finished() was called and has posted; running: its token was set.
-        if (pool_) pool_->cancel(op.kind_->as_work(op));
+        if (auto* const pool = pool_.if_started()) pool->cancel(op.kind_->as_work(op));
         break;
       case stage::timer:
         op.kind_->disarm(op);
@@ -219,15 +211,8 @@ class loop {
   }
   [[nodiscard]] time_point now() const noexcept { return now_; }
 
-  [[nodiscard]] iowq::pool* pool_if_started() noexcept { return pool_ ? &*pool_ : nullptr; }
-  [[nodiscard]] const iowq::pool* pool_if_started() const noexcept {
-    return pool_ ? &*pool_ : nullptr;
-  }
-  /// Starts it if need be; throws std::system_error if no thread can be made.
-  [[nodiscard]] iowq::pool& pool() {
-    if (!pool_) pool_.emplace(pool_options_);
-    return *pool_;
-  }
+  [[nodiscard]] lazy_pool& pool() noexcept { return pool_; }
+  [[nodiscard]] const lazy_pool& pool() const noexcept { return pool_; }
 
   /// After a stop has been drained: the next run starts afresh.
   void forget_stop() noexcept {
@@ -240,15 +225,6 @@ class loop {
  private:
   static constexpr unsigned turn_budget = 256;   // coroutines resumed before the kernel is asked
   static constexpr unsigned reap_budget = 1024;  // CQEs before everything else has a turn
-
-  [[nodiscard]] static unsigned default_bound(unsigned entries) noexcept {
-    // io-wq: min(SQ entries, 4 x CPUs), with the CPUs this thread may use (wq.md, 4).
-    cpu_set_t mask;
-    CPU_ZERO(&mask);
-    int const r = ::sched_getaffinity(0, sizeof mask, &mask);
-    unsigned const cpus = r == 0 ? static_cast<unsigned>(CPU_COUNT(&mask)) : 1;
-    return std::min(entries, 4 * std::max(cpus, 1U));
-  }
 
   IOWQ_NOINLINE void finish_unusually(operation_base& op, ledger_entry& line) noexcept {
     if (op.res_ == -ECANCELED && op.is(operation_base::cancel_wanted)) ++line.cancelled;
@@ -281,17 +257,6 @@ class loop {
     ready(op);
   }
 
-  IOWQ_COLD int start_pool() noexcept {
-    try {
-      static_cast<void>(pool());
-      return 0;
-    } catch (const std::system_error& error) {
-      return -error.code().value();
-    } catch (...) {
-      return -ENOMEM;
-    }
-  }
-
   /// Cancels what runs under the ambient token, and what registered with it.
   IOWQ_COLD void stop_all() noexcept {
     if (stopping()) return;
@@ -309,7 +274,6 @@ class loop {
   }
 
   // Never changes, or owner only.
-  pool_options pool_options_;
   punt_policy punt_;
   std::optional<stop_source> stop_{std::in_place};
   stop_token const ambient_ = stop_->get_token();
@@ -330,22 +294,7 @@ class loop {
   atomic<std::uint64_t> kicks_{0};
 
   // Last, so that its workers end before anything they post to.
-  std::optional<iowq::pool> pool_;
+  lazy_pool pool_;
 };
-
-inline void stop_hook::requested() noexcept {
-  if (this_thread_loop == &owner_) return owner_.cancel(op_);
-  posted_ = true;
-  owner_.post(*this);
-}
-
-inline void stop_hook::arrived(loop_item* self) noexcept {
-  auto& hook = *static_cast<stop_hook*>(self);
-  hook.posted_ = false;
-  if (hook.op_.stage_ == stage::lingering)
-    hook.owner_.resume(hook.op_);
-  else
-    hook.owner_.cancel(hook.op_);
-}
 
 }  // namespace iowq::detail

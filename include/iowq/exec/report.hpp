@@ -43,7 +43,7 @@ namespace detail {
   }
   // A timer's end is an item, too, and counted as inline.
   all.resumed = here.items_run() + all.ring_ops + all.punted_ops;
-  if (auto const* pool = here.pool_if_started()) all.pool = pool->stats();
+  if (auto const* pool = here.pool().if_started()) all.pool = pool->stats();
   all.pool.kicks = here.kicks();
   return all;
 }
@@ -69,7 +69,7 @@ inline void write_census(std::ostream& out, loop& here) {
         << " in " << op.source().function_name() << '\n';
   });
   out << count << " in flight\n";
-  if (auto* pool = here.pool_if_started()) pool->dump(out);
+  if (auto* pool = here.pool().if_started()) pool->dump(out);
 }
 
 }  // namespace detail

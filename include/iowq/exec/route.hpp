@@ -15,16 +15,16 @@ struct forms {
   bool call;  // has a blocking system-call form
 };
 
-/// The route, first match wins: what the user forces; a key, which only the pool keeps; the
-/// kernel's own workers instead of ours, if the policy says so; what the operation itself chose.
-/// A form that is missing, or an opcode this kernel lacks, leaves the other one.
+/// The route, first match wins: what the user forces; a key of the user's, which only the pool
+/// keeps; the kernel's own workers instead of ours, if the policy says so; what the operation
+/// itself chose. A form that is missing, or an opcode this kernel lacks, leaves the other one.
 [[nodiscard]] inline route decide(const operation_row& row, placement chosen, const wish& wished,
                                   forms has, punt_policy policy,
                                   const ring_features& features) noexcept {
   bool const ring_can = has.sqe && (row.opcode == operation_row::no_opcode ||
                                     features.has(row.opcode));
   route way = chosen.way;
-  if (policy == punt_policy::kernel && way == route::pool && !chosen.key) way = route::ring;
+  if (policy == punt_policy::kernel && way == route::pool) way = route::ring;
   if (wished.has_key) way = route::pool;
   if (wished.has_way) way = wished.way;
   if (way == route::ring && !ring_can) return route::pool;

@@ -39,10 +39,10 @@ struct open_call {
   void place(placement& where) const noexcept {
     if (creates()) where.way = route::pool;
   }
+  void insist() noexcept { whole = true; }
   void prepare(io_uring_sqe& sqe) noexcept {
     asked = how;
-    // Not for those the user forces onto the ring: RESOLVE_CACHED never creates.
-    if (!creates()) asked.resolve |= resolve_cached;
+    if (!whole) asked.resolve |= resolve_cached;
     sqe.opcode = IORING_OP_OPENAT2;
     sqe.fd = directory;
     sqe.addr = reinterpret_cast<std::uintptr_t>(path.c_str());
@@ -51,7 +51,8 @@ struct open_call {
   }
   /// EAGAIN: not cached. ENXIO: a FIFO without a reader, tried without blocking; open(2) waits.
   [[nodiscard]] bool bounces(int answer) const noexcept {
-    return answer == -EAGAIN || (answer == -ENXIO && (how.flags & O_NONBLOCK) == 0);
+    return !whole &&
+           (answer == -EAGAIN || (answer == -ENXIO && (how.flags & O_NONBLOCK) == 0));
   }
   int call(const stop_token&) noexcept {
     return static_cast<int>(
@@ -69,6 +70,7 @@ struct open_call {
   path_text path;
   ::open_how how;
   ::open_how asked{};  // what the SQE points at
+  bool whole = false;  // not a probe: the kernel's own workers may open it
 };
 
 [[nodiscard]] inline ::open_how how_of(int flags, ::mode_t mode) noexcept {

@@ -15,6 +15,7 @@
 #include <iowq/base/result.hpp>
 #include <iowq/coro/promise.hpp>
 #include <iowq/exec/loop.hpp>
+#include <iowq/exec/stop_hook.hpp>
 
 namespace iowq {
 
