@@ -46,18 +46,18 @@ concept has_call = requires(Call& c, const stop_token& stop) {
 template <class Call>
 class punted final : public work {
  public:
-  punted(work_flags flags, Call& call, operation_base& op, int& res, loop& owner) noexcept
-      : work{flags}, call_{call}, op_{op}, res_{res}, owner_{owner} {}
-  void execute(const stop_token& stop) noexcept override { res_ = call_.call(stop); }
+  punted(work_flags flags, Call& call, operation_base& op, answer& result, loop& owner) noexcept
+      : work{flags}, call_{call}, op_{op}, answer_{result}, owner_{owner} {}
+  void execute(const stop_token& stop) noexcept override { answer_.set(call_.call(stop)); }
   void finished(bool cancelled) noexcept override {
-    if (cancelled) res_ = error() != 0 ? -error() : -ECANCELED;
+    if (cancelled) answer_.set(error() != 0 ? -error() : -ECANCELED);
     owner_.post(op_);
   }
 
  private:
   Call& call_;
   operation_base& op_;
-  int& res_;
+  answer& answer_;
   loop& owner_;
 };
 struct never_punted {};
@@ -109,8 +109,8 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
 
   decltype(auto) await_resume() {
     if constexpr (!requires { typename Call::answers_itself; })
-      if (res_ < 0) [[unlikely]]
-        throw_error(res_, row().name);
+      if (answer_.res() < 0) [[unlikely]]
+        throw_error(answer_.res(), row().name);
     return value();
   }
 
@@ -119,7 +119,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
   {
     using answer = result<decltype(value())>;
     if constexpr (!requires { typename Call::answers_itself; })
-      if (res_ < 0) return answer{to_error(res_)};
+      if (answer_.res() < 0) return answer{to_error(answer_.res())};
     if constexpr (std::is_void_v<decltype(value())>)
       return answer{};
     else
@@ -128,10 +128,10 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
 
  private:
   decltype(auto) value() {
-    if constexpr (requires { call_.value(res_, flags_); })
-      return call_.value(res_, flags_);
-    else if constexpr (requires { call_.value(res_); })
-      return call_.value(res_);
+    if constexpr (requires { call_.value(answer_.res(), answer_.flags()); })
+      return call_.value(answer_.res(), answer_.flags());
+    else if constexpr (requires { call_.value(answer_.res()); })
+      return call_.value(answer_.res());
   }
 
   /// False: it is over already, the coroutine goes on.
@@ -184,7 +184,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
   }
 
   bool at_once(detail::loop& here, int res) noexcept {
-    res_ = res;
+    answer_.set(res);
     stage_ = detail::stage::over;
     settle(here);
     return false;
@@ -212,7 +212,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
       }
       acts(&on_item);
       work_flags const flags{.unbound = place.unbound, .key = place.key, .node = place.node};
-      work* const item = work_.emplace(flags, call_, static_cast<base&>(*this), res_, here);
+      work* const item = work_.emplace(flags, call_, static_cast<base&>(*this), answer_, here);
       if (item != nullptr) set(punted);
       here.start_work(*this, item);
     }
@@ -223,19 +223,18 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
     detail::loop& here = *detail::this_thread_loop;
     if ((flags & (IORING_CQE_F_NOTIF | IORING_CQE_F_MORE)) != 0) [[unlikely]] {
       // A notification only says that buffers are free again; the result came before it.
-      if ((flags & IORING_CQE_F_NOTIF) == 0) op.res_ = res, op.flags_ = flags;
+      if ((flags & IORING_CQE_F_NOTIF) == 0) op.answer_.set(res, flags);
       if ((flags & IORING_CQE_F_MORE) != 0) return;
     } else {
-      op.res_ = res;
-      op.flags_ = flags;
+      op.answer_.set(res, flags);
     }
     if constexpr (forms.call) {
-      if (op.would_block(op.res_)) [[unlikely]]
+      if (op.would_block(op.answer_.res())) [[unlikely]]
         return op.bounce(here);
     }
     // Some paths answer a cancel with EINTR (io_uring_cancelation(7)).
-    if (op.is(cancel_wanted) && op.res_ == -EINTR) [[unlikely]]
-      op.res_ = -ECANCELED;
+    if (op.is(cancel_wanted) && op.answer_.res() == -EINTR) [[unlikely]]
+      op.answer_.set(-ECANCELED);
     op.settle(here);
     here.template finish<Call::row>(op, &ledger_entry::ring_ops);
   }
@@ -250,7 +249,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
   /// The ring cannot do it without blocking: a worker can.
   IOWQ_NOINLINE void bounce(detail::loop& here) noexcept {
     if (is(cancel_wanted)) {
-      res_ = -ECANCELED;
+      answer_.set(-ECANCELED);
       settle(here);
       return here.template finish<Call::row>(*this, &ledger_entry::ring_ops);
     }

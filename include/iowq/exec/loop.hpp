@@ -133,7 +133,7 @@ class loop {
     op.stage_ = stage::pool;
     int const r = w == nullptr ? -ENOMEM : pool_.start();
     if (r < 0) [[unlikely]] {
-      op.res_ = r;
+      op.answer_.set(r);
       return end_soon(op);
     }
     pool_.if_started()->enqueue(*w);
@@ -152,7 +152,7 @@ class loop {
     switch (op.stage_) {
       case stage::waiting:
         ring_.drop_cancelled([this](operation_base& never_began) {
-          never_began.res_ = -ECANCELED;
+          never_began.answer_.set(-ECANCELED);
           end_soon(never_began);
         });
         break;
@@ -165,7 +165,7 @@ class loop {
         break;
       case stage::timer:
         op.kind_->disarm(op);
-        op.res_ = -ECANCELED;
+        op.answer_.set(-ECANCELED);
         end_soon(op);
         break;
       default:
@@ -227,7 +227,7 @@ class loop {
   static constexpr unsigned reap_budget = 1024;  // CQEs before everything else has a turn
 
   IOWQ_NOINLINE void finish_unusually(operation_base& op, ledger_entry& line) noexcept {
-    if (op.res_ == -ECANCELED && op.is(operation_base::cancel_wanted)) ++line.cancelled;
+    if (op.answer_.res() == -ECANCELED && op.is(operation_base::cancel_wanted)) ++line.cancelled;
     if (op.is(operation_base::hooked) && !op.hook_.object().end())
       op.stage_ = stage::lingering;  // its stop request is still in our inbox, and touches it
     else
@@ -238,7 +238,7 @@ class loop {
     time_point const now = linux_policy::now();
     while (timer* const due = timers_.pop_due(now)) {
       operation_base& op = static_cast<alarm*>(due)->op;
-      op.res_ = 0;
+      op.answer_.set(0);
       end_soon(op);
     }
   }

@@ -56,6 +56,23 @@ struct operation_kind {
   int (*descriptor)(const operation_base&) noexcept;         // null: none that dump() could show
 };
 
+/// What came of an operation: a CQE's two words, as one. Two stores and then one load of both, which
+/// is what a compiler makes of two members, cost a store-forwarding stall an operation.
+class answer {
+ public:
+  answer() noexcept {}  // no store
+  void set(int res, std::uint32_t flags = 0) noexcept {
+    both_ = std::uint64_t{flags} << 32 | static_cast<std::uint32_t>(res);
+  }
+  [[nodiscard]] int res() const noexcept { return static_cast<int>(both_); }
+  [[nodiscard]] std::uint32_t flags() const noexcept {
+    return static_cast<std::uint32_t>(both_ >> 32);
+  }
+
+ private:
+  std::uint64_t both_;
+};
+
 /// What the user asked for: on_pool(), on_ring(), hashed(). Trivial, so that it costs no store.
 struct wish {
   bool has_way = false;
@@ -182,8 +199,7 @@ class operation_base : public completion, public loop_item, public census_node {
   union {
     std::coroutine_handle<> waiter_;
   };
-  int res_;
-  std::uint32_t flags_;  // of the last CQE
+  answer answer_;
   std::uint64_t key_;    // wished for, or chosen
   union {
     time_point since_;

@@ -59,7 +59,7 @@ class [[nodiscard("co_await it")]] sleep_operation : public operation_base {
     loop& here = loop::current();
     waiter_ = waiter;
     if (token.stop_requested()) {
-      res_ = -ECANCELED;
+      answer_.set(-ECANCELED);
       stage_ = stage::over;
       return false;
     }
@@ -68,10 +68,10 @@ class [[nodiscard("co_await it")]] sleep_operation : public operation_base {
     return true;
   }
   void await_resume() const {
-    if (res_ < 0) throw_error(res_, "sleep");
+    if (answer_.res() < 0) throw_error(answer_.res(), "sleep");
   }
   result<void> await_resume_result() const noexcept {
-    if (res_ < 0) return to_error(res_);
+    if (answer_.res() < 0) return to_error(answer_.res());
     return {};
   }
 
