@@ -55,7 +55,9 @@ TEST_SUITE("base/stop") {
     CHECK_FALSE(token.stop_possible());
     CHECK_FALSE(token.stop_requested());
     bool called = false;
-    { stop_callback callback{token, [&] { called = true; }}; }
+    {
+      stop_callback callback{token, [&] { called = true; }};
+    }
     CHECK_FALSE(called);
   }
 

@@ -23,12 +23,14 @@ using iowq_test::started;
 using iowq_test::suspension;
 
 template <class A>
-concept accepted = requires(A&& a) { as_result(std::forward<A>(a)); };
+concept accepted = requires(A&& a) {
+  as_result(std::forward<A>(a));
+};
 static_assert(accepted<task<int>>);
 static_assert(!accepted<task<int>&>);  // it takes its operation over: std::move it in
 static_assert(!accepted<int>);
-static_assert(std::is_same_v<await_result_t<decltype(as_result(std::declval<task<int&>>()))>,
-                             result<int&>>);
+static_assert(
+    std::is_same_v<await_result_t<decltype(as_result(std::declval<task<int&>>()))>, result<int&>>);
 
 const std::error_code enoent{ENOENT, std::system_category()};
 

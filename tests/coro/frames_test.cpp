@@ -57,7 +57,8 @@ TEST_SUITE("coro/frames") {
   TEST_CASE("a frame of any size is aligned, whole, and nobody else's") {
     std::vector<std::size_t> sizes{1, 1'000'000};
     for (std::size_t index = 0; index < frame_cache::classes; ++index)
-      for (std::size_t more : {0u, 1u, 2u}) sizes.push_back(frame_cache::bytes_of(index) - 1 + more);
+      for (std::size_t more : {0u, 1u, 2u})
+        sizes.push_back(frame_cache::bytes_of(index) - 1 + more);
     for (int again = 0; again < 2; ++again) {  // fresh, then recycled
       std::vector<unsigned char*> frames;
       for (std::size_t size : sizes) {

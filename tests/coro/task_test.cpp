@@ -14,6 +14,7 @@
 #include "death.hpp"
 #include "ledger.hpp"
 #include "manual.hpp"
+#include "small_stack.hpp"
 
 namespace {
 using iowq::task;
@@ -151,6 +152,23 @@ TEST_SUITE("coro/task") {
     };
     started run{body()};
     REQUIRE(run.ended());
+  }
+
+  TEST_CASE("hazard-95: a million tasks wait, go on and end in 256 KiB of stack") {
+    constexpr int count = 1'000'000;
+    int waiting = 0, ended = 0;
+    iowq_test::on_small_stack([&] {
+      const auto points = std::make_unique<suspension[]>(count);
+      auto watch = [](task<> waits, int& done) -> detached {
+        co_await waits;
+        ++done;
+      };
+      for (std::size_t i = 0; i < count; ++i) watch(wait_at(points[i]), ended);
+      waiting = count - ended;
+      for (std::size_t i = 0; i < count; ++i) points[i].resume();
+    });
+    CHECK(waiting == count);
+    CHECK(ended == count);
   }
 
   TEST_CASE("hazard-12: a task dropped before it starts destroys its arguments, once") {

@@ -130,7 +130,10 @@ TEST_SUITE("queue/inbox") {
 
   TEST_CASE("an inbox destroyed with items in it stops the program, a parked one does not") {
     const auto end = iowq_test::death_output([] {
-      { item_inbox parked; (void)parked.park(); }
+      {
+        item_inbox parked;
+        (void)parked.park();
+      }
       std::fputs("parked: fine\n", stderr);
       item a;
       item_inbox box;

@@ -40,8 +40,7 @@ struct allocations {
   return memory;
 }
 [[gnu::noinline]] void operator delete(void* memory) noexcept {
-  if (memory != nullptr)
-    iowq_test::allocations::all_freed.fetch_add(1, std::memory_order_relaxed);
+  if (memory != nullptr) iowq_test::allocations::all_freed.fetch_add(1, std::memory_order_relaxed);
   std::free(memory);
 }
 [[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept {

@@ -16,16 +16,15 @@ void on_small_stack(Body&& body) {
   using callable = std::remove_reference_t<Body>;
   pthread_attr_t attributes;
   pthread_t thread;
-  const bool made =
-      ::pthread_attr_init(&attributes) == 0 &&
-      ::pthread_attr_setstacksize(&attributes, 256 * 1024) == 0 &&
-      ::pthread_create(
-          &thread, &attributes,
-          [](void* raw) -> void* {
-            (*static_cast<callable*>(raw))();
-            return nullptr;
-          },
-          std::addressof(body)) == 0;
+  const bool made = ::pthread_attr_init(&attributes) == 0 &&
+                    ::pthread_attr_setstacksize(&attributes, 256 * 1024) == 0 &&
+                    ::pthread_create(
+                        &thread, &attributes,
+                        [](void* raw) -> void* {
+                          (*static_cast<callable*>(raw))();
+                          return nullptr;
+                        },
+                        std::addressof(body)) == 0;
   if (!made) std::abort();
   ::pthread_attr_destroy(&attributes);
   ::pthread_join(thread, nullptr);

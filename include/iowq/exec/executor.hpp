@@ -255,7 +255,8 @@ class executor {
 
   void drive(detail::detached root) noexcept;
 
-  int owner_ = linux_policy::thread_id();
+  int const owner_ = linux_policy::thread_id();
+  int const process_ = linux_policy::process_id();
   bool done_ = false;
   bool stopped_ = false;  // the last run() was
   std::size_t living_ = 0;
@@ -281,6 +282,8 @@ inline void detail::detached::promise_type::start(loop_item* self) noexcept {
 
 inline void executor::drive(detail::detached root) noexcept {
   check_owner();
+  IOWQ_ASSERT(linux_policy::process_id() == process_,
+              "an executor was run in a child of fork(): its ring belongs to the parent");
   IOWQ_ASSERT(detail::this_thread_executor == nullptr,
               "run() inside a coroutine: co_await the task, or spawn() it");
   detail::without_sigpipe const quiet;

@@ -247,8 +247,9 @@ class loop {
     if (!token.stop_possible()) return;
     // The bit first: the hook may be called, and end the operation, while it is being made.
     op.set(operation_base::hooked);
-    IOWQ_ASSERT(op.hook_.emplace(*this, op) != nullptr, "no memory for a stop request's way");
-    op.hook_.object().begin(token);
+    stop_hook* const made = op.hook_.emplace(*this, op);
+    IOWQ_ASSERT(made != nullptr, "no memory to register an operation with its stop token");
+    made->begin(token);
   }
 
   /// It is over, but not here and now.
@@ -257,13 +258,11 @@ class loop {
     ready(op);
   }
 
-  /// Cancels what runs under the ambient token, and what registered with it.
+  /// Tells whoever asks the ambient token, and cancels all there is, whatever its own token.
   IOWQ_COLD void stop_all() noexcept {
     if (stopping()) return;
     stop_->request_stop();
-    for_each_in_flight([this](operation_base& op) {
-      if (!op.is(operation_base::hooked)) cancel(op);
-    });
+    for_each_in_flight([this](operation_base& op) { cancel(op); });
   }
 
   IOWQ_COLD void cancel_again() noexcept {

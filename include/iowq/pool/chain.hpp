@@ -118,14 +118,14 @@ class chain_table {
     key = (key ^ (key >> 27)) * 0x94d049bb133111ebu;
     return key ^ (key >> 31);
   }
-  /// Buckets 0 .. 63 live in the table, 64 .. 127 in segment 0, 128 .. 255 in segment 1, ...
+  /// Buckets 0 .. 63 live in the table, 64 .. 127 in segment 1, 128 .. 255 in segment 2, ...
   item** bucket_at(std::size_t index) noexcept {
     if (index < least) return &first_[index];
     std::size_t const start = std::bit_floor(index);
     return &segment_of(index)[index - start];
   }
   item**& segment_of(std::size_t index) noexcept {
-    return segments_[static_cast<std::size_t>(std::bit_width(index / least)) - 1];
+    return segments_[static_cast<std::size_t>(std::bit_width(index / least))];
   }
   item** bucket_of(std::uint64_t key) noexcept {
     std::size_t const all = std::bit_ceil(buckets_);
@@ -140,7 +140,7 @@ class chain_table {
     return link;
   }
   void grow() noexcept {
-    if (buckets_ / least == std::size_t{1} << segments_.size()) return;
+    if (buckets_ / least == std::size_t{1} << (segments_.size() - 1)) return;
     if (std::has_single_bit(buckets_)) {  // calloc: a large segment costs its pages when used
       void* const memory = std::calloc(buckets_, sizeof(item*));
       if (memory == nullptr) return;
@@ -176,7 +176,7 @@ class chain_table {
   std::size_t keys_ = 0;
   std::size_t buckets_ = least;
   std::array<item*, least> first_{};
-  std::array<item**, 32> segments_{};
+  std::array<item**, 33> segments_{};  // the first is not used
 };
 
 }  // namespace iowq::detail

@@ -66,7 +66,7 @@ struct pool_state {
   list<&worker_type::next, &worker_type::prev> retired;  // left; to be joined
   list<&worker_type::next, &worker_type::prev> spare;    // joined; to be used again
   std::uint64_t created = 0, retired_count = 0, create_failures = 0, completed = 0, cancelled = 0,
-                stolen = 0, wakes = 0, unparks = 0;
+                stolen = 0, wakes = 0, unparks = 0, sleeps = 0;
 
   // The manager's. Its word is written under M.
   enum : std::uint32_t { manager_busy, manager_parked, manager_ticking };

@@ -34,6 +34,7 @@ struct pool_stats {
   std::uint64_t wakes = 0;            // idle workers woken for an item
   std::uint64_t kicks = 0;            // owner woken: counted by who has an owner, not here
   std::uint64_t unparks = 0;          // manager woken
+  std::uint64_t sleeps = 0;           // workers seen asleep in their item
   std::size_t keys = 0;               // with queued or running work
   unsigned nodes = 0;
 };
@@ -59,6 +60,7 @@ template <class Policy>
   stats.stolen = pool.stolen;
   stats.wakes = pool.wakes;
   stats.unparks = pool.unparks;
+  stats.sleeps = pool.sleeps;
   stats.keys = pool.chains.keys();
   stats.nodes = pool.nodes.size();
   return stats;

@@ -67,6 +67,7 @@ class watch {
       if (one->sample_holds && one->state == worker_state::running &&
           one->stamp.load(std::memory_order_relaxed) == one->stamp_seen) {
         pool_.mark_sleeping(*one);
+        ++pool_.sleeps;
         acted = true;
       }
     for (account_type& account : pool_.accounts) {
