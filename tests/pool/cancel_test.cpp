@@ -157,7 +157,7 @@ TEST_SUITE("pool/cancel") {
     // Goal: ring for one, and have the next hear it. Method: hold the canceller between token
     // and ring until the next has started, which it must not, or for a time in which it could.
     iowq_test::script script;
-    gate next_started;
+    gate has_descriptor, next_started;
     std::atomic<int> rings{0};
     script.at_ring = [&] {
       rings.fetch_add(1);
@@ -169,6 +169,7 @@ TEST_SUITE("pool/cancel") {
     };
     job victim{[&](const iowq::stop_token& stop) {
       (void)descriptor();
+      has_descriptor.open();
       while (!stop.stop_requested()) std::this_thread::yield();
     }};
     int readable = -1;
@@ -181,7 +182,7 @@ TEST_SUITE("pool/cancel") {
     }};
     pool.enqueue(victim);
     pool.enqueue(next);
-    REQUIRE(eventually([&] { return victim.starts() == 1; }));
+    REQUIRE(has_descriptor.wait());
     CHECK(pool.cancel(victim) == cancel_outcome::running);
     CHECK(victim.wait());
     REQUIRE(next.wait());

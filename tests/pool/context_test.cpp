@@ -197,18 +197,23 @@ TEST_SUITE("pool/context") {
   TEST_CASE("context changes race with enqueuing from elsewhere, and nothing is lost") {
     iowq_test::ledger books;
     jobs all;
-    for (int i = 0; i < 2000; ++i) {
+    constexpr int items = 20'000;
+    for (int i = 0; i < items; ++i) {
       iowq::work_flags flags{.unbound = i % 2 == 0};
       if (i % 3 == 0) flags.key = 1;
       all.add({}, flags);
     }
     iowq::pool pool{{.idle_timeout = std::chrono::milliseconds{0}}};
-    std::jthread enqueuer{[&] { all.enqueue_all(pool); }};
-    for (int i = 0; i < 50; ++i) pool.context_changed();
+    std::atomic<bool> over{false};
+    std::jthread enqueuer{[&] {
+      all.enqueue_all(pool);
+      over = true;
+    }};
+    for (int i = 0; i < 50 || !over; ++i) pool.context_changed();
     CHECK(all.wait_all());
     int ran = 0;
     for (auto& one : all) ran += one->starts();
-    CHECK(ran == 2000);
+    CHECK(ran == items);
   }
 
   TEST_CASE("wq-56: setuid() by the owner completes: its signal is not blocked in workers") {

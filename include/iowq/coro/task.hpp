@@ -107,7 +107,7 @@ class [[nodiscard("co_await it, or it never starts")]] task {
   /// False once moved from.
   [[nodiscard]] explicit operator bool() const noexcept { return static_cast<bool>(handle_); }
 
-  auto operator co_await() noexcept { return awaiter{handle_}; }
+  auto operator co_await() noexcept { return awaiter{*this, handle_}; }
 
  private:
   friend promise_type;
@@ -115,10 +115,11 @@ class [[nodiscard("co_await it, or it never starts")]] task {
   explicit task(handle_type handle) noexcept : handle_{handle} {}
 
   struct awaiter {
+    task& owner;
     handle_type child;
 
     bool await_ready() const noexcept {
-      IOWQ_ASSERT(child, "a task was awaited that had been moved away");
+      IOWQ_ASSERT(child, "a task was awaited twice, or after it had been moved away");
       IOWQ_ASSERT(!child.promise().continuation(), "a task was awaited twice");
       return false;
     }
@@ -128,7 +129,18 @@ class [[nodiscard("co_await it, or it never starts")]] task {
       child.promise().stop(detail::stop_of(parent));
       detail::hand_over(child);
     }
-    T await_resume() const { return child.promise().take(); }
+    T await_resume() const {
+      // The frame goes now, not with the task: a chain of tasks that hold each other as arguments
+      // is then freed link by link on the way up, instead of by recursion at its end. What a
+      // reference points at may live in it.
+      struct end {
+        task& ended;
+        ~end() {
+          if constexpr (!std::is_reference_v<T>) ended.destroy();
+        }
+      } const at_end{owner};
+      return child.promise().take();
+    }
   };
 
   void destroy() noexcept {

@@ -25,6 +25,7 @@
 #include <iowq/pool/manager.hpp>
 #include <iowq/pool/state.hpp>
 #include <iowq/pool/stats.hpp>
+#include <iowq/pool/this_worker.hpp>
 #include <iowq/pool/topology.hpp>
 #include <iowq/pool/work.hpp>
 #include <iowq/pool/worker.hpp>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/pool/state.hpp -- all that M guards, and the moves on it.
-// Layer pool; needs pool/dispatch, chain, worker, topology. Next in the book: pool/runner.hpp.
+// Layer pool; needs pool/dispatch, chain, worker, topology. Next in the book: pool/this_worker.hpp.
 //
 // Everything here runs under M and does nothing to the outside: it moves items and workers
 // between their places and says what is to be done after M is free.

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: BSL-1.0
+// A stop request meets an operation in every stage: exactly one outcome, one resume.
+#include <iowq/exec/stop_hook.hpp>
+
+#include <atomic>
+#include <optional>
+#include <thread>
+
+#include <doctest/doctest.h>
+
+#include <iowq/exec/punt.hpp>
+#include <iowq/exec/run.hpp>
+#include <iowq/op/file.hpp>
+#include <iowq/op/open.hpp>
+#include <iowq/op/socket.hpp>
+#include <iowq/op/time.hpp>
+
+#include "ledger.hpp"
+#include "manual.hpp"
+#include "ways.hpp"
+
+namespace {
+using namespace std::chrono_literals;
+using iowq::task;
+using iowq_test::way;
+
+struct tally {
+  int done = 0, cancelled = 0, other = 0;
+  void count(std::error_code error) {
+    ++(!error ? done : error == std::errc::operation_canceled ? cancelled : other);
+  }
+};
+
+/// Awaits one operation under `token` and counts its outcome.
+template <class Make>
+task<> one(iowq::stop_token token, Make make, tally& sum, int& alive) {
+  co_await iowq_test::under{token};
+  auto op = make();
+  auto const end = co_await iowq::as_result(std::move(op));
+  sum.count(end.error());
+  --alive;
+}
+
+/// Many rounds in which a stop on another thread races with what would complete the operation.
+template <class Make, class Complete>
+task<> race(int rounds, Make make, Complete complete, tally& sum) {
+  for (int i = 0; i < rounds; ++i) {
+    iowq::stop_source source;
+    std::atomic<bool> go{false};
+    std::thread stopper{[&] {
+      while (!go.load(std::memory_order_acquire)) {
+      }
+      for (int spin = 0; spin < i % 64 * 20; ++spin) iowq::linux_policy::relax();
+      source.request_stop();
+    }};
+    int alive = 1;
+    iowq::executor::current().spawn(one(source.get_token(), make, sum, alive));
+    co_await iowq::yield();
+    go.store(true, std::memory_order_release);
+    complete();
+    while (alive != 0) co_await iowq::yield();
+    stopper.join();
+  }
+}
+constexpr int rounds = 300;
+}  // namespace
+
+TEST_SUITE("exec/cancel") {
+  TEST_CASE("hazard-5: a stop that races with the completion ends in exactly one of them") {
+    iowq_test::ledger books;
+    tally sum;
+    iowq_test::pipe_pair pipe{O_CLOEXEC | O_NONBLOCK};
+    char byte = 0;
+    for (way go : iowq_test::all_ways) {
+      CAPTURE(go);
+      sum = {};
+      auto const make = [&] {
+        return as(go, iowq::read(pipe.in, iowq::mutable_bytes{&byte, 1}));
+      };
+      auto const complete = [&] {
+        char const sent = 1;
+        REQUIRE(::write(pipe.out.get(), &sent, 1) == 1);
+      };
+      iowq::run(race(rounds, make, complete, sum));
+      CHECK(sum.done + sum.cancelled == rounds);
+      CHECK(sum.other == 0);
+      char left[2 * rounds];  // hazard-6: a byte that was not delivered is still there
+      ssize_t const n = ::read(pipe.in.get(), left, sizeof left);
+      CHECK((n < 0 ? 0 : n) == sum.cancelled);
+    }
+  }
+
+  TEST_CASE("the same for a timer, and for a punt") {
+    tally sum;
+    auto const sleep = [] { return iowq::sleep_for(20us); };
+    auto const nothing = [] {};
+    iowq::run(race(rounds, sleep, nothing, sum));
+    CHECK(sum.done + sum.cancelled == rounds);
+    sum = {};
+    auto const call = [] { return iowq::punt([] { return 1; }); };
+    iowq::run(race(rounds, call, nothing, sum));
+    CHECK(sum.done + sum.cancelled == rounds);
+    CHECK(sum.other == 0);
+  }
+
+  TEST_CASE("hazard-6: an accept that is cancelled too late leaves no descriptor behind") {
+    iowq_test::ledger books;
+    tally sum;
+    auto const body = [](tally& all) -> task<> {
+      iowq::fd listener = co_await iowq::socket(AF_INET, SOCK_STREAM);
+      co_await iowq::bind(listener, iowq::endpoint::ip("127.0.0.1", 0));
+      co_await iowq::listen(listener);
+      auto const where = iowq::endpoint::local_of(listener.get());
+      for (way go : iowq_test::all_ways) {
+        auto const make = [&] { return as(go, iowq::accept(listener)); };
+        std::optional<iowq::fd> client;
+        auto const connect = [&] {
+          client.emplace(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+          (void)::connect(client->get(), where.address(), where.size());
+        };
+        auto rounds_of_it = race(100, make, connect, all);
+        co_await rounds_of_it;
+      }
+    };
+    iowq::run(body(sum));
+    CHECK(sum.done + sum.cancelled == 300);
+    CHECK(sum.other == 0);
+  }
+
+  TEST_CASE("hazard-8: a stop before the await, twice, or after the end is legal") {
+    auto const body = []() -> task<> {
+      iowq::stop_source source;
+      source.request_stop();
+      source.request_stop();
+      tally sum;
+      int alive = 2;
+      auto const sleep = [] { return iowq::sleep_for(1h); };
+      auto const call = [] { return iowq::punt([] { FAIL("it ran"); }); };
+      co_await one(source.get_token(), sleep, sum, alive);
+      co_await one(source.get_token(), call, sum, alive);
+      CHECK(sum.cancelled == 2);
+      iowq::stop_source late;
+      auto const soon = [] { return iowq::sleep_for(1us); };
+      alive = 1;
+      co_await one(late.get_token(), soon, sum, alive);
+      late.request_stop();
+      CHECK(sum.done == 1);
+    };
+    iowq::run(body());
+  }
+
+  TEST_CASE("a queued punt is cancelled without running; a close runs although it is stopped") {
+    iowq_test::ledger books;
+    auto const body = []() -> task<> {
+      iowq_test::pipe_pair hold;
+      auto const block = [&] {
+        char byte;
+        return ::read(hold.in.get(), &byte, 1);
+      };
+      auto const blocker = [](auto call) -> task<> {
+        auto held = iowq::punt(call, {.key = 1});
+        (void)co_await held;
+      };
+      iowq::executor::current().spawn(blocker(block));
+      co_await iowq::yield();
+      iowq::stop_source source;
+      tally sum;
+      int alive = 1;
+      bool ran = false;
+      auto const queued = [&] {
+        auto const call = [&ran] { ran = true; };
+        return iowq::punt(call, {.key = 1});
+      };
+      iowq::executor::current().spawn(one(source.get_token(), queued, sum, alive));
+      co_await iowq::yield();
+      source.request_stop();
+      while (alive != 0) co_await iowq::yield();
+      CHECK(sum.cancelled == 1);
+      CHECK_FALSE(ran);
+      int const number = hold.out.get();
+      co_await iowq_test::under{source.get_token()};
+      co_await iowq::close(std::move(hold.out));  // also ends the read
+      CHECK(::fcntl(number, F_GETFD) == -1);
+    };
+    iowq::run(body());
+  }
+}

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: BSL-1.0
+// Whatever has two forms behaves the same in both: the ways an operation can be made to go.
+//
+//     for (way go : all_ways) {
+//       CAPTURE(go);
+//       iowq::run(reads_at_offsets(go));      // co_await as(go, iowq::pread(...))
+//     }
+#pragma once
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <ostream>
+#include <string>
+#include <utility>
+
+#include <iowq/exec/force.hpp>
+
+namespace iowq_test {
+
+enum class way { usual, ring, pool };
+inline constexpr way all_ways[] = {way::usual, way::ring, way::pool};
+
+inline std::ostream& operator<<(std::ostream& out, way go) {
+  return out << (go == way::usual ? "as it is routed" : go == way::ring ? "on_ring" : "on_pool");
+}
+
+/// The operation, sent that way.
+template <class Call>
+iowq::operation<Call> as(way go, iowq::operation<Call> op) {
+  if (go == way::ring) return iowq::on_ring(std::move(op));
+  if (go == way::pool) return iowq::on_pool(std::move(op));
+  return op;
+}
+
+/// A directory that is gone at the end, with all that is in it.
+class scratch {
+ public:
+  scratch() {
+    std::string name = std::filesystem::temp_directory_path() / "iowq-test-XXXXXX";
+    path_ = ::mkdtemp(name.data());
+  }
+  scratch(const scratch&) = delete;
+  scratch& operator=(const scratch&) = delete;
+  ~scratch() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  std::string operator/(const std::string& name) const { return path_ + '/' + name; }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+/// A pipe; both ends are closed at the end.
+struct pipe_pair {
+  explicit pipe_pair(int flags = O_CLOEXEC) {
+    int ends[2];
+    if (::pipe2(ends, flags) != 0) std::abort();
+    in.reset(ends[0]);
+    out.reset(ends[1]);
+  }
+  iowq::fd in, out;
+};
+
+}  // namespace iowq_test
