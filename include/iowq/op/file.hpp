@@ -142,7 +142,8 @@ struct fsync_call {
   return operation<detail::read_call>{at, file.get(), bytes, detail::at_position};
 }
 
-/// pread(2) at `offset` >= 0; the file position stays.
+/// pread(2) at `offset` >= 0; the file position stays. For files: a pipe or socket has no offset,
+/// which pread(2) refuses and the ring ignores.
 [[nodiscard("co_await it")]] inline operation<detail::read_call> pread(
     descriptor file, mutable_bytes bytes, std::int64_t offset,
     std::source_location at = std::source_location::current()) {
