@@ -49,8 +49,8 @@ namespace detail {
 }
 
 [[nodiscard]] constexpr std::string_view to_string(stage where) noexcept {
-  constexpr std::string_view names[] = {"created", "waiting for an SQE", "ring", "pool",
-                                        "timer",   "ready",              "stopping", "over"};
+  constexpr std::string_view names[] = {"created", "over",  "waiting for an SQE", "ring",
+                                        "pool",    "timer", "ready",              "stopping"};
   return names[static_cast<unsigned>(where)];
 }
 
