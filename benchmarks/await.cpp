@@ -221,8 +221,8 @@ void measure(benchmark::State& state, const way& w) {
     all.system_calls += one_sample.system_calls;
   }
   auto const n = static_cast<double>(all.operations);
-  state.counters["ns"] = benchmark::Counter(
-      n, benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
+  state.counters["ns"] =
+      benchmark::Counter(n, benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
   state.counters["syscalls"] = static_cast<double>(all.system_calls) / n;
 }
 

@@ -55,8 +55,8 @@ class reporter : public benchmark::BenchmarkReporter {
       bool const first = floor == nullptr || floor->row != s.row;
       if (first) floor = &s;
       double const base = floor->quantile(0.5);
-      std::printf("%-12s %-12s %10.1f (%7.1f ..%7.1f)", first ? s.row.c_str() : "",
-                  s.rival.c_str(), s.quantile(0.5), s.quantile(0.25), s.quantile(0.75));
+      std::printf("%-12s %-12s %10.1f (%7.1f ..%7.1f)", first ? s.row.c_str() : "", s.rival.c_str(),
+                  s.quantile(0.5), s.quantile(0.25), s.quantile(0.75));
       if (first)
         std::printf("%21s", "");
       else

@@ -179,8 +179,7 @@ iowq::task<bool> same_bytes(const std::string& a, const std::string& b) {
 iowq::task<> verify_entry(entry one, const options& wanted, totals& sum) {
   std::string const from = join(wanted.from, one.name), to = join(wanted.to, one.name);
   bool const regular = one.type == iowq::file_type::regular;
-  if (!regular && one.type != iowq::file_type::symlink &&
-      one.type != iowq::file_type::directory)
+  if (!regular && one.type != iowq::file_type::symlink && one.type != iowq::file_type::directory)
     co_return;
   iowq::file_status const a = co_await iowq::lstat(from), b = co_await iowq::lstat(to);
   bool same = a.mode() == b.mode() && a.modified() == b.modified();
@@ -228,11 +227,12 @@ iowq::task<> for_tree(const options& wanted, Enter enter, Each each) {
   co_await iowq::for_each(found, wanted.jobs, each);
 }
 
-iowq::task<> make_directory(std::string name, const options& wanted,
-                            std::vector<std::string>& made, totals& sum) {
+iowq::task<> make_directory(std::string name, const options& wanted, std::vector<std::string>& made,
+                            totals& sum) {
   std::string const to = join(wanted.to, name);
   auto const answer = co_await iowq::as_result(iowq::mkdir(to, 0700));
-  if (!answer && answer.error() != std::errc::file_exists) throw std::system_error(answer.error(), to);
+  if (!answer && answer.error() != std::errc::file_exists)
+    throw std::system_error(answer.error(), to);
   if (!answer) {
     iowq::file_status const status = co_await iowq::lstat(to);
     if (!status.is_directory()) fail(ENOTDIR, to);
@@ -312,8 +312,8 @@ int main(int argc, char** argv) {
     iowq::executor executor;
     totals const sum = executor.run(copy_tree(wanted));
     std::cout << sum.files << " files, " << sum.links << " links, " << sum.directories
-              << " directories, " << sum.bytes << " bytes copied; " << sum.verified
-              << " verified, " << sum.skipped << " skipped\n";
+              << " directories, " << sum.bytes << " bytes copied; " << sum.verified << " verified, "
+              << sum.skipped << " skipped\n";
     example::print_where_the_work_went(std::cout, executor.stats());
     return 0;
   } catch (const std::exception& error) {

@@ -15,37 +15,62 @@ namespace example {
 
 inline std::string_view reason_of(int status) {
   switch (status) {
-    case 200: return "OK";
-    case 206: return "Partial Content";
-    case 301: return "Moved Permanently";
-    case 400: return "Bad Request";
-    case 403: return "Forbidden";
-    case 404: return "Not Found";
-    case 405: return "Method Not Allowed";
-    case 414: return "URI Too Long";
-    case 416: return "Range Not Satisfiable";
-    case 431: return "Request Header Fields Too Large";
-    case 503: return "Service Unavailable";
-    default: return "Internal Server Error";
+    case 200:
+      return "OK";
+    case 206:
+      return "Partial Content";
+    case 301:
+      return "Moved Permanently";
+    case 400:
+      return "Bad Request";
+    case 403:
+      return "Forbidden";
+    case 404:
+      return "Not Found";
+    case 405:
+      return "Method Not Allowed";
+    case 414:
+      return "URI Too Long";
+    case 416:
+      return "Range Not Satisfiable";
+    case 431:
+      return "Request Header Fields Too Large";
+    case 503:
+      return "Service Unavailable";
+    default:
+      return "Internal Server Error";
   }
 }
 
 /// By the name's ending; what has none is served as text, which is what it mostly is.
 inline std::string_view content_type_of(std::string_view path) {
   static constexpr std::pair<std::string_view, std::string_view> known[] = {
-      {"html", "text/html; charset=utf-8"}, {"htm", "text/html; charset=utf-8"},
-      {"css", "text/css; charset=utf-8"},   {"js", "text/javascript; charset=utf-8"},
-      {"txt", "text/plain; charset=utf-8"}, {"md", "text/markdown; charset=utf-8"},
-      {"csv", "text/csv; charset=utf-8"},   {"xml", "application/xml"},
-      {"json", "application/json"},         {"pdf", "application/pdf"},
-      {"svg", "image/svg+xml"},             {"png", "image/png"},
-      {"jpg", "image/jpeg"},                {"jpeg", "image/jpeg"},
-      {"gif", "image/gif"},                 {"webp", "image/webp"},
-      {"ico", "image/x-icon"},              {"wasm", "application/wasm"},
-      {"gz", "application/gzip"},           {"xz", "application/x-xz"},
-      {"zst", "application/zstd"},          {"zip", "application/zip"},
-      {"tar", "application/x-tar"},         {"mp4", "video/mp4"},
-      {"mp3", "audio/mpeg"},                {"woff2", "font/woff2"},
+      {"html", "text/html; charset=utf-8"},
+      {"htm", "text/html; charset=utf-8"},
+      {"css", "text/css; charset=utf-8"},
+      {"js", "text/javascript; charset=utf-8"},
+      {"txt", "text/plain; charset=utf-8"},
+      {"md", "text/markdown; charset=utf-8"},
+      {"csv", "text/csv; charset=utf-8"},
+      {"xml", "application/xml"},
+      {"json", "application/json"},
+      {"pdf", "application/pdf"},
+      {"svg", "image/svg+xml"},
+      {"png", "image/png"},
+      {"jpg", "image/jpeg"},
+      {"jpeg", "image/jpeg"},
+      {"gif", "image/gif"},
+      {"webp", "image/webp"},
+      {"ico", "image/x-icon"},
+      {"wasm", "application/wasm"},
+      {"gz", "application/gzip"},
+      {"xz", "application/x-xz"},
+      {"zst", "application/zstd"},
+      {"zip", "application/zip"},
+      {"tar", "application/x-tar"},
+      {"mp4", "video/mp4"},
+      {"mp3", "audio/mpeg"},
+      {"woff2", "font/woff2"},
   };
   path.remove_prefix(path.rfind('/') + 1);
   auto const dot = path.rfind('.');
@@ -92,15 +117,13 @@ inline std::optional<std::string> path_of(std::string_view target) {
 inline std::string url_encoded(std::string_view path) {
   static constexpr char hex[] = "0123456789ABCDEF";
   std::string url;
-  for (unsigned char const c : path) {
-    bool const plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-                       (c >= '0' && c <= '9') || std::string_view{"-._~/"}.find(static_cast<char>(c)) != std::string_view::npos;
-    if (plain) {
-      url += static_cast<char>(c);
+  for (char const c : path) {
+    if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+        std::string_view{"-._~/"}.find(c) != std::string_view::npos) {
+      url += c;
     } else {
-      url += '%';
-      url += hex[c >> 4];
-      url += hex[c & 15];
+      auto const byte = static_cast<unsigned char>(c);
+      url += {'%', hex[byte >> 4], hex[byte & 15]};
     }
   }
   return url;
@@ -109,11 +132,20 @@ inline std::string url_encoded(std::string_view path) {
 inline std::string html_escaped(std::string_view text) {
   std::string html;
   for (char const c : text) switch (c) {
-      case '&': html += "&amp;"; break;
-      case '<': html += "&lt;"; break;
-      case '>': html += "&gt;"; break;
-      case '"': html += "&quot;"; break;
-      default: html += c;
+      case '&':
+        html += "&amp;";
+        break;
+      case '<':
+        html += "&lt;";
+        break;
+      case '>':
+        html += "&gt;";
+        break;
+      case '"':
+        html += "&quot;";
+        break;
+      default:
+        html += c;
     }
   return html;
 }

@@ -78,8 +78,9 @@ class request_parser {
   state feed(std::string_view bytes, std::size_t& used) {
 #if defined(EXAMPLE_LLHTTP)
     auto const error = llhttp_execute(&parser_, bytes.data(), bytes.size());
-    used = error == HPE_OK ? bytes.size()
-                           : static_cast<std::size_t>(llhttp_get_error_pos(&parser_) - bytes.data());
+    used = error == HPE_OK
+               ? bytes.size()
+               : static_cast<std::size_t>(llhttp_get_error_pos(&parser_) - bytes.data());
     bool const broken = error != HPE_OK && error != HPE_PAUSED;
     if (broken && state_ == state::incomplete) state_ = state::malformed;
 #else

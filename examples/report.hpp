@@ -22,8 +22,7 @@ inline void print_where_the_work_went(std::ostream& out, iowq::executor_stats st
   std::sort(stats.ledger.begin(), stats.ledger.end(), [](const auto& a, const auto& b) {
     return std::string_view{a.name} < std::string_view{b.name};
   });
-  out << "where the work went\n"
-      << std::left << std::setw(12) << "operation" << std::right;
+  out << "where the work went\n" << std::left << std::setw(12) << "operation" << std::right;
   for (std::string_view const head : {"inline", "ring", "punted", "(bounced)", "cancelled"})
     out << std::setw(11) << head;
   out << '\n';

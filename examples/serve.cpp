@@ -68,17 +68,23 @@ iowq::task<> reply_error(int client, int status, const http_request& request) {
 int status_of(std::error_code error) {
   switch (error.value()) {
     case ENOENT:
-    case ENOTDIR: return 404;
-    case ENAMETOOLONG: return 414;
-    case EINVAL: return 400;
+    case ENOTDIR:
+      return 404;
+    case ENAMETOOLONG:
+      return 414;
+    case EINVAL:
+      return 400;
     case EMFILE:
-    case ENFILE: return 503;
+    case ENFILE:
+      return 503;
     case EACCES:
     case EPERM:
-    case EXDEV:   // leads out of the root
+    case EXDEV:  // leads out of the root
     case ELOOP:
-    case ENXIO: return 403;  // a socket
-    default: return 500;
+    case ENXIO:
+      return 403;  // a socket
+    default:
+      return 500;
   }
 }
 
@@ -112,8 +118,8 @@ iowq::task<> send_file(int client, iowq::fd file, iowq::file_status status, std:
   while (filled != 0) {
     while (left != 0 && filled < buffer.size()) {
       std::size_t const want = std::min<std::uint64_t>(buffer.size() - filled, left);
-      std::size_t const got = co_await iowq::pread(
-          file, std::span(buffer).subspan(filled, want), static_cast<std::int64_t>(next));
+      std::size_t const got = co_await iowq::pread(file, std::span(buffer).subspan(filled, want),
+                                                   static_cast<std::int64_t>(next));
       if (got == 0) throw connection_over{};  // it shrank: what was promised cannot be sent
       filled += got, next += got, left -= got;
     }
@@ -139,7 +145,8 @@ iowq::task<> send_listing(int client, iowq::fd directory, std::string path,
   }
   std::sort(names.begin(), names.end());
   std::string const title = example::html_escaped('/' + path);
-  std::string page = "<!doctype html>\n<title>" + title + "</title>\n<h1>" + title + "</h1>\n<ul>\n";
+  std::string page =
+      "<!doctype html>\n<title>" + title + "</title>\n<h1>" + title + "</h1>\n<ul>\n";
   if (!path.empty()) page += "<li><a href=\"../\">../</a>\n";
   for (const std::string& name : names)
     page += "<li><a href=\"./" + example::url_encoded(name) + "\">" + example::html_escaped(name) +
@@ -169,8 +176,7 @@ iowq::task<> answer(server& here, int client, const http_request& request) {
                                "Location: " + location + "\r\n");
     }
     auto index = co_await iowq::as_result(iowq::openat2(file, "index.html", how));
-    if (!index)
-      co_return co_await send_listing(client, std::move(file), *path, request);
+    if (!index) co_return co_await send_listing(client, std::move(file), *path, request);
     file = *std::move(index);
     status = co_await iowq::fstat(file);
     if (!status.is_regular()) co_return co_await reply_error(client, 403, request);

@@ -2,6 +2,7 @@
 // iowq/iowq.hpp -- all of it, in reading order.
 #pragma once
 
+// clang-format off
 // base: std and POSIX only
 #include <iowq/version.hpp>
 #include <iowq/base/config.hpp>
@@ -42,6 +43,7 @@
 #include <iowq/pool/worker.hpp>
 #include <iowq/pool/dispatch.hpp>
 #include <iowq/pool/state.hpp>
+#include <iowq/pool/this_worker.hpp>
 #include <iowq/pool/runner.hpp>
 #include <iowq/pool/watch.hpp>
 #include <iowq/pool/manager.hpp>
@@ -64,6 +66,7 @@
 #include <iowq/exec/await.hpp>
 #include <iowq/exec/force.hpp>
 #include <iowq/exec/report.hpp>
+#include <iowq/exec/detached.hpp>
 #include <iowq/exec/executor.hpp>
 #include <iowq/exec/run.hpp>
 #include <iowq/exec/punt.hpp>

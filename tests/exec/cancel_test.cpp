@@ -74,9 +74,7 @@ TEST_SUITE("exec/cancel") {
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
       sum = {};
-      auto const make = [&] {
-        return as(go, iowq::read(pipe.in, iowq::mutable_bytes{&byte, 1}));
-      };
+      auto const make = [&] { return as(go, iowq::read(pipe.in, iowq::mutable_bytes{&byte, 1})); };
       auto const complete = [&] {
         char const sent = 1;
         REQUIRE(::write(pipe.out.get(), &sent, 1) == 1);

@@ -90,8 +90,7 @@ TEST_SUITE("op/file") {
           int arrived = 0;
           auto const reader = [](way v, int file, std::size_t size, int& n) -> task<> {
             std::array<char, 8> buffer;
-            n += static_cast<int>(
-                co_await as(v, iowq::read(file, std::span(buffer).first(size))));
+            n += static_cast<int>(co_await as(v, iowq::read(file, std::span(buffer).first(size))));
           };
           iowq::executor::current().spawn(reader(w, pipe.in.get(), 1, arrived));
           iowq::executor::current().spawn(reader(w, counter.get(), 8, arrived));

@@ -61,8 +61,7 @@ TEST_SUITE("op/names") {
         co_await as(w, iowq::unlinkat(inside, "sub", AT_REMOVEDIR));
         co_await as(w, iowq::unlinkat(inside, "other"));
         co_await as(w, iowq::rmdir(in / "b"));
-        auto const nul = co_await iowq::as_result(
-            as(w, iowq::unlink(std::string_view{"a\0b", 3})));
+        auto const nul = co_await iowq::as_result(as(w, iowq::unlink(std::string_view{"a\0b", 3})));
         CHECK(nul.error() == std::errc::invalid_argument);
       };
       iowq::run(body(go, dir));

@@ -45,9 +45,8 @@ TEST_SUITE("op/open") {
         CHECK((::fcntl(made.get(), F_GETFL) & O_ACCMODE) == O_RDWR);
         auto const again = co_await iowq::as_result(as(w, iowq::open(in / "new", flags)));
         CHECK(again.error() == std::errc::file_exists);
-        iowq::fd nameless =
-            co_await as(w, iowq::openat(made.get() >= 0 ? AT_FDCWD : -1, in.path(),
-                                        O_TMPFILE | O_WRONLY, 0600));
+        iowq::fd nameless = co_await as(w, iowq::openat(made.get() >= 0 ? AT_FDCWD : -1, in.path(),
+                                                        O_TMPFILE | O_WRONLY, 0600));
         CHECK(nameless);
         co_await as(w, iowq::close(std::move(nameless)));
         co_await as(w, iowq::close(made.release()));

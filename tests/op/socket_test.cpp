@@ -37,12 +37,13 @@ TEST_SUITE("op/socket") {
   TEST_CASE("bytes go both ways, and the end of one side is no error") {
     iowq_test::ledger books;
     iowq_test::scratch dir;
-    iowq::endpoint const where[] = {iowq::endpoint::ip("127.0.0.1", 0),
-                                    iowq::endpoint::ip("::1", 0), {}};
+    iowq::endpoint const where[] = {
+        iowq::endpoint::ip("127.0.0.1", 0), iowq::endpoint::ip("::1", 0), {}};
     for (way go : iowq_test::all_ways)
       for (iowq::endpoint at : where) {
         CAPTURE(go);
-        if (at.family() == 0) at = iowq::endpoint::local(dir / ("socket" + std::to_string(int(go))));
+        if (at.family() == 0)
+          at = iowq::endpoint::local(dir / ("socket" + std::to_string(int(go))));
         auto const body = [](way w, iowq::endpoint end) -> task<> {
           connected both = co_await pair_of(w, end);
           CHECK((::fcntl(both.there.get(), F_GETFD) & FD_CLOEXEC) != 0);
@@ -53,7 +54,8 @@ TEST_SUITE("op/socket") {
           co_await as(w, iowq::shutdown(both.here, SHUT_WR));
           CHECK(co_await as(w, iowq::recv(both.there, buffer)) == 0);  // hazard-84
           CHECK(co_await as(w, iowq::send(both.there, "pong")) == 4);
-          CHECK(co_await as(w, iowq::recv(both.here, std::span(buffer).first(4), MSG_WAITALL)) == 4);
+          CHECK(co_await as(w, iowq::recv(both.here, std::span(buffer).first(4), MSG_WAITALL)) ==
+                4);
           both.here.reset();
           auto sent = co_await iowq::as_result(as(w, iowq::send(both.there, "x")));
           if (sent) sent = co_await iowq::as_result(as(w, iowq::send(both.there, "x")));

@@ -78,8 +78,8 @@ TEST_SUITE("op/time") {
       auto const unknown = co_await iowq::raw([](io_uring_sqe& s) { s.opcode = 250; });
       CHECK(unknown.res == -EINVAL);
       __kernel_timespec soon{0, 1000};
-      auto const timeout = co_await iowq::raw(
-          [&](io_uring_sqe& s) { io_uring_prep_timeout(&s, &soon, 0, 0); });
+      auto const timeout =
+          co_await iowq::raw([&](io_uring_sqe& s) { io_uring_prep_timeout(&s, &soon, 0, 0); });
       CHECK(timeout.res == -ETIME);
     };
     iowq::run(body());

@@ -27,8 +27,8 @@ namespace iowq::detail {
 
 /// IOWQ_ASSERT(condition) or IOWQ_ASSERT(condition, "what the user did wrong").
 #ifndef IOWQ_ASSERT
-#define IOWQ_ASSERT(condition, ...)    \
-  (__builtin_expect(!!(condition), 1)  \
-       ? static_cast<void>(0)          \
+#define IOWQ_ASSERT(condition, ...)   \
+  (__builtin_expect(!!(condition), 1) \
+       ? static_cast<void>(0)         \
        : ::iowq::detail::assertion_failed(#condition, "" __VA_ARGS__, __FILE__, __LINE__))
 #endif

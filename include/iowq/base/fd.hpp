@@ -46,8 +46,9 @@ class fd {
 /// How operations take a descriptor: an int or an fd, which stays the caller's.
 class descriptor {
  public:
-  descriptor(int number) noexcept : number_{number} {}          // NOLINT(google-explicit-constructor)
-  descriptor(const fd& owner) noexcept : number_{owner.get()} {}  // NOLINT(google-explicit-constructor)
+  descriptor(int number) noexcept : number_{number} {}  // NOLINT(google-explicit-constructor)
+  descriptor(const fd& owner) noexcept
+      : number_{owner.get()} {}  // NOLINT(google-explicit-constructor)
   /// A temporary would close it before the operation began.
   descriptor(fd&&) = delete;
 

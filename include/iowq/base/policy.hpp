@@ -24,8 +24,8 @@
 #include <cerrno>
 #include <chrono>
 #include <climits>
-#include <cstdint>
 #include <cstddef>
+#include <cstdint>
 #include <cstdio>
 #include <cstring>
 #include <mutex>
@@ -87,15 +87,14 @@ struct linux_policy {
     // FUTEX_WAIT_BITSET takes an absolute CLOCK_MONOTONIC time, so a retry need not recompute it.
     long const r = ::syscall(SYS_futex, reinterpret_cast<std::uint32_t*>(&word),
                              FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, expected,
-                             deadline == never ? nullptr : &until, nullptr,
-                             FUTEX_BITSET_MATCH_ANY);
+                             deadline == never ? nullptr : &until, nullptr, FUTEX_BITSET_MATCH_ANY);
     return r == 0 || errno != ETIMEDOUT;
   }
 
   /// futex(2): wakes up to `count` sleepers of `word`.
   static void futex_wake(atomic<std::uint32_t>& word, int count) noexcept {
-    ::syscall(SYS_futex, reinterpret_cast<std::uint32_t*>(&word),
-              FUTEX_WAKE | FUTEX_PRIVATE_FLAG, count);
+    ::syscall(SYS_futex, reinterpret_cast<std::uint32_t*>(&word), FUTEX_WAKE | FUTEX_PRIVATE_FLAG,
+              count);
   }
 
   /// gettid(2), asked once a thread.

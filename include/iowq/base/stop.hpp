@@ -43,8 +43,8 @@ class stop_node {
   invoke_fn* invoke_;
   stop_source* source_ = nullptr;  // null: never linked, so nothing to undo
   stop_node* next_ = nullptr;
-  stop_node** link_ = nullptr;      // what points at us; null once taken for running
-  bool* destroyed_ = nullptr;       // while running: set if the callback destroys itself
+  stop_node** link_ = nullptr;  // what points at us; null once taken for running
+  bool* destroyed_ = nullptr;   // while running: set if the callback destroys itself
   atomic<bool> done_{false};
 };
 
@@ -172,8 +172,8 @@ class stop_source {
   atomic<std::uint32_t> state_{0};
   // Guarded by the lock bit of state_.
   detail::stop_node* head_ = nullptr;
-  int runner_ = 0;         // thread that runs the callbacks; set once, with `requested`
-  bool* gone_ = nullptr;   // in its frame: set by our destructor
+  int runner_ = 0;        // thread that runs the callbacks; set once, with `requested`
+  bool* gone_ = nullptr;  // in its frame: set by our destructor
 };
 
 inline bool stop_token::stop_requested() const noexcept {
@@ -223,15 +223,15 @@ class [[nodiscard("it is unregistered when destroyed")]] stop_callback : detail:
   using callback_type = F;
 
   template <class Init>
-    requires std::constructible_from<F, Init>
-  explicit stop_callback(stop_token token, Init&& init)
+  requires std::constructible_from<F, Init>
+  explicit stop_callback(stop_token token, Init && init)
       : stop_node{&invoke}, call_(std::forward<Init>(init)) {
     attach(token.source_);
   }
   ~stop_callback() { detach(); }
 
  private:
-  static void invoke(stop_node* node) noexcept { static_cast<stop_callback*>(node)->call_(); }
+  static void invoke(stop_node * node) noexcept { static_cast<stop_callback*>(node)->call_(); }
   F call_;
 };
 

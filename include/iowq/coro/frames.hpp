@@ -38,8 +38,7 @@ struct frame_cache {
     return small_classes + static_cast<std::size_t>(std::bit_width((size - 1) / small_limit)) - 1;
   }
   [[nodiscard]] static constexpr std::size_t bytes_of(std::size_t index) noexcept {
-    return index < small_classes ? (index + 1) * step
-                                 : small_limit << (index - small_classes + 1);
+    return index < small_classes ? (index + 1) * step : small_limit << (index - small_classes + 1);
   }
 };
 static_assert(frame_cache::class_of(frame_cache::limit) == frame_cache::classes - 1);

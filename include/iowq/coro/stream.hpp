@@ -40,8 +40,7 @@ class stream_promise final : public promise_base {
   static yield_awaiter final_suspend() noexcept { return {}; }
 
   template <class U = T>
-    requires std::is_constructible_v<T, U>
-  yield_awaiter yield_value(U&& value) {
+  requires std::is_constructible_v<T, U> yield_awaiter yield_value(U&& value) {
     item.emplace(std::forward<U>(value));
     return {};
   }
@@ -84,7 +83,7 @@ class [[nodiscard("a stream does nothing until next() is awaited")]] stream {
     T* value_;
   };
 
-  stream(stream&& other) noexcept : handle_{std::exchange(other.handle_, nullptr)} {}
+  stream(stream && other) noexcept : handle_{std::exchange(other.handle_, nullptr)} {}
   stream& operator=(stream&& other) noexcept {
     if (this != &other) {
       destroy();
@@ -126,8 +125,7 @@ class [[nodiscard("a stream does nothing until next() is awaited")]] stream {
 
   void destroy() noexcept {
     if (!handle_) return;
-    IOWQ_ASSERT(!handle_.promise().continuation(),
-                "a stream was destroyed while its next() waits");
+    IOWQ_ASSERT(!handle_.promise().continuation(), "a stream was destroyed while its next() waits");
     handle_.destroy();
     handle_ = nullptr;
   }

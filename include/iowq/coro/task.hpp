@@ -29,9 +29,9 @@ class task_promise_base : public promise_base {
  public:
   /// Of a reference task only what T can name itself: a conversion would make a temporary.
   template <class U = T>
-    requires(std::is_constructible_v<T, U> &&
-             (!std::is_reference_v<T> || std::is_convertible_v<std::add_pointer_t<U>, stored>))
-  void return_value(U&& value) {
+  requires(std::is_constructible_v<T, U> &&
+           (!std::is_reference_v<T> ||
+            std::is_convertible_v<std::add_pointer_t<U>, stored>)) void return_value(U&& value) {
     if constexpr (std::is_reference_v<T>) {
       auto&& object = static_cast<T>(std::forward<U>(value));
       outcome_.template emplace<1>(std::addressof(object));
@@ -39,9 +39,7 @@ class task_promise_base : public promise_base {
       outcome_.template emplace<1>(std::forward<U>(value));
     }
   }
-  void unhandled_exception() noexcept {
-    outcome_.template emplace<2>(std::current_exception());
-  }
+  void unhandled_exception() noexcept { outcome_.template emplace<2>(std::current_exception()); }
   T take() {
     if (auto* error = std::get_if<2>(&outcome_); error != nullptr)
       std::rethrow_exception(std::exchange(*error, nullptr));
@@ -94,7 +92,7 @@ class [[nodiscard("co_await it, or it never starts")]] task {
   using promise_type = detail::task_promise<T>;
   using value_type = T;
 
-  task(task&& other) noexcept : handle_{std::exchange(other.handle_, nullptr)} {}
+  task(task && other) noexcept : handle_{std::exchange(other.handle_, nullptr)} {}
   task& operator=(task&& other) noexcept {
     if (this != &other) {
       destroy();

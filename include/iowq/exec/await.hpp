@@ -36,7 +36,9 @@ namespace iowq {
 namespace detail {
 
 template <class Call>
-concept has_sqe = requires(Call& c, io_uring_sqe& sqe) { c.prepare(sqe); };
+concept has_sqe = requires(Call& c, io_uring_sqe& sqe) {
+  c.prepare(sqe);
+};
 template <class Call>
 concept has_call = requires(Call& c, const stop_token& stop) {
   { c.call(stop) } -> std::same_as<int>;
@@ -75,12 +77,11 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
 
  public:
   template <class... Arguments>
-  explicit operation(std::source_location at, Arguments&&... arguments) noexcept(
+  explicit operation(std::source_location at, Arguments && ... arguments) noexcept(
       std::is_nothrow_constructible_v<Call, Arguments...>)
       : base{kind, &on_cqe, at}, call_{std::forward<Arguments>(arguments)...} {}
 
-  operation(operation&& other) noexcept
-      : base{std::move(other)}, call_{std::move(other.call_)} {}
+  operation(operation && other) noexcept : base{std::move(other)}, call_{std::move(other.call_)} {}
   ~operation() {
     if constexpr (forms.call)
       if (is(punted)) work_.destroy();
@@ -115,8 +116,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
   }
 
   /// As await_resume(), without an exception.
-  auto await_resume_result() requires(!requires { typename Call::may_throw; })
-  {
+  auto await_resume_result() requires(!requires { typename Call::may_throw; }) {
     using answer = result<decltype(value())>;
     if constexpr (!requires { typename Call::answers_itself; })
       if (answer_.res() < 0) return answer{to_error(answer_.res())};
@@ -150,8 +150,8 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
     placement place{Call::row.first, Call::row.unbound, {}, any_node};
     if constexpr (requires { call_.place(place); })
       if (!wish_.has_way || wish_.way == route::pool) call_.place(place);
-    switch (detail::decide(Call::row, place, wish_, forms, here.punting(),
-                           here.backend().features())) {
+    switch (
+        detail::decide(Call::row, place, wish_, forms, here.punting(), here.backend().features())) {
       case route::inline_:
         if (int const r = attempt(here); r != -EAGAIN || !forms.call) {
           ++here.template line<Call::row>().inline_ops;
@@ -183,14 +183,14 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
     return true;
   }
 
-  bool at_once(detail::loop& here, int res) noexcept {
+  bool at_once(detail::loop & here, int res) noexcept {
     answer_.set(res);
     stage_ = detail::stage::over;
     settle(here);
     return false;
   }
 
-  int attempt(detail::loop& here) noexcept {
+  int attempt(detail::loop & here) noexcept {
     if constexpr (requires { call_.attempt(here.devices()); })
       return call_.attempt(here.devices());
     else if constexpr (forms.call)
@@ -199,11 +199,11 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
       return -EAGAIN;
   }
 
-  void settle(detail::loop& here) noexcept {
+  void settle(detail::loop & here) noexcept {
     if constexpr (requires { call_.settle(here.devices()); }) call_.settle(here.devices());
   }
 
-  void start_work(detail::loop& here, placement place) noexcept {
+  void start_work(detail::loop & here, placement place) noexcept {
     if constexpr (forms.call) {
       if constexpr (requires { call_.may_wait(); }) place.unbound = call_.may_wait();
       if (place.key) {
@@ -218,7 +218,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
     }
   }
 
-  static void on_cqe(completion* self, int res, std::uint32_t flags) noexcept {
+  static void on_cqe(completion * self, int res, std::uint32_t flags) noexcept {
     auto& op = *static_cast<operation*>(static_cast<base*>(self));
     detail::loop& here = *detail::this_thread_loop;
     if ((flags & (IORING_CQE_F_NOTIF | IORING_CQE_F_MORE)) != 0) [[unlikely]] {
@@ -247,7 +247,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
   }
 
   /// The ring cannot do it without blocking: a worker can.
-  IOWQ_NOINLINE void bounce(detail::loop& here) noexcept {
+  IOWQ_NOINLINE void bounce(detail::loop & here) noexcept {
     if (is(cancel_wanted)) {
       answer_.set(-ECANCELED);
       settle(here);
@@ -258,17 +258,18 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
   }
 
   /// Out of the inbox or the ready queue: a worker ended it, or it never began.
-  static void on_item(detail::loop_item* self) noexcept {
+  static void on_item(detail::loop_item * self) noexcept {
     auto& op = *static_cast<operation*>(static_cast<base*>(self));
     detail::loop& here = *detail::this_thread_loop;
     op.settle(here);
-    here.template finish<Call::row>(op, op.is(punted) ? &ledger_entry::punted_ops : &ledger_entry::ring_ops);
+    here.template finish<Call::row>(
+        op, op.is(punted) ? &ledger_entry::punted_ops : &ledger_entry::ring_ops);
   }
 
-  static void prepare(base& op, io_uring_sqe& sqe) noexcept {
+  static void prepare(base & op, io_uring_sqe & sqe) noexcept {
     if constexpr (forms.sqe) static_cast<operation&>(op).call_.prepare(sqe);
   }
-  static work& as_work(base& op) noexcept {
+  static work& as_work(base & op) noexcept {
     if constexpr (forms.call)
       return static_cast<operation&>(op).work_.object();
     else

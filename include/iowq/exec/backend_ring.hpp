@@ -6,8 +6,8 @@
 #include <poll.h>
 #include <sys/epoll.h>
 
-#include <chrono>
 #include <cerrno>
+#include <chrono>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -69,9 +69,7 @@ class ring_backend {
   void wake() const noexcept { linux_policy::wake_ring(wake_fd_.get()); }
 
   /// An SQE for an operation that nobody waits in line before; null: line_up().
-  [[nodiscard]] io_uring_sqe* sqe() noexcept {
-    return waiting_.empty() ? ring_.get() : nullptr;
-  }
+  [[nodiscard]] io_uring_sqe* sqe() noexcept { return waiting_.empty() ? ring_.get() : nullptr; }
 
   /// Submits what there is to make room for `op`, or puts it into the line for the SQ.
   IOWQ_NOINLINE void line_up(operation_base& op) noexcept {
@@ -98,7 +96,9 @@ class ring_backend {
   template <class Take>
   void drop_cancelled(Take&& take) noexcept {
     waiting_.extract(
-        [](loop_item& i) { return static_cast<operation_base&>(i).is(operation_base::cancel_wanted); },
+        [](loop_item& i) {
+          return static_cast<operation_base&>(i).is(operation_base::cancel_wanted);
+        },
         [&](loop_item& i) { take(static_cast<operation_base&>(i)); });
   }
 
@@ -148,8 +148,8 @@ class ring_backend {
     io_uring_sqe* sqe = ring_.get();
     if (sqe != nullptr) [[likely]]
       return sqe;
-    if (int const r = ring_.enter(false); r < 0 && r != -EINTR && r != -EAGAIN && r != -EBUSY &&
-                                          r != -ENOMEM)
+    if (int const r = ring_.enter(false);
+        r < 0 && r != -EINTR && r != -EAGAIN && r != -EBUSY && r != -ENOMEM)
       broken(r);
     return ring_.get();
   }
@@ -192,7 +192,8 @@ class ring_backend {
   IOWQ_COLD void starve() noexcept {
     if (ring_.ready()) return;
     using std::chrono::milliseconds;
-    starved_ = starved_ == milliseconds{} ? milliseconds{1} : std::min(starved_ * 2, milliseconds{64});
+    starved_ =
+        starved_ == milliseconds{} ? milliseconds{1} : std::min(starved_ * 2, milliseconds{64});
     pollfd wake{.fd = wake_fd_.get(), .events = 0, .revents = 0};
     ::poll(&wake, 0, static_cast<int>(starved_.count()));
   }
@@ -207,7 +208,8 @@ class ring_backend {
   fd wake_fd_;
   ring ring_;
   waker waker_;
-  fifo<&loop_item::next> waiting_;  // operations for which there was no SQE, first come, first served
+  fifo<&loop_item::next>
+      waiting_;                // operations for which there was no SQE, first come, first served
   bool cancels_wait_ = false;  // a cancel found no SQE either
   std::chrono::milliseconds starved_{};
 };

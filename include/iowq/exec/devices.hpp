@@ -17,9 +17,7 @@ struct file_identity {
   std::uint32_t major = 0, minor = 0;
   std::uint64_t inode = 0;
 
-  [[nodiscard]] std::uint64_t device() const noexcept {
-    return std::uint64_t{major} << 32 | minor;
-  }
+  [[nodiscard]] std::uint64_t device() const noexcept { return std::uint64_t{major} << 32 | minor; }
   /// The key under which punted writes to this file are ordered.
   [[nodiscard]] std::uint64_t key() const noexcept {
     // Exact keys need no avalanche, but device and inode must not cancel each other out.

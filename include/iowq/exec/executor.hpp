@@ -3,9 +3,6 @@
 // Layer exec; needs coro. Next in the book: exec/run.hpp.
 #pragma once
 
-#include <signal.h>
-#include <time.h>
-
 #include <cerrno>
 #include <cstddef>
 #include <cstdio>
@@ -20,6 +17,7 @@
 
 #include <iowq/coro/task.hpp>
 #include <iowq/exec/await.hpp>
+#include <iowq/exec/detached.hpp>
 #include <iowq/exec/loop.hpp>
 #include <iowq/exec/report.hpp>
 
@@ -40,58 +38,6 @@ class executor;
 namespace detail {
 
 inline constinit thread_local executor* this_thread_executor = nullptr;
-
-/// A task that nobody awaits: started by the loop, it destroys its own frame at its end.
-struct detached {
-  struct promise_type final : promise_base, loop_item {
-    promise_type() noexcept : loop_item{&start} {}
-    detached get_return_object() noexcept {
-      return {std::coroutine_handle<promise_type>::from_promise(*this)};
-    }
-    static std::suspend_always initial_suspend() noexcept { return {}; }
-    static std::suspend_never final_suspend() noexcept { return {}; }
-    static void return_void() noexcept {}
-    [[noreturn]] static void unhandled_exception() noexcept { std::terminate(); }
-
-    inline static void start(loop_item* self) noexcept;
-    loop* owner = nullptr;
-  };
-  std::coroutine_handle<promise_type> handle;
-};
-
-/// An executor keeps SIGPIPE from its thread while it runs: a write to a closed pipe through the
-/// ring is a signal in whoever submitted it. One that came is swallowed.
-class without_sigpipe {
- public:
-  without_sigpipe() noexcept {
-    sigset_t pending;
-    ::sigpending(&pending);
-    was_pending_ = ::sigismember(&pending, SIGPIPE) == 1;
-    ::pthread_sigmask(SIG_BLOCK, &only_sigpipe(), &before_);
-  }
-  without_sigpipe(const without_sigpipe&) = delete;
-  without_sigpipe& operator=(const without_sigpipe&) = delete;
-  ~without_sigpipe() {
-    timespec const at_once{};
-    if (!was_pending_)
-      while (::sigtimedwait(&only_sigpipe(), nullptr, &at_once) < 0 && errno == EINTR) {
-      }
-    ::pthread_sigmask(SIG_SETMASK, &before_, nullptr);
-  }
-
- private:
-  static const sigset_t& only_sigpipe() noexcept {
-    static sigset_t const set = [] {
-      sigset_t s;
-      ::sigemptyset(&s);
-      ::sigaddset(&s, SIGPIPE);
-      return s;
-    }();
-    return set;
-  }
-  sigset_t before_;
-  bool was_pending_;
-};
 
 }  // namespace detail
 
@@ -140,7 +86,9 @@ class executor {
   /// What `automatic` chose.
   [[nodiscard]] backend_kind backend() const noexcept { return backend_kind::io_uring; }
   /// Why, in words.
-  [[nodiscard]] std::string_view backend_reason() const noexcept { return "io_uring_setup: granted"; }
+  [[nodiscard]] std::string_view backend_reason() const noexcept {
+    return "io_uring_setup: granted";
+  }
 
   /// Counts so far. Owner thread.
   [[nodiscard]] executor_stats stats() const {
@@ -271,14 +219,6 @@ struct executor::outcome<void> {
     if (error && !(stopped && is_cancelled(error))) std::rethrow_exception(error);
   }
 };
-
-inline void detail::detached::promise_type::start(loop_item* self) noexcept {
-  auto& promise = *static_cast<promise_type*>(self);
-  auto const handle = std::coroutine_handle<promise_type>::from_promise(promise);
-  if (promise.owner->ending()) return handle.destroy();
-  promise.stop(promise.owner->ambient());
-  handle.resume();
-}
 
 inline void executor::drive(detail::detached root) noexcept {
   check_owner();

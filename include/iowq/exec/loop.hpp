@@ -74,13 +74,15 @@ class loop {
   }
 
   // relaxed: a count.
-  [[nodiscard]] std::uint64_t kicks() const noexcept { return kicks_.load(std::memory_order_relaxed); }
+  [[nodiscard]] std::uint64_t kicks() const noexcept {
+    return kicks_.load(std::memory_order_relaxed);
+  }
 
   // ---- Owner ----
 
   void ready(loop_item& i) noexcept { ready_.push_back(i); }
 
-  /// One turn. Blocks until there is something to do; the caller knows that there will be.
+  /// One turn. Blocks until there is something to do.
   void turn() noexcept {
     now_ = linux_policy::now_coarsely();
     // acquire: pairs with request_stop().
@@ -209,7 +211,6 @@ class loop {
     for (census_node* n = census_.after; n != &census_; n = n->after)
       f(*static_cast<operation_base*>(n));
   }
-  [[nodiscard]] time_point now() const noexcept { return now_; }
 
   [[nodiscard]] lazy_pool& pool() noexcept { return pool_; }
   [[nodiscard]] const lazy_pool& pool() const noexcept { return pool_; }

@@ -12,8 +12,8 @@
 //           -> timer -> ready ----------> over      (so does what never began)
 #pragma once
 
-#include <cstdint>
 #include <coroutine>
+#include <cstdint>
 #include <optional>
 #include <source_location>
 
@@ -38,9 +38,9 @@ class operation_base;
 enum class stage : std::uint8_t {
   created,
   over,
-  waiting,    // in line for an SQE
-  ring,       // the kernel's
-  pool,       // a worker's, or queued for one
+  waiting,  // in line for an SQE
+  ring,     // the kernel's
+  pool,     // a worker's, or queued for one
   timer,
   ready,      // its result is in it, the loop will end it
   lingering,  // ended, but its stop request is still on its way here
@@ -56,8 +56,8 @@ struct operation_kind {
   int (*descriptor)(const operation_base&) noexcept;         // null: none that dump() could show
 };
 
-/// What came of an operation: a CQE's two words, as one. Two stores and then one load of both, which
-/// is what a compiler makes of two members, cost a store-forwarding stall an operation.
+/// What came of an operation: a CQE's two words, as one. Two stores and then one load of both,
+/// which is what a compiler makes of two members, cost a store-forwarding stall an operation.
 class answer {
  public:
   answer() noexcept {}  // no store
@@ -200,7 +200,7 @@ class operation_base : public completion, public loop_item, public census_node {
     std::coroutine_handle<> waiter_;
   };
   answer answer_;
-  std::uint64_t key_;    // wished for, or chosen
+  std::uint64_t key_;  // wished for, or chosen
   union {
     time_point since_;
   };

@@ -33,9 +33,10 @@ struct punt_call {
   static constexpr bool takes_stop = std::is_invocable_v<F&, const stop_token&>;
   using answer = typename std::conditional_t<takes_stop, std::invoke_result<F&, const stop_token&>,
                                              std::invoke_result<F&>>::type;
-  static constexpr operation_row row{
-      .name = "punt", .first = route::pool, .key = "the caller's",
-      .reason = "a call of the user's may block at any point"};
+  static constexpr operation_row row{.name = "punt",
+                                     .first = route::pool,
+                                     .key = "the caller's",
+                                     .reason = "a call of the user's may block at any point"};
   using may_throw = void;
 
   template <class F2>
@@ -102,11 +103,11 @@ struct punt_call {
 ///     auto call = [name = std::move(name)] { return lookup(name); };   // owns something:
 ///     auto found = co_await iowq::punt(std::move(call), {.key = id});   // named, and moved in
 template <detail::spelling Spelling = detail::spelling::unknown, class F>
-  requires std::is_invocable_v<std::decay_t<F>&> ||
-           std::is_invocable_v<std::decay_t<F>&, const stop_token&>
-[[nodiscard("co_await it, or it never runs")]] auto punt(
-    F&& callable, punt_options options = {},
-    std::source_location at = std::source_location::current()) {
+requires std::is_invocable_v < std::decay_t<F>
+& > || std::is_invocable_v<std::decay_t<F>&, const stop_token&> [[nodiscard(
+           "co_await it, or it never runs")]] auto
+       punt(F&& callable, punt_options options = {},
+            std::source_location at = std::source_location::current()) {
   static_assert(
       Spelling != detail::spelling::in_place || std::is_trivially_destructible_v<std::decay_t<F>>,
       "g++ before 14 destroys a closure that owns something twice when it is written inside the "
@@ -121,7 +122,7 @@ template <detail::spelling Spelling = detail::spelling::unknown, class F>
 // A function cannot tell a closure written in place from one moved in: both are rvalues of the
 // same type. Only the tokens can, so on these compilers alone punt is also a macro that looks
 // whether its argument begins with '['. Define IOWQ_NO_PUNT_CHECK to do without.
-#define punt(...)                                                          \
-  punt<(#__VA_ARGS__)[0] == '[' ? ::iowq::detail::spelling::in_place       \
+#define punt(...)                                                    \
+  punt<(#__VA_ARGS__)[0] == '[' ? ::iowq::detail::spelling::in_place \
                                 : ::iowq::detail::spelling::unknown>(__VA_ARGS__)
 #endif

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/exec/report.hpp -- what a loop did, and what it waits for.
-// Layer exec; needs nothing more. Next in the book: exec/executor.hpp.
+// Layer exec; needs nothing more. Next in the book: exec/detached.hpp.
 #pragma once
 
 #include <chrono>
@@ -49,8 +49,8 @@ namespace detail {
 }
 
 [[nodiscard]] constexpr std::string_view to_string(stage where) noexcept {
-  constexpr std::string_view names[] = {"created", "over",  "waiting for an SQE", "ring",
-                                        "pool",    "timer", "ready",              "stopping"};
+  constexpr std::string_view names[] = {
+      "created", "over", "waiting for an SQE", "ring", "pool", "timer", "ready", "stopping"};
   return names[static_cast<unsigned>(where)];
 }
 

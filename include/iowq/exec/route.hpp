@@ -21,8 +21,8 @@ struct forms {
 [[nodiscard]] inline route decide(const operation_row& row, placement chosen, const wish& wished,
                                   forms has, punt_policy policy,
                                   const ring_features& features) noexcept {
-  bool const ring_can = has.sqe && (row.opcode == operation_row::no_opcode ||
-                                    features.has(row.opcode));
+  bool const ring_can =
+      has.sqe && (row.opcode == operation_row::no_opcode || features.has(row.opcode));
   route way = chosen.way;
   if (policy == punt_policy::kernel && way == route::pool) way = route::ring;
   if (wished.has_key) way = route::pool;

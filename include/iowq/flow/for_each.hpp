@@ -88,9 +88,7 @@ class walkers : loop_item {
   }
 
  private:
-  static void joined(loop_item* self) noexcept {
-    static_cast<walkers*>(self)->waiter_.resume();
-  }
+  static void joined(loop_item* self) noexcept { static_cast<walkers*>(self)->waiter_.resume(); }
   stop_source stop_;
   std::size_t running_ = 0;
   std::exception_ptr error_;
@@ -102,8 +100,9 @@ struct for_each_state {
   using iterator = decltype(std::ranges::begin(std::declval<R&>()));
   using sentinel = decltype(std::ranges::end(std::declval<R&>()));
   // An item outlives the iterator's next step only if the range is multi-pass.
-  using item = std::conditional_t<std::forward_iterator<iterator>, decltype(*std::declval<iterator&>()),
-                                  std::remove_cvref_t<decltype(*std::declval<iterator&>())>>;
+  using item =
+      std::conditional_t<std::forward_iterator<iterator>, decltype(*std::declval<iterator&>()),
+                         std::remove_cvref_t<decltype(*std::declval<iterator&>())>>;
 
   for_each_state(R& range, F& f)
       : next{std::ranges::begin(range)}, end{std::ranges::end(range)}, function{f} {}
@@ -161,7 +160,7 @@ task<> for_each_of(R range, std::size_t limit, F function) {
 /// `f` must not be a coroutine lambda that captures, unless it outlives the await: pass what it
 /// needs as arguments, or return the task of a named coroutine, as above.
 template <class R, class F>
-  requires detail::walkable<std::remove_reference_t<R>>
+requires detail::walkable<std::remove_reference_t<R>>
 [[nodiscard("co_await it")]] task<> for_each(R&& range, std::size_t limit, F f) {
   if (limit == 0) throw_error(-EINVAL, "for_each (limit 0)");
   // An lvalue deduces R as a reference, which for_each_of then holds; an rvalue is moved in.

@@ -68,7 +68,8 @@ inline constexpr unsigned stat_mask = STATX_BASIC_STATS | STATX_BTIME;
 
 /// statx(2) by path.
 struct stat_call {
-  static constexpr operation_row row{.name = "stat", .opcode = IORING_OP_STATX,
+  static constexpr operation_row row{.name = "stat",
+                                     .opcode = IORING_OP_STATX,
                                      .first = route::pool,
                                      .reason = "walks a path; the ring always punts it"};
   stat_call(int dir, std::string_view name, int f) : directory{dir}, path{name}, flags{f} {}
@@ -96,7 +97,9 @@ struct stat_call {
 /// statx(2) of an open descriptor.
 struct fstat_call {
   static constexpr operation_row row{
-      .name = "fstat", .opcode = IORING_OP_STATX, .first = route::inline_,
+      .name = "fstat",
+      .opcode = IORING_OP_STATX,
+      .first = route::inline_,
       .reason = "a local file system has the inode in memory; a remote one is asked on the pool"};
   explicit fstat_call(int f) noexcept : file{f} {}
 
@@ -104,8 +107,8 @@ struct fstat_call {
   /// Never asks a server. What came from a local file system is current; of an unknown one the
   /// pool finds out which it is, and that is remembered.
   int attempt(const devices& known) noexcept {
-    int const r = or_errno(
-        ::statx(file, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, stat_mask, &buffer));
+    int const r =
+        or_errno(::statx(file, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, stat_mask, &buffer));
     if (r < 0 || known.is_local(device().device())) return r;
     return -EAGAIN;
   }

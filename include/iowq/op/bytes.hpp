@@ -16,14 +16,13 @@ namespace iowq {
 namespace detail {
 template <class T>
 concept byte_like = std::same_as<T, std::byte> || std::same_as<T, char> ||
-                    std::same_as<T, unsigned char> || std::same_as<T, char8_t>;
+    std::same_as<T, unsigned char> || std::same_as<T, char8_t>;
 template <class R>
 concept byte_range = std::ranges::contiguous_range<R> && std::ranges::sized_range<R> &&
-                     byte_like<std::remove_cv_t<std::ranges::range_value_t<R>>>;
+    byte_like<std::remove_cv_t<std::ranges::range_value_t<R>>>;
 template <class R>
 concept writable_byte_range =
-    byte_range<R> &&
-    !std::is_const_v<std::remove_reference_t<std::ranges::range_reference_t<R>>> &&
+    byte_range<R> && !std::is_const_v<std::remove_reference_t<std::ranges::range_reference_t<R>>> &&
     (std::is_lvalue_reference_v<R> || std::ranges::borrowed_range<R>);
 
 /// The most that one system call moves (MAX_RW_COUNT); an SQE's length has 32 bits only.
@@ -58,11 +57,12 @@ class mutable_bytes {
 class const_bytes {
  public:
   template <detail::byte_range R>
-    requires(!std::is_array_v<std::remove_reference_t<R>>)
-  const_bytes(R&& bytes) noexcept  // NOLINT(google-explicit-constructor)
+  requires(!std::is_array_v<std::remove_reference_t<R>>) const_bytes(R&& bytes)
+  noexcept  // NOLINT(google-explicit-constructor)
       : data_{std::ranges::data(bytes)}, size_{std::ranges::size(bytes)} {}
   template <detail::byte_like T, std::size_t N>
-  const_bytes(T (&array)[N]) noexcept : data_{array}, size_{N} {}  // NOLINT(google-explicit-constructor)
+  const_bytes(T (&array)[N]) noexcept
+      : data_{array}, size_{N} {}  // NOLINT(google-explicit-constructor)
   template <std::size_t N>
   const_bytes(const char (&literal)[N]) noexcept  // NOLINT(google-explicit-constructor)
       : const_bytes{std::string_view{literal, N - (N > 0 && literal[N - 1] == '\0' ? 1 : 0)}} {}

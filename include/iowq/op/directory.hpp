@@ -58,8 +58,8 @@ namespace detail {
 
 /// getdents64(2).
 struct getdents_call {
-  static constexpr operation_row row{.name = "getdents", .first = route::pool,
-                                     .reason = "reads the directory; has no opcode"};
+  static constexpr operation_row row{
+      .name = "getdents", .first = route::pool, .reason = "reads the directory; has no opcode"};
   int directory;
   mutable_bytes bytes;
 
@@ -99,8 +99,7 @@ struct dirent_head {
   }
 }
 
-[[nodiscard]] inline stream<directory_entry> entries_of(std::string path,
-                                                        std::source_location at) {
+[[nodiscard]] inline stream<directory_entry> entries_of(std::string path, std::source_location at) {
   fd directory = co_await iowq::open(path, O_RDONLY | O_DIRECTORY, 0, at);
   auto all = entries_of(std::move(directory), at);
   while (auto entry = co_await all.next()) co_yield *entry;

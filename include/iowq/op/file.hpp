@@ -35,17 +35,18 @@ inline constexpr std::int64_t no_offset = -2;    // what the kernel refuses: EIN
 /// read(2) and pread(2).
 struct read_call {
   static constexpr operation_row row{
-      .name = "read", .opcode = IORING_OP_READ, .first = route::ring,
-      .reason = "cached data comes inline, uncached by page-wait callback, streams by poll: no "
-                "thread waits"};
+      .name = "read",
+      .opcode = IORING_OP_READ,
+      .first = route::ring,
+      .reason =
+          "cached data comes inline, uncached by page-wait callback, streams by poll: no "
+          "thread waits"};
   int file;
   mutable_bytes bytes;
   std::int64_t offset;
 
   [[nodiscard]] int descriptor() const noexcept { return file; }
-  [[nodiscard]] int check() const noexcept {
-    return offset == no_offset ? -EINVAL : 0;
-  }
+  [[nodiscard]] int check() const noexcept { return offset == no_offset ? -EINVAL : 0; }
   [[nodiscard]] bool may_wait() const noexcept { return !kind_of(file).is_stored(); }
   void prepare(io_uring_sqe& sqe) const noexcept {
     sqe.opcode = IORING_OP_READ;
@@ -63,7 +64,8 @@ struct read_call {
       if (r != -EOPNOTSUPP) return static_cast<int>(r);
       // Some ttys and special files: wait for it, then an ordinary read finds its data.
       int const ready = wait_for_events(file, POLLIN, stop);
-      return ready < 0 ? ready : static_cast<int>(or_errno(::read(file, one.iov_base, one.iov_len)));
+      return ready < 0 ? ready
+                       : static_cast<int>(or_errno(::read(file, one.iov_base, one.iov_len)));
     });
   }
   static std::size_t value(int answer) noexcept { return static_cast<std::size_t>(answer); }
@@ -72,18 +74,19 @@ struct read_call {
 /// write(2) and pwrite(2).
 struct write_call {
   static constexpr operation_row row{
-      .name = "write", .opcode = IORING_OP_WRITE, .first = route::ring,
+      .name = "write",
+      .opcode = IORING_OP_WRITE,
+      .first = route::ring,
       .key = "(device, inode) of a regular file or block device",
-      .reason = "streams wait by poll; buffered writes to ext4, btrfs and tmpfs block, so those "
-                "to stored files go to the pool, one at a time a file"};
+      .reason =
+          "streams wait by poll; buffered writes to ext4, btrfs and tmpfs block, so those "
+          "to stored files go to the pool, one at a time a file"};
   int file;
   const_bytes bytes;
   std::int64_t offset;
 
   [[nodiscard]] int descriptor() const noexcept { return file; }
-  [[nodiscard]] int check() const noexcept {
-    return offset == no_offset ? -EINVAL : 0;
-  }
+  [[nodiscard]] int check() const noexcept { return offset == no_offset ? -EINVAL : 0; }
   void place(placement& where) const noexcept {
     file_kind const kind = kind_of(file);
     if (!kind.is_stored()) return;
@@ -115,7 +118,8 @@ struct write_call {
 
 /// fsync(2) and fdatasync(2).
 struct fsync_call {
-  static constexpr operation_row row{.name = "fsync", .opcode = IORING_OP_FSYNC,
+  static constexpr operation_row row{.name = "fsync",
+                                     .opcode = IORING_OP_FSYNC,
                                      .first = route::pool,
                                      .reason = "waits for the disk; the ring always punts it"};
   int file;
@@ -153,8 +157,7 @@ struct fsync_call {
 /// write(2) at the file position, or to a stream. Yields how many bytes were taken, which may be
 /// fewer. No SIGPIPE: a closed pipe is EPIPE.
 [[nodiscard("co_await it")]] inline operation<detail::write_call> write(
-    descriptor file, const_bytes bytes,
-    std::source_location at = std::source_location::current()) {
+    descriptor file, const_bytes bytes, std::source_location at = std::source_location::current()) {
   return operation<detail::write_call>{at, file.get(), bytes, detail::at_position};
 }
 

@@ -25,10 +25,13 @@ namespace detail {
 /// openat2(2). A plain open() is the same with its odd flags forgiven, as the kernel does.
 struct open_call {
   static constexpr operation_row row{
-      .name = "open", .opcode = IORING_OP_OPENAT2, .first = route::ring,
+      .name = "open",
+      .opcode = IORING_OP_OPENAT2,
+      .first = route::ring,
       .late = discard::close_descriptor,
-      .reason = "a cached path opens inline (RESOLVE_CACHED); uncached, O_CREAT, O_TRUNC and "
-                "O_TMPFILE ones block, so they go to the pool"};
+      .reason =
+          "a cached path opens inline (RESOLVE_CACHED); uncached, O_CREAT, O_TRUNC and "
+          "O_TMPFILE ones block, so they go to the pool"};
   open_call(int dir, std::string_view name, const ::open_how& wanted)
       : directory{dir}, path{name}, how{wanted} {
     how.flags |= O_CLOEXEC;
@@ -51,8 +54,7 @@ struct open_call {
   }
   /// EAGAIN: not cached. ENXIO: a FIFO without a reader, tried without blocking; open(2) waits.
   [[nodiscard]] bool bounces(int answer) const noexcept {
-    return !whole &&
-           (answer == -EAGAIN || (answer == -ENXIO && (how.flags & O_NONBLOCK) == 0));
+    return !whole && (answer == -EAGAIN || (answer == -ENXIO && (how.flags & O_NONBLOCK) == 0));
   }
   int call(const stop_token&) noexcept {
     return static_cast<int>(
@@ -79,17 +81,20 @@ struct open_call {
   ::open_how how{};
   how.flags = static_cast<unsigned>(flags);
   if ((how.flags & O_PATH) != 0) how.flags &= path_flags;
-  if ((how.flags & O_CREAT) != 0 || (how.flags & O_TMPFILE) == O_TMPFILE)
-    how.mode = mode & 07777;
+  if ((how.flags & O_CREAT) != 0 || (how.flags & O_TMPFILE) == O_TMPFILE) how.mode = mode & 07777;
   return how;
 }
 
 /// close(2): never retried, not stopped by a stop request. Closes even if it is never awaited.
 struct close_call {
   static constexpr operation_row row{
-      .name = "close", .opcode = IORING_OP_CLOSE, .first = route::pool, .cancellable = false,
-      .reason = "the ring closes inline, and blocks: a lingering socket, the last reference of a "
-                "deleted file"};
+      .name = "close",
+      .opcode = IORING_OP_CLOSE,
+      .first = route::pool,
+      .cancellable = false,
+      .reason =
+          "the ring closes inline, and blocks: a lingering socket, the last reference of a "
+          "deleted file"};
   fd file;
   bool valid;
 

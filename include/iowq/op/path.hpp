@@ -22,7 +22,8 @@ namespace detail {
 
 /// mkdirat(2).
 struct mkdir_call {
-  static constexpr operation_row row{.name = "mkdir", .opcode = IORING_OP_MKDIRAT,
+  static constexpr operation_row row{.name = "mkdir",
+                                     .opcode = IORING_OP_MKDIRAT,
                                      .first = route::pool,
                                      .reason = "changes a directory; the ring always punts it"};
   mkdir_call(int dir, std::string_view name, ::mode_t m) : directory{dir}, path{name}, mode{m} {}
@@ -45,7 +46,9 @@ struct mkdir_call {
 /// unlinkat(2), and rmdir(2) by AT_REMOVEDIR.
 struct unlink_call {
   static constexpr operation_row row{
-      .name = "unlink", .opcode = IORING_OP_UNLINKAT, .first = route::pool,
+      .name = "unlink",
+      .opcode = IORING_OP_UNLINKAT,
+      .first = route::pool,
       .reason = "changes a directory and may free the file; the ring always punts it"};
   unlink_call(int dir, std::string_view name, int f) : directory{dir}, path{name}, flags{f} {}
 
@@ -66,16 +69,15 @@ struct unlink_call {
 
 /// renameat2(2).
 struct rename_call {
-  static constexpr operation_row row{.name = "rename", .opcode = IORING_OP_RENAMEAT,
+  static constexpr operation_row row{.name = "rename",
+                                     .opcode = IORING_OP_RENAMEAT,
                                      .first = route::pool,
                                      .reason = "changes directories; the ring always punts it"};
   rename_call(int from_dir, std::string_view old_name, int to_dir, std::string_view new_name,
               unsigned f)
       : old_directory{from_dir}, new_directory{to_dir}, from{old_name}, to{new_name}, flags{f} {}
 
-  [[nodiscard]] int check() const noexcept {
-    return from.check() != 0 ? from.check() : to.check();
-  }
+  [[nodiscard]] int check() const noexcept { return from.check() != 0 ? from.check() : to.check(); }
   void prepare(io_uring_sqe& sqe) const noexcept {
     sqe.opcode = IORING_OP_RENAMEAT;
     sqe.fd = old_directory;
@@ -134,10 +136,9 @@ struct rename_call {
 }
 /// renameat2(2): relative to directories; `flags` such as RENAME_NOREPLACE.
 [[nodiscard("co_await it")]] inline operation<detail::rename_call> renameat(
-    descriptor old_directory, std::string_view from, descriptor new_directory,
-    std::string_view to, unsigned flags = 0,
-    std::source_location at = std::source_location::current()) {
-  return operation<detail::rename_call>{at, old_directory.get(), from, new_directory.get(), to,
+    descriptor old_directory, std::string_view from, descriptor new_directory, std::string_view to,
+    unsigned flags = 0, std::source_location at = std::source_location::current()) {
+  return operation<detail::rename_call>{at,   old_directory.get(), from, new_directory.get(), to,
                                         flags};
 }
 

@@ -30,7 +30,8 @@ namespace detail {
 
 /// socket(2).
 struct socket_call {
-  static constexpr operation_row row{.name = "socket", .first = route::inline_,
+  static constexpr operation_row row{.name = "socket",
+                                     .first = route::inline_,
                                      .late = discard::close_descriptor,
                                      .reason = "allocates, waits for nothing"};
   int domain, type, protocol;
@@ -44,7 +45,8 @@ struct socket_call {
 /// bind(2).
 struct bind_call {
   static constexpr operation_row row{
-      .name = "bind", .first = route::inline_,
+      .name = "bind",
+      .first = route::inline_,
       .reason = "waits for nothing; the name of a Unix socket is a file, made on the pool"};
   int socket;
   endpoint where;
@@ -60,8 +62,8 @@ struct bind_call {
 
 /// listen(2).
 struct listen_call {
-  static constexpr operation_row row{.name = "listen", .first = route::inline_,
-                                     .reason = "waits for nothing"};
+  static constexpr operation_row row{
+      .name = "listen", .first = route::inline_, .reason = "waits for nothing"};
   int socket, backlog;
 
   [[nodiscard]] int descriptor() const noexcept { return socket; }
@@ -70,8 +72,10 @@ struct listen_call {
 
 /// accept4(2).
 struct accept_call {
-  static constexpr operation_row row{.name = "accept", .opcode = IORING_OP_ACCEPT,
-                                     .first = route::ring, .unbound = true,
+  static constexpr operation_row row{.name = "accept",
+                                     .opcode = IORING_OP_ACCEPT,
+                                     .first = route::ring,
+                                     .unbound = true,
                                      .late = discard::close_descriptor,
                                      .reason = "inline when a connection waits, else by poll"};
   int listener, flags;
@@ -97,10 +101,13 @@ struct accept_call {
 
 /// connect(2).
 struct connect_call {
-  static constexpr operation_row row{.name = "connect", .opcode = IORING_OP_CONNECT,
-                                     .first = route::ring, .unbound = true,
-                                     .reason = "by poll; a Unix socket's full backlog waits "
-                                               "without end, but not for us"};
+  static constexpr operation_row row{.name = "connect",
+                                     .opcode = IORING_OP_CONNECT,
+                                     .first = route::ring,
+                                     .unbound = true,
+                                     .reason =
+                                         "by poll; a Unix socket's full backlog waits "
+                                         "without end, but not for us"};
   int socket;
   endpoint where;
 
@@ -137,8 +144,10 @@ struct connect_call {
 
 /// recv(2).
 struct recv_call {
-  static constexpr operation_row row{.name = "recv", .opcode = IORING_OP_RECV,
-                                     .first = route::ring, .unbound = true,
+  static constexpr operation_row row{.name = "recv",
+                                     .opcode = IORING_OP_RECV,
+                                     .first = route::ring,
+                                     .unbound = true,
                                      .reason = "inline when data waits, else by poll"};
   int socket;
   mutable_bytes bytes;
@@ -176,8 +185,10 @@ struct recv_call {
 
 /// send(2).
 struct send_call {
-  static constexpr operation_row row{.name = "send", .opcode = IORING_OP_SEND,
-                                     .first = route::ring, .unbound = true,
+  static constexpr operation_row row{.name = "send",
+                                     .opcode = IORING_OP_SEND,
+                                     .first = route::ring,
+                                     .unbound = true,
                                      .reason = "inline when there is room, else by poll"};
   int socket;
   const_bytes bytes;
@@ -203,10 +214,12 @@ struct send_call {
 
 /// shutdown(2).
 struct shutdown_call {
-  static constexpr operation_row row{.name = "shutdown", .opcode = IORING_OP_SHUTDOWN,
+  static constexpr operation_row row{.name = "shutdown",
+                                     .opcode = IORING_OP_SHUTDOWN,
                                      .first = route::pool,
-                                     .reason = "may wait for the socket's lock; the ring always "
-                                               "punts it"};
+                                     .reason =
+                                         "may wait for the socket's lock; the ring always "
+                                         "punts it"};
   int socket, how;
 
   [[nodiscard]] int descriptor() const noexcept { return socket; }
@@ -244,8 +257,7 @@ struct shutdown_call {
 /// accept4(2), close-on-exec. Yields an fd; endpoint::peer_of() tells whose. `flags`:
 /// SOCK_NONBLOCK. On the pool it leaves the listener O_NONBLOCK.
 [[nodiscard("co_await it")]] inline operation<detail::accept_call> accept(
-    descriptor listener, int flags = 0,
-    std::source_location at = std::source_location::current()) {
+    descriptor listener, int flags = 0, std::source_location at = std::source_location::current()) {
   return operation<detail::accept_call>{at, listener.get(), flags};
 }
 
@@ -277,8 +289,8 @@ struct shutdown_call {
 }
 
 /// Sends all of it. Yields its size; less where a stop request came after some was sent.
-[[nodiscard("co_await it")]] inline task<std::size_t> send_all(descriptor socket,
-                                                               const_bytes bytes, int flags = 0) {
+[[nodiscard("co_await it")]] inline task<std::size_t> send_all(descriptor socket, const_bytes bytes,
+                                                               int flags = 0) {
   std::size_t done = 0;
   while (done < bytes.size()) {
     auto const n = co_await as_result(send(socket, bytes.after(done), flags));

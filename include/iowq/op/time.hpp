@@ -36,14 +36,14 @@ template <class Rep, class Period>
 /// Sleeps until a deadline of the loop's clock.
 class [[nodiscard("co_await it")]] sleep_operation : public operation_base {
  public:
-  static constexpr operation_row row_of_all{.name = "sleep", .first = route::inline_,
-                                            .reason = "a timer of the loop"};
+  static constexpr operation_row row_of_all{
+      .name = "sleep", .first = route::inline_, .reason = "a timer of the loop"};
 
   sleep_operation(time_point deadline, std::source_location at) noexcept
       : operation_base{kind, &no_cqe, at}, deadline_{deadline} {
     acts(&on_item);
   }
-  sleep_operation(sleep_operation&& other) noexcept
+  sleep_operation(sleep_operation && other) noexcept
       : operation_base{std::move(other)}, deadline_{other.deadline_} {
     acts(&on_item);
   }
@@ -77,11 +77,11 @@ class [[nodiscard("co_await it")]] sleep_operation : public operation_base {
 
  private:
   static void no_cqe(completion*, int, std::uint32_t) noexcept {}
-  static void on_item(loop_item* self) noexcept {
+  static void on_item(loop_item * self) noexcept {
     auto& op = *static_cast<sleep_operation*>(static_cast<operation_base*>(self));
     this_thread_loop->finish<row_of_all>(op, &ledger_entry::inline_ops);
   }
-  static void disarm(operation_base& op) noexcept {
+  static void disarm(operation_base & op) noexcept {
     this_thread_loop->disarm(static_cast<sleep_operation&>(op).alarm_);
   }
   static constexpr operation_kind kind{&row_of_all, nullptr, nullptr, &disarm, nullptr};

@@ -17,8 +17,10 @@ namespace detail {
 
 /// poll(2) of one descriptor.
 struct poll_call {
-  static constexpr operation_row row{.name = "poll", .opcode = IORING_OP_POLL_ADD,
-                                     .first = route::ring, .unbound = true,
+  static constexpr operation_row row{.name = "poll",
+                                     .opcode = IORING_OP_POLL_ADD,
+                                     .first = route::ring,
+                                     .unbound = true,
                                      .reason = "the kernel's own wait queue, no thread"};
   int file;
   short events;

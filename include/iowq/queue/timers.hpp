@@ -31,8 +31,8 @@ class timer {
   time_point deadline_{};
   std::uint64_t order_ = 0;  // of arming: equal deadlines fire first come, first served
   timer* child_ = nullptr;
-  timer* next_ = nullptr;    // right sibling
-  timer** link_ = nullptr;   // what points at us: the root, a parent's child_ or a left sibling
+  timer* next_ = nullptr;   // right sibling
+  timer** link_ = nullptr;  // what points at us: the root, a parent's child_ or a left sibling
 };
 
 /// The armed timers of one loop. Owner thread only; destroy it empty.

@@ -13,12 +13,12 @@ namespace iowq::compat {
 // io_uring_setup flags
 inline constexpr unsigned setup_cqsize = 1U << 3;
 inline constexpr unsigned setup_clamp = 1U << 4;
-inline constexpr unsigned setup_submit_all = 1U << 7;     // 5.18
-inline constexpr unsigned setup_coop_taskrun = 1U << 8;   // 5.19
-inline constexpr unsigned setup_taskrun_flag = 1U << 9;   // 5.19
-inline constexpr unsigned setup_single_issuer = 1U << 12; // 6.0
-inline constexpr unsigned setup_defer_taskrun = 1U << 13; // 6.1
-inline constexpr unsigned setup_no_sqarray = 1U << 16;    // 6.6
+inline constexpr unsigned setup_submit_all = 1U << 7;      // 5.18
+inline constexpr unsigned setup_coop_taskrun = 1U << 8;    // 5.19
+inline constexpr unsigned setup_taskrun_flag = 1U << 9;    // 5.19
+inline constexpr unsigned setup_single_issuer = 1U << 12;  // 6.0
+inline constexpr unsigned setup_defer_taskrun = 1U << 13;  // 6.1
+inline constexpr unsigned setup_no_sqarray = 1U << 16;     // 6.6
 
 // io_uring_enter flags
 inline constexpr unsigned enter_no_iowait = 1U << 7;  // 6.15
@@ -31,11 +31,11 @@ inline constexpr unsigned sq_cq_overflow = 1U << 1;
 inline constexpr unsigned sq_taskrun = 1U << 2;
 
 // Opcodes behind liburing 2.3's last one (IORING_OP_SENDMSG_ZC, 48).
-inline constexpr int op_read_multishot = 49;  // 6.7
-inline constexpr int op_waitid = 50;          // 6.7
-inline constexpr int op_futex_wait = 51;      // 6.7
-inline constexpr int op_futex_wake = 52;      // 6.7
-inline constexpr int op_futex_waitv = 53;     // 6.7
+inline constexpr int op_read_multishot = 49;    // 6.7
+inline constexpr int op_waitid = 50;            // 6.7
+inline constexpr int op_futex_wait = 51;        // 6.7
+inline constexpr int op_futex_wake = 52;        // 6.7
+inline constexpr int op_futex_waitv = 53;       // 6.7
 inline constexpr int op_fixed_fd_install = 54;  // 6.8
 inline constexpr int op_ftruncate = 55;         // 6.9
 inline constexpr int op_bind = 56;              // 6.11

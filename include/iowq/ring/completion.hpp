@@ -10,7 +10,8 @@
 namespace iowq {
 
 /// Takes the CQEs of one submitted SQE. Stays where it is from the moment its SQE is filled until
-/// it was called with the last CQE, whatever the results say before: a cancel's answer ends nothing.
+/// it was called with the last CQE, whatever the results say before: a cancel's answer ends
+/// nothing.
 class completion {
  public:
   /// `res` and `flags` are the CQE's. Without IORING_CQE_F_MORE in them it is the last.

@@ -16,18 +16,16 @@ namespace iowq {
 
 /// The answers of one ring's kernel.
 struct ring_features {
-  unsigned setup_flags = 0;  // those that were granted
-  unsigned feature_bits = 0; // IORING_FEAT_*
-  bool registered = false;   // the ring's descriptor has a slot in the task's table
+  unsigned setup_flags = 0;   // those that were granted
+  unsigned feature_bits = 0;  // IORING_FEAT_*
+  bool registered = false;    // the ring's descriptor has a slot in the task's table
   std::bitset<256> opcodes;
 
   /// Does the kernel know this opcode?
   [[nodiscard]] bool has(int opcode) const noexcept {
     return opcode >= 0 && opcode < 256 && opcodes[static_cast<std::size_t>(opcode)];
   }
-  [[nodiscard]] bool has_feature(unsigned bit) const noexcept {
-    return (feature_bits & bit) != 0;
-  }
+  [[nodiscard]] bool has_feature(unsigned bit) const noexcept { return (feature_bits & bit) != 0; }
   [[nodiscard]] bool defers() const noexcept {
     return (setup_flags & compat::setup_defer_taskrun) != 0;
   }
@@ -39,8 +37,8 @@ namespace detail {
 template <class Kernel>
 std::bitset<256> probe_opcodes(io_uring& ring) noexcept {
   constexpr unsigned count = 255;  // the field that counts is one byte wide
-  alignas(io_uring_probe) std::byte space[sizeof(io_uring_probe) +
-                                          count * sizeof(io_uring_probe_op)] = {};
+  alignas(io_uring_probe)
+      std::byte space[sizeof(io_uring_probe) + count * sizeof(io_uring_probe_op)] = {};
   auto* const probe = reinterpret_cast<io_uring_probe*>(space);
   std::bitset<256> known;
   if (Kernel::probe(ring, *probe, count) < 0) return known;
