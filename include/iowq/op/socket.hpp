@@ -162,7 +162,8 @@ struct recv_call {
     sqe.msg_flags = static_cast<unsigned>(flags);
   }
   int call(const stop_token& stop) const noexcept {
-    if ((flags & MSG_DONTWAIT) != 0) return once();
+    if ((flags & MSG_DONTWAIT) != 0)
+      return static_cast<int>(or_errno(::recv(socket, bytes.data(), bytes.length(), flags)));
     // MSG_WAITALL may take several rounds, and what came is never lost.
     std::size_t done = 0;
     for (;;) {
@@ -176,11 +177,6 @@ struct recv_call {
     }
   }
   static std::size_t value(int answer) noexcept { return static_cast<std::size_t>(answer); }
-
- private:
-  [[nodiscard]] int once() const noexcept {
-    return static_cast<int>(or_errno(::recv(socket, bytes.data(), bytes.length(), flags)));
-  }
 };
 
 /// send(2).
