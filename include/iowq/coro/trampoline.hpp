@@ -56,7 +56,8 @@ inline void bounce_on() noexcept {
   while (here.next) [[unlikely]] std::exchange(here.next, nullptr).resume();
 }
 
-/// The last act of an await_suspend: `coroutine` runs next on this thread.
+/// The last act of an await_suspend: `coroutine` runs next on this thread. Not at once: where a
+/// coroutine resumed another inline, the other's successor waits until the first suspends.
 inline void hand_over(std::coroutine_handle<> coroutine) noexcept {
   trampoline& here = this_thread_trampoline;
   if (here.running && !here.next) [[likely]] {
