@@ -155,11 +155,13 @@ TEST_SUITE("exec/cancel") {
         char byte;
         return ::read(hold.in.get(), &byte, 1);
       };
-      auto const blocker = [](auto call) -> task<> {
+      bool released = false;
+      auto const blocker = [](auto call, bool& ended) -> task<> {
         auto held = iowq::punt(call, {.key = 1});
         (void)co_await held;
+        ended = true;
       };
-      iowq::executor::current().spawn(blocker(block));
+      iowq::executor::current().spawn(blocker(block, released));
       co_await iowq::yield();
       iowq::stop_source source;
       tally sum;
@@ -179,6 +181,8 @@ TEST_SUITE("exec/cancel") {
       co_await iowq_test::under{source.get_token()};
       co_await iowq::close(std::move(hold.out));  // also ends the read
       CHECK(::fcntl(number, F_GETFD) == -1);
+      co_await iowq_test::under{{}};
+      while (!released) co_await iowq::yield();
     };
     iowq::run(body());
   }

@@ -26,7 +26,10 @@ struct linux_kernel {
   static int map(int fd, io_uring_params& params, io_uring& ring, bool has_array) noexcept {
     int const r = ::io_uring_queue_mmap(fd, &params, &ring);
     if (r < 0) return r;
+    // Up to 2.3 the call above sets these, too; newer ones leave them to whoever calls it.
+    ring.flags = params.flags;
     ring.features = params.features;
+    ring.ring_fd = ring.enter_ring_fd = fd;
     // liburing 2.3 writes the array when it flushes, later ones once; we flush ourselves.
     if (has_array)
       for (unsigned i = 0; i < params.sq_entries; ++i) ring.sq.array[i] = i;
