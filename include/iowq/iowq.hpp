@@ -37,11 +37,14 @@
 // pool: io-wq; knows neither ring nor coroutine
 #include <iowq/pool/topology.hpp>
 #include <iowq/pool/limits.hpp>
+#include <iowq/pool/options.hpp>
 #include <iowq/pool/work.hpp>
 #include <iowq/pool/chain.hpp>
 #include <iowq/pool/account.hpp>
 #include <iowq/pool/worker.hpp>
 #include <iowq/pool/dispatch.hpp>
+#include <iowq/pool/guarded.hpp>
+#include <iowq/pool/roster.hpp>
 #include <iowq/pool/state.hpp>
 #include <iowq/pool/this_worker.hpp>
 #include <iowq/pool/runner.hpp>

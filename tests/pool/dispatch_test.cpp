@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <iowq/pool/dispatch.hpp>
 
+#include <chrono>
+
 #include <doctest/doctest.h>
 
 namespace {
@@ -23,7 +25,24 @@ TEST_SUITE("pool/dispatch") {
         .runnable = 1, .live = 3, .idle = 1, .nr_running = 2, .max_workers = 3};
     CHECK(next_step(counts, false) == step::wake);
     CHECK(next_step(counts, true) == step::wake);
-    CHECK_FALSE(needs_watch(counts));
+  }
+
+  TEST_CASE("while items are short, an idle worker is woken only for a processor that is free") {
+    using namespace std::chrono_literals;
+    account_counts counts{
+        .runnable = 5, .live = 4, .idle = 2, .nr_running = 2, .max_workers = 4, .processors = 2};
+    CHECK(next_step(counts, false) == step::watch);
+    CHECK(needs_watch(counts));  // should those two sleep, there are others
+    CHECK(next_step(counts, true) == step::wake);
+    counts.processors = 3;
+    CHECK(next_step(counts, false) == step::wake);
+    counts.processors = 2;
+    counts.slow_down();  // one was seen asleep: now each is worth a thread
+    CHECK(next_step(counts, false) == step::wake);
+    for (int i = 0; i < 16; ++i) counts.measured(1us);
+    CHECK(next_step(counts, false) == step::watch);
+    for (int i = 0; i < 16; ++i) counts.measured(1s);
+    CHECK(next_step(counts, false) == step::wake);
   }
 
   TEST_CASE("wq-22: while one worker is awake, the next is only watched for") {

@@ -32,7 +32,7 @@ struct still {
     for (auto& one : workers) {
       while (one->cur != nullptr) (void)finish(*one);
       auto& account = state.account_of(one->kind);
-      if (one->state == worker_state::idle) state.activate(*one);
+      if (one->state == worker_state::idle) (void)state.activate(*one);
       account.waking = 0;
       if (one->state == worker_state::sleeping) state.mark_running(*one);
       account.remove(*one);
@@ -64,7 +64,7 @@ struct still {
   }
   item* finish(worker& one) {
     deeds<policy> todo;
-    return state.end(one, todo);
+    return state.end(one, todo).next;
   }
   static item& in(iowq::work& one) { return iowq::detail::door::in(one); }
   /// An item that outlives the pool.
@@ -89,9 +89,9 @@ TEST_SUITE("pool/state") {
     pool.state.go_idle(first);
     pool.state.go_idle(second);
     job &a = pool.make(), &b = pool.make(), &c = pool.make();
-    CHECK(pool.insert(a).wake == &second);
-    CHECK(pool.insert(b).wake == &first);
-    CHECK(pool.insert(c).wake == nullptr);
+    CHECK(pool.insert(a).woken() == &second);
+    CHECK(pool.insert(b).woken() == &first);
+    CHECK(pool.insert(c).woken() == nullptr);
     CHECK(pool.take(first) == &still::in(a));  // whoever comes first takes the oldest
     CHECK(pool.take(second) == &still::in(b));
     (void)pool.finish(first);
@@ -141,8 +141,8 @@ TEST_SUITE("pool/state") {
     pool.state.go_idle(unbound);
     CHECK(pool.take(bound) == &still::in(a));
     deeds<policy> todo;
-    CHECK(pool.state.end(bound, todo) == nullptr);
-    CHECK(todo.wake == &unbound);
+    CHECK(pool.state.end(bound, todo).next == nullptr);
+    CHECK(todo.woken() == &unbound);
     CHECK(pool.take(unbound) == &still::in(b));
   }
 
@@ -195,7 +195,7 @@ TEST_SUITE("pool/state") {
     (void)pool.take(only);
     CHECK(still::in(b).state == item_state::chained);
     deeds<policy> todo;
-    pool.state.withdraw(still::in(b), ECANCELED, todo);
+    pool.state.withdraw(still::in(b), ECANCELED, todo, [](item&) {});
     CHECK(b.error() == ECANCELED);
     CHECK(pool.bound().queued == 0);
     CHECK(pool.finish(only) == nullptr);
@@ -210,7 +210,7 @@ TEST_SUITE("pool/state") {
     (void)pool.insert(plain);
     (void)pool.insert(b);
     deeds<policy> todo;
-    pool.state.withdraw(still::in(a), ECANCELED, todo);
+    pool.state.withdraw(still::in(a), ECANCELED, todo, [](item&) {});
     CHECK(pool.bound().runnable == 2);
     CHECK(pool.take(only) == &still::in(b));
     CHECK(pool.finish(only) == nullptr);
@@ -221,7 +221,7 @@ TEST_SUITE("pool/state") {
     still pool{1};
     auto& bound = pool.born();
     job& a = pool.make({.unbound = true});
-    CHECK(pool.insert(a).wake == nullptr);
+    CHECK(pool.insert(a).woken() == nullptr);
     CHECK(pool.unbound().creating == 1);
     CHECK(pool.take(bound) == nullptr);
     --pool.unbound().creating;
@@ -245,7 +245,7 @@ TEST_SUITE("pool/state") {
     (void)pool.finish(worker);
     pool.state.go_idle(worker);
     job& other = pool.make();
-    CHECK(pool.insert(other, 0).wake == &worker);  // idle elsewhere is idle
+    CHECK(pool.insert(other, 0).woken() == &worker);  // idle elsewhere is idle
     CHECK(pool.take(worker) == &still::in(other));
   }
 

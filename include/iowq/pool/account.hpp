@@ -8,8 +8,11 @@
 // is what reintroduced lost wake-ups and lost items.
 #pragma once
 
+#include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include <iowq/base/assert.hpp>
@@ -33,9 +36,25 @@ struct account_counts {
   unsigned creating = 0;    // promised and not yet live. A2: live + creating <= max when promised
   unsigned max_workers = 0;
   unsigned peak = 0;  // of live
+  // More workers than processors help only where they wait for something else.
+  unsigned processors = std::numeric_limits<unsigned>::max();
+  std::chrono::nanoseconds pace{};  // what an item takes, about
 
   /// More is runnable than those that are on their way will take.
   [[nodiscard]] constexpr bool unserved() const noexcept { return runnable > waking; }
+
+  /// Items end sooner than another worker would be awake: 10 us, as measured, and some slack.
+  static constexpr std::chrono::microseconds short_pace{20};
+  [[nodiscard]] constexpr bool quick() const noexcept { return pace < short_pace; }
+
+  /// An item took that long: one in some that a worker measures.
+  constexpr void measured(std::chrono::nanoseconds took) noexcept {
+    pace += (std::min<std::chrono::nanoseconds>(took, 8 * short_pace) - pace) / 4;
+  }
+  /// A worker was seen asleep in an item.
+  constexpr void slow_down() noexcept {
+    pace = std::max<std::chrono::nanoseconds>(pace, 4 * short_pace);
+  }
 
   void check() const noexcept {
     IOWQ_ASSERT(idle + nr_running + sleeping == live);  // A1

@@ -34,11 +34,13 @@ class cancellation {
     if (asked.queued())
       dequeue(asked);
     else if (asked.state == item_state::running)
-      hold(*static_cast<worker_type*>(asked.runner));
+      stop(asked);
+    else if (asked.state == item_state::linked)
+      unlink(asked);
   }
 
   /// Under M. Cancels every item for which `match` is true: first those behind others of their
-  /// key, then the ready ones, then the running ones.
+  /// key, then the ready ones, then the running ones; of each first what is linked behind it.
   template <class Match>
   void add_all(Match&& match) {
     auto wanted = [&](item& one) noexcept -> bool { return match(door::out(one)); };
@@ -49,12 +51,23 @@ class cancellation {
         for (item *now = lane.ready.front(), *next = nullptr; now != nullptr; now = next) {
           next = now->next;  // an heir takes the place of its leader, before `next`, unasked
           if (now->keyed) dequeue_followers(*now, wanted);
-          if (wanted(*now)) dequeue(*now);
+          if (wanted(*now))
+            dequeue(*now);
+          else
+            unlink_behind(*now, wanted);
         }
     }
     for (account_type& account : pool_.accounts)
-      for (worker_type* one = account.workers.front(); one != nullptr; one = one->next)
-        if (one->cur != nullptr && wanted(*one->cur)) hold(*one);
+      for (worker_type* one = account.workers.front(); one != nullptr; one = one->next) {
+        for (item* now = one->cur; now != nullptr; now = now->next) {
+          unlink_behind(*now, wanted);
+          if (wanted(*now)) stop(*now);
+        }
+        if (one->later != nullptr) {
+          unlink_behind(*one->later, wanted);
+          if (wanted(*one->later)) unlink(*one->later);
+        }
+      }
   }
 
   /// Without M: finishes what was dequeued, stops what runs.
@@ -75,22 +88,44 @@ class cancellation {
 
  private:
   void dequeue(item& queued) noexcept {
-    pool_.withdraw(queued, ECANCELED, todo_);
-    keep(queued);
+    pool_.withdraw(queued, ECANCELED, todo_, [this](item& one) { keep(one); });
   }
   template <class Wanted>
   void dequeue_followers(item& leader, Wanted&& wanted) {
-    chain_table::extract(leader, wanted, [&](item& waiting) {
-      pool_.forget(waiting, ECANCELED);
-      keep(waiting);
+    auto asked = [&](item& waiting) noexcept {
+      bool const whole = wanted(waiting);
+      if (!whole) unlink_behind(waiting, wanted);
+      return whole;
+    };
+    chain_table::extract(leader, asked, [this](item& waiting) {
+      pool_.forget(waiting, ECANCELED, [this](item& one) { keep(one); });
     });
+  }
+  /// One that is linked behind another, and so all behind it.
+  void unlink(item& linked) noexcept {
+    if (linked.predecessor == nullptr) {  // in a worker's hands, who finishes it
+      linked.withdrawn = true;
+      outcome_ = cancel_outcome::running;
+      return;
+    }
+    linked.predecessor->successor = nullptr;
+    pool_.cut(&linked, ECANCELED, [this](item& one) { keep(one); });
+  }
+  template <class Wanted>
+  void unlink_behind(item& head, Wanted&& wanted) noexcept {
+    for (item* one = head.successor; one != nullptr; one = one->successor)
+      if (wanted(*one)) return unlink(*one);
   }
   void keep(item& withdrawn) noexcept {
     dequeued_.push_back(withdrawn);
     if (outcome_ == cancel_outcome::not_found) outcome_ = cancel_outcome::dequeued;
   }
-  void hold(worker_type& runner) noexcept {
+  void stop(item& running) noexcept {
     outcome_ = cancel_outcome::running;
+    auto& runner = *static_cast<worker_type*>(running.runner);
+    // One of a batch: which of them has the token and the descriptor just now, nobody knows, and
+    // brief as they are, none has a use for either.
+    if (runner.cur->next != nullptr) return;
     if (runner.rung) return;  // somebody has seen to it, or is about to
     runner.rung = runner.held = true;
     runner.next_rung = held_;

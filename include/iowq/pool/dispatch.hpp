@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/pool/dispatch.hpp -- pure decisions: wake, create, watch, leave or stay.
-// Layer pool; needs pool/account. Next in the book: pool/state.hpp.
+// Layer pool; needs pool/account. Next in the book: pool/guarded.hpp.
 //
 // Numbers in, a decision out, so that each rule is tested without a thread. Whether an item waits
 // for ever is decided in this file:
@@ -8,6 +8,11 @@
 //   D2  If something is runnable, then a worker is on its way to take it; or one is in an item
 //       and awake, and will look before it idles; or one is being created; or the manager
 //       watches; or the limit is reached.
+//
+// The kernel wakes a free worker for each item. That is right for items that block and costs two
+// to four times their price for those that do not: the woken thread contends for a processor and
+// for M, finds nothing left, and sleeps again. So while items prove short, an idle worker is
+// woken only for a processor that has none; the rest of D2 is the manager's watch.
 #pragma once
 
 #include <iowq/pool/account.hpp>
@@ -25,7 +30,10 @@ enum class step : unsigned char {
 /// `concurrent`: the item that just became runnable wants a worker of its own.
 [[nodiscard]] constexpr step next_step(const account_counts& counts, bool concurrent) noexcept {
   if (!counts.unserved()) return step::none;
-  if (counts.idle > 0) return step::wake;
+  if (counts.idle > 0) {
+    bool const helps = concurrent || !counts.quick() || counts.nr_running < counts.processors;
+    return helps ? step::wake : step::watch;
+  }
   if (counts.live + counts.creating >= counts.max_workers) return step::none;
   if (counts.nr_running + counts.creating == 0) return step::create;
   if (concurrent && counts.creating + counts.waking < counts.runnable) return step::create;
@@ -34,8 +42,8 @@ enum class step : unsigned char {
 
 /// While true the manager may not park.
 [[nodiscard]] constexpr bool needs_watch(const account_counts& counts) noexcept {
-  return counts.unserved() && counts.idle == 0 &&
-         counts.live + counts.creating < counts.max_workers;
+  return counts.unserved() &&
+         (counts.idle > 0 || counts.live + counts.creating < counts.max_workers);
 }
 
 /// A reservation that nobody needs any more: an idle worker appeared, or the work is gone. (The

@@ -15,6 +15,7 @@
 #include <chrono>
 #include <cstdio>
 #include <new>
+#include <utility>
 
 #include <iowq/base/policy.hpp>
 #include <iowq/pool/runner.hpp>
@@ -33,6 +34,7 @@ class manager {
   using duration = time_point::duration;
 
   static constexpr duration first_tick = std::chrono::microseconds{50};
+  static constexpr duration last_tick = std::chrono::microseconds{250};  // before it parks
   static constexpr duration retry_delay = std::chrono::milliseconds{5};
   static constexpr duration patience = std::chrono::seconds{10};
   static constexpr int max_retries = 3;
@@ -97,10 +99,8 @@ class manager {
     deeds<Policy> todo;
     while (account.runnable > 0)  // the heir of a leader may be of a lane that was empty before
       for (auto& lane : account.lanes)
-        while (item* const ready = lane.ready.front()) {
-          pool_.withdraw(*ready, error, todo);
-          failed.push_back(*ready);
-        }
+        while (item* const ready = lane.ready.front())
+          pool_.withdraw(*ready, error, todo, [&](item& one) { failed.push_back(one); });
     held.unlock();
     pool_.carry_out(todo);
     while (item* const one = failed.pop_front()) door::out(*one).finished(true);
@@ -119,20 +119,24 @@ class manager {
 
   void run() noexcept {
     duration tick = first_tick;
+    bool watched = false;
     lock held = pool_.acquire();
     while (!pool_.manager_retires) {
       if (reap(held)) continue;
       if (account_type* const account = reserved(); account != nullptr) {
         tick = create(*account, held) ? first_tick : watch<Policy>::longest_tick;
       } else if (needs_watch(pool_.accounts[0]) || needs_watch(pool_.accounts[1])) {
+        if (!std::exchange(watched, true)) tick = first_tick;
         if (watch_.sample(held)) continue;
         if (wait(held, state::manager_ticking, Policy::now() + tick))
           tick = first_tick;
         else
           tick = std::min(2 * tick, watch_.slowest());
+      } else if (std::exchange(watched, false)) {
+        // What needs a watch now and then, under load, should not pay for waking us each time.
+        (void)wait(held, state::manager_ticking, Policy::now() + last_tick);
       } else {
         (void)wait(held, state::manager_parked, never);
-        tick = first_tick;
       }
     }
   }
@@ -209,11 +213,8 @@ class manager {
   }
 
   void prepare(worker_type& born, account_type& account) noexcept {
-    unsigned longest = 0;  // the lane that waits most
-    for (unsigned node = 1; node < account.lanes.size(); ++node)
-      if (account.lanes[node].nr_ready > account.lanes[longest].nr_ready) longest = node;
     born.kind = &account == &pool_.accounts[0] ? work_class::bound : work_class::unbound;
-    born.node = longest;
+    born.node = watch<Policy>::waits_longest(account);
     born.epoch = epoch_;
     born.state = worker_state::creating;
     born.affinity_seen = 0;

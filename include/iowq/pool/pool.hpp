@@ -13,34 +13,24 @@
 #pragma once
 
 #include <cerrno>
-#include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <ostream>
 #include <utility>
 
 #include <iowq/base/assert.hpp>
 #include <iowq/base/policy.hpp>
 #include <iowq/pool/cancel.hpp>
-#include <iowq/pool/limits.hpp>
 #include <iowq/pool/manager.hpp>
+#include <iowq/pool/options.hpp>
 #include <iowq/pool/state.hpp>
 #include <iowq/pool/stats.hpp>
 #include <iowq/pool/this_worker.hpp>
-#include <iowq/pool/topology.hpp>
 #include <iowq/pool/work.hpp>
 #include <iowq/pool/worker.hpp>
+#include <iowq/queue/fifo.hpp>
 
 namespace iowq {
-
-struct pool_options {
-  worker_limits max_workers = {};  // 0: min(256, 4 x processors) bound; see limits.hpp for unbound
-  std::chrono::milliseconds idle_timeout = std::chrono::seconds{5};
-  topology nodes = topology::system();  // or topology::of({{0}, {1}}): processors, a list a node
-  cpu_set affinity = {};                // empty: the creating thread's
-  std::size_t stack_size = 256 * 1024;  // of each worker
-  bool exit_on_idle = false;            // the last worker of a class leaves as well
-};
-
 /// The thread that makes it is its *owner*: workers inherit that thread's context (credentials,
 /// working directory, seccomp filters, affinity, ...), and it destroys the pool. Where no thread
 /// can be had, items are finished with the errno, and the next ones of the owner try again.
@@ -73,10 +63,10 @@ class basic_pool {
     state_.idle_timeout = options.idle_timeout;
     state_.stack_size = options.stack_size;
     state_.exit_on_idle = options.exit_on_idle;
+    state_.spin = options.spin;
     state_.owner_tid = Policy::thread_id();
-    unsigned const cpus = state_.affinity.count();  // 0: more than a set can name
     worker_limits const limits =
-        detail::with_defaults<Policy>(options.max_workers, cpus != 0 ? cpus : cpu_set::capacity);
+        detail::with_defaults<Policy>(options.max_workers, count_processors());
     state_.accounts[0].max_workers = limits.bound;
     state_.accounts[1].max_workers = limits.unbound;
     for (auto& account : state_.accounts)
@@ -102,6 +92,7 @@ class basic_pool {
     {
       lock const held = state_.acquire();
       state_.exit = true;
+      state_.ending.store(true, std::memory_order_relaxed);  // relaxed: see guarded.hpp
       everything.add_all([](const work&) { return true; });
       for (auto& account : state_.accounts) state_.rouse(account);
     }
@@ -112,15 +103,31 @@ class basic_pool {
 
   /// Any thread. Keeps `item` until its finished() is called, once, whatever happens.
   void enqueue(work& item) noexcept {
-    detail::item& fresh = detail::door::in(item);
-    IOWQ_ASSERT(!fresh.in_pool(), "work was enqueued twice");
-    fresh.lane = lane_of(fresh);
+    work_chain alone;
+    alone.push_back(item);
+    enqueue(alone);
+  }
+
+  /// Any thread. As enqueue() of each in order, in one step: `items` is empty afterwards.
+  void enqueue(work_chain& items) noexcept {
+    if (items.empty()) return;
+    std::uint8_t const near = near_lane();
+    bool ready[2] = {}, concurrent[2] = {};
     deeds todo;
     lock held = state_.acquire();
-    if (state_.exit) [[unlikely]]
-      return reject(item, held);
-    fresh.error = 0;
-    state_.insert(fresh, todo);
+    while (work* const one = items.pop_front()) {
+      detail::item& fresh = detail::door::in(*one);
+      fresh.lane = lane_of(fresh, near);
+      fresh.error = 0;
+      if (state_.exit) [[unlikely]] {
+        reject(fresh, held);
+      } else if (state_.insert(fresh)) {
+        ready[fresh.unbound] = true;
+        concurrent[fresh.unbound] |= fresh.concurrent;
+      }
+    }
+    for (unsigned kind = 0; kind < 2; ++kind)
+      if (ready[kind]) state_.settle(state_.accounts[kind], near, concurrent[kind], todo);
     bool const stranded = state_.manager_error != 0;
     held.unlock();
     state_.carry_out(todo);
@@ -155,8 +162,8 @@ class basic_pool {
     return request.deliver();
   }
 
-  /// Any thread. 0 keeps a limit. Lowering retires who is idle at once, the others after their
-  /// item; raising starts workers if work waits. Returns what was.
+  /// Any thread. 0 keeps a limit; returns what was. Lowering retires who is idle at once, others
+  /// after their item; raising starts workers if work waits.
   worker_limits set_max_workers(worker_limits limits) {
     deeds todo[2];
     worker_limits const before = [&] {
@@ -173,6 +180,7 @@ class basic_pool {
     lock const held = state_.acquire();
     state_.affinity = cpus.empty() ? inherited_ : cpus;
     ++state_.affinity_version;
+    count_processors();
   }
 
   /// Owner's thread, after it changed its own context by a call that binds one thread only
@@ -217,19 +225,31 @@ class basic_pool {
   }
 
  private:
-  [[nodiscard]] std::uint8_t lane_of(const detail::item& item) const noexcept {
-    unsigned const nodes = state_.nodes.size();
-    if (nodes == 1) return 0;
-    unsigned const node = item.node == any_node ? state_.nodes.node_of(Policy::current_cpu())
-                                                : static_cast<unsigned>(item.node);
-    return static_cast<std::uint8_t>(node < nodes ? node : 0);
+  /// The queue of the processor that runs us.
+  [[nodiscard]] std::uint8_t near_lane() const noexcept {
+    if (state_.nodes.size() == 1) return 0;
+    return static_cast<std::uint8_t>(state_.nodes.node_of(Policy::current_cpu()));
+  }
+  [[nodiscard]] std::uint8_t lane_of(const detail::item& item, std::uint8_t near) const noexcept {
+    if (item.node == any_node) return near;
+    auto const node = static_cast<unsigned>(item.node);
+    return static_cast<std::uint8_t>(node < state_.nodes.size() ? node : 0);
   }
 
-  IOWQ_COLD void reject(work& item, lock& held) noexcept {
-    ++state_.cancelled;
+  /// Of the affinity, for the decisions. Under M, or before there is anybody else.
+  unsigned count_processors() noexcept {
+    unsigned const cpus = state_.affinity.count();  // 0: more than a set can name
+    for (auto& account : state_.accounts) account.processors = cpus != 0 ? cpus : cpu_set::capacity;
+    return state_.accounts[0].processors;
+  }
+
+  /// The pool ends: with what is linked behind it, an item is finished here and now.
+  IOWQ_COLD void reject(detail::item& fresh, lock& held) noexcept {
+    fifo<&detail::item::next> rejected;
+    state_.cut(&fresh, ECANCELED, [&](detail::item& one) { rejected.push_back(one); });
     held.unlock();
-    detail::door::in(item).error = ECANCELED;
-    item.finished(true);
+    while (detail::item* const one = rejected.pop_front()) detail::door::out(*one).finished(true);
+    held.lock();
   }
 
   /// There is no manager. The owner forks one; if it cannot, what has no worker fails.

@@ -8,11 +8,14 @@
 // so its caller finds nobody and a worker too many is made.
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <optional>
 
 #include <iowq/base/policy.hpp>
 #include <iowq/pool/state.hpp>
+#include <iowq/queue/fifo.hpp>
 
 namespace iowq::detail {
 
@@ -46,41 +49,82 @@ class runner {
     lock held = pool_.acquire();
     pool_.arrive(self_);
     self_.tid = Policy::thread_id();
-    item* ended = nullptr;
-    item* next = nullptr;  // not null here: the chain of `ended` goes on
+    item* ended = nullptr;    // what has run, a batch or one
+    fifo<&item::next> never;  // what the pool's end kept from running
     for (;;) {
       deeds<Policy> todo;
-      if (ended != nullptr) next = pool_.end(self_, todo);
-      bool const leaves = next == nullptr && pool_.must_leave(self_);
+      aftermath after = ended != nullptr ? pool_.end(self_, todo) : aftermath{};
+      // Somebody's successor waits in our hands until its predecessor is finished: stay for it.
+      bool const leaves =
+          after.next == nullptr && self_.later == nullptr && pool_.must_leave(self_);
       if (leaves)
         pool_.leave(self_, todo);
-      else if (next == nullptr && (next = pool_.take(self_)) == nullptr)
+      else if (after.next == nullptr && self_.later == nullptr &&
+               (after.next = pool_.take(self_)) == nullptr)
         pool_.go_idle(self_);
       bool const repin = self_.affinity_seen != pool_.affinity_version;
+      bool const keeps = self_.later != nullptr;
       held.unlock();
       pool_.carry_out(todo);
-      if (ended != nullptr) door::out(*ended).finished(false);
+      finish(ended, false);
+      finish(never.release(), true);
+      finish(after.failed.release(), true);
       if (leaves) return;
       if (repin) apply_affinity();
-      ended = next;
-      if (next != nullptr)
-        execute(*next, held);
+      ended = after.next;
+      if (ended != nullptr)
+        execute(*ended, never, held);
+      else if (keeps)
+        hand_on(held);
       else if (!wait_for_work(held))
         return;
-      next = nullptr;
     }
   }
 
-  /// Runs an item and returns under M, with nobody but us knowing about it any more.
-  void execute(item& now, lock& held) noexcept {
+  /// Runs what was taken and returns under M, with nobody but us knowing about it any more.
+  void execute(item& first, fifo<&item::next>& never, lock& held) noexcept {
+    bool const measured = (++self_.runs & measured_mask) == 0;
+    time_point const began = measured ? Policy::now() : time_point{};
     Policy::pause(pause_point::pop_execute);
-    self_.enter(phase::item);
-    door::out(now).execute(self_.stop->get_token());
-    self_.enter(phase::pool);
-    Policy::pause(pause_point::execute_finish);
-    held = pool_.acquire();
+    item* last = &first;
+    for (unsigned done = 1;; ++done, last = last->next) {
+      self_.enter(phase::item);
+      door::out(*last).execute(self_.stop->get_token());
+      self_.enter(phase::pool);
+      // relaxed: late is one brief item more.
+      if (last->next == nullptr || pool_.ending.load(std::memory_order_relaxed)) {
+        time_point::duration took{};
+        if (measured) took = (Policy::now() - began) / done;
+        Policy::pause(pause_point::execute_finish);
+        held = pool_.acquire();
+        if (measured) pool_.account_of(self_.kind).measured(took);
+        break;
+      }
+    }
+    if (last->next != nullptr) pool_.abandon_rest(*last, never);
     if (self_.state == worker_state::sleeping) pool_.mark_running(self_);
     if (self_.rung) let_go(held);
+  }
+
+  /// A chain by `next`, oldest first. finished() may free what it is called on.
+  static void finish(item* chain, bool cancelled) noexcept {
+    while (chain != nullptr) {
+      item& one = *chain;
+      chain = one.next;
+      door::out(one).finished(cancelled);
+    }
+  }
+
+  /// What was linked behind the item that is finished now has its turn, like any other item.
+  void hand_on(lock& held) noexcept {
+    fifo<&item::next> failed;
+    deeds<Policy> todo;
+    held = pool_.acquire();
+    pool_.hand_on(self_, failed, todo);
+    held.unlock();
+    pool_.carry_out(todo);
+    finish(failed.release(), true);
+    held = pool_.acquire();
   }
 
   /// The item was cancelled: waits for whoever still stops its token or rings its descriptor,
@@ -103,6 +147,8 @@ class runner {
   /// Sleeps on the idle stack. True: activated, and under M. False: its time was up, it has left.
   bool wait_for_work(lock& held) noexcept {
     Policy::pause(pause_point::idle_wait);
+    // relaxed: we wrote it, or whoever activated us did, who has M, which we take next.
+    if (self_.word.load(std::memory_order_relaxed) == worker_type::spinning) spin();
     time_point deadline = Policy::now() + pool_.idle_timeout;
     for (;;) {
       while (self_.word.load(std::memory_order_relaxed) == worker_type::idle)
@@ -114,7 +160,7 @@ class runner {
       }
       if (may_time_out(pool_.account_of(self_.kind), pool_.exit_on_idle)) {
         deeds<Policy> todo;
-        pool_.activate(self_);
+        (void)pool_.activate(self_);  // nobody to wake but us
         pool_.arrive(self_);
         pool_.leave(self_, todo);
         held.unlock();
@@ -124,6 +170,31 @@ class runner {
       held.unlock();
       deadline = never;  // the last of its class: no call on the machine until there is work
     }
+  }
+
+  /// Looks out for an item for some microseconds: to be woken would take longer. Ends with the
+  /// word at `awake`, or at `idle`, on which it then sleeps.
+  void spin() noexcept {
+    time_point const until = Policy::now() + pool_.spin;
+    bool found = false;
+    do {
+      for (int looks = 0; looks < looks_between_clocks && !found; ++looks) {
+        Policy::relax();
+        found = self_.word.load(std::memory_order_relaxed) != worker_type::spinning;  // as above
+      }
+    } while (!found && Policy::now() < until);
+    std::uint32_t expected = worker_type::spinning;
+    // relaxed: the word alone decides whether whoever activates us owes a wake.
+    if (!found &&
+        !self_.word.compare_exchange_strong(expected, worker_type::idle, std::memory_order_relaxed))
+      found = true;
+    // relaxed, all: one spinner at a time writes the credit, and it is no more than a hint.
+    int const before = pool_.spin_credit.load(std::memory_order_relaxed);
+    int const after = found        ? std::min(before + 2, state::spin_credit_limit)
+                      : before > 1 ? before - 1
+                                   : -state::spin_credit_limit;
+    pool_.spin_credit.store(after, std::memory_order_relaxed);
+    pool_.spinning.store(false, std::memory_order_relaxed);
   }
 
   /// Its node's processors, as far as it may have them. A hint: cpusets change, and refuse.
@@ -137,6 +208,9 @@ class runner {
     }
     if (!wanted.empty()) Policy::set_affinity(wanted.native());
   }
+
+  static constexpr unsigned measured_mask = 15;  // one run in sixteen
+  static constexpr int looks_between_clocks = 16;
 
   worker_type& self_;
   state& pool_;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/pool/state.hpp -- all that M guards, and the moves on it.
-// Layer pool; needs pool/dispatch, chain, worker, topology. Next in the book: pool/this_worker.hpp.
+// iowq/pool/state.hpp -- the items' moves: inserted, taken, ended, withdrawn.
+// Layer pool; needs pool/roster. Next in the book: pool/this_worker.hpp.
 //
 // Everything here runs under M and does nothing to the outside: it moves items and workers
 // between their places and says what is to be done after M is free.
@@ -8,291 +8,217 @@
 //   D1  Insertion and decision are one critical section. (The kernel checked before it inserted,
 //       and slept after: bugs 12 and 13 of its history.)
 //   D2  See dispatch.hpp.
-//   D3  A worker on the idle stack is taken off by whoever activates it, under M, so its time-out
-//       and its activation cannot both win.
 #pragma once
 
+#include <algorithm>
+#include <cerrno>
 #include <chrono>
-#include <cstddef>
 #include <cstdint>
+#include <utility>
 
-#include <iowq/base/assert.hpp>
 #include <iowq/base/policy.hpp>
-#include <iowq/pool/account.hpp>
-#include <iowq/pool/chain.hpp>
-#include <iowq/pool/dispatch.hpp>
-#include <iowq/pool/topology.hpp>
-#include <iowq/pool/work.hpp>
-#include <iowq/pool/worker.hpp>
-#include <iowq/queue/list.hpp>
+#include <iowq/pool/roster.hpp>
+#include <iowq/queue/fifo.hpp>
 
 namespace iowq::detail {
 
-/// What is left to do once M is free. Of what they point at, only addresses are used then.
-template <class Policy>
-struct deeds {
-  worker<Policy>* wake = nullptr;
-  bool unpark = false;
+/// What becomes of a worker's hands at the end of its item.
+struct aftermath {
+  item* next = nullptr;      // runs at once, on the same worker
+  fifo<&item::next> failed;  // were linked behind it, and it failed: to be finished after it
 };
 
 /// All that M guards, and the moves on it.
 template <class Policy>
-struct pool_state {
-  using worker_type = worker<Policy>;
-  using account_type = account<worker_type>;
-  using lock = typename Policy::lock;
-  template <class T>
-  using atomic = typename Policy::template atomic<T>;
+struct pool_state : roster<Policy> {
+  using base = roster<Policy>;
+  using typename base::account_type;
+  using typename base::worker_type;
 
-  static constexpr unsigned max_batch = 16;
+  static constexpr unsigned max_batch = 16;  // items of one key, or linked to each other
+  static constexpr unsigned max_brief = 32;  // brief items taken at once
   static constexpr std::chrono::milliseconds max_batch_time{2};
 
-  // Never changes once the pool is made.
-  topology nodes;
-  std::chrono::milliseconds idle_timeout{};
-  std::size_t stack_size = 0;
-  bool exit_on_idle = false;
-  int owner_tid = 0;
-
-  typename Policy::mutex m;  // "M"
-
-  // Under M.
-  account_type accounts[2];  // by work_class
-  chain_table chains;
-  cpu_set affinity;
-  unsigned affinity_version = 0;  // 0: as inherited, nothing to apply
-  unsigned epoch = 0;
-  bool exit = false;
-  list<&worker_type::next, &worker_type::prev> retired;  // left; to be joined
-  list<&worker_type::next, &worker_type::prev> spare;    // joined; to be used again
-  std::uint64_t created = 0, retired_count = 0, create_failures = 0, completed = 0, cancelled = 0,
-                stolen = 0, wakes = 0, unparks = 0, sleeps = 0;
-
-  // The manager's. Its word is written under M.
-  enum : std::uint32_t { manager_busy, manager_parked, manager_ticking };
-  atomic<std::uint32_t> manager_word{manager_busy};
-  bool manager_present = false;
-  bool manager_retires = false;  // the owner is forking its successor, or ends the pool
-  int manager_error = 0;         // why there is none and nobody is forking one; else 0
-
-  // The thread inside a match of cancel_all(), or 0. Written under M; read anywhere, to refuse.
-  atomic<int> matcher{0};
-
-  [[nodiscard]] lock acquire() noexcept {
-    // relaxed: only the thread that wrote it can find itself there.
-    int const inside = matcher.load(std::memory_order_relaxed);
-    IOWQ_ASSERT(inside == 0 || inside != Policy::thread_id(),
-                "a match of cancel_all() called into its pool");
-    return lock{m};
-  }
-
-  [[nodiscard]] account_type& account_of(work_class kind) noexcept {
-    return accounts[static_cast<unsigned>(kind)];
-  }
-
-  /// A new item of any thread. D1.
-  void insert(item& fresh, deeds<Policy>& todo) noexcept {
-    account_type& account = account_of(fresh.kind());
+  /// A new item of any thread. True: it may run now, and its account wants to be settled, in the
+  /// same critical section. D1.
+  [[nodiscard]] bool insert(item& fresh) noexcept {
+    account_type& account = this->account_of(fresh.kind());
     ++account.queued;
-    if (fresh.keyed && !chains.enter(fresh)) return;
+    if (fresh.keyed && !this->chains.enter(fresh)) return false;
     account.make_ready(fresh);
-    settle(account, fresh.lane, fresh.concurrent, todo);
+    return true;
+  }
+  void insert(item& fresh, deeds<Policy>& todo) noexcept {
+    if (insert(fresh))
+      this->settle(this->account_of(fresh.kind()), fresh.lane, fresh.concurrent, todo);
   }
 
   /// Gives `taker`, which is awake and has none, the item it should run; null if there is none.
-  /// Changes nothing for others: what was unserved before is so still, and D2 holds as it did.
+  /// A brief one brings others along, chained by `next`. Changes nothing for others: what was
+  /// unserved before is so still, and D2 holds as it did.
   [[nodiscard]] item* take(worker_type& taker) noexcept {
-    account_type& account = account_of(taker.kind);
+    account_type& account = this->account_of(taker.kind);
     if (account.runnable == 0) return nullptr;
-    for (std::uint8_t const node : nodes.near(taker.node)) {
-      item* const oldest = account.lanes[node].ready.front();
+    for (std::uint8_t const node : this->nodes.near(taker.node)) {
+      auto& lane = account.lanes[node];
+      item* const oldest = lane.ready.front();
       if (oldest == nullptr) continue;
+      unsigned const fair = fair_share(account);
       account.unready(*oldest);
-      if (node != taker.node) ++stolen;
       taker.batch = 0;
       if (oldest->keyed) taker.batch_start = Policy::now();
+      taker.cur = oldest;
       begin(taker, *oldest);
+      unsigned taken = 1;
+      if (oldest->batchable())
+        for (item* last = oldest; taken < fair; ++taken, last = last->next) {
+          item* const also = lane.ready.front();
+          if (also == nullptr || !also->batchable()) break;
+          account.unready(*also);
+          begin(taker, *also);
+          last->next = also;
+        }
+      if (node != taker.node) this->stolen += taken;
       return oldest;
     }
     return nullptr;
   }
 
-  /// The item of `ender` has run. Null, or the next of its key, which `ender` runs at once.
-  [[nodiscard]] item* end(worker_type& ender, deeds<Policy>& todo) noexcept {
-    item& ended = *ender.cur;
-    ender.cur = nullptr;
-    ended.state = item_state::done;
-    ended.runner = nullptr;
-    ++completed;
-    if (!ended.keyed) return nullptr;
-    item* const heir = chains.release(ended);
-    if (heir == nullptr) return nullptr;
-    if (heir->kind() == ender.kind && ender.batch < max_batch && !must_leave(ender) &&
-        Policy::now() - ender.batch_start < max_batch_time) {
-      begin(ender, *heir);
-      return heir;
+  /// The item of `ender` has run, or all of its batch.
+  [[nodiscard]] aftermath end(worker_type& ender, deeds<Policy>& todo) noexcept {
+    item& ended = *std::exchange(ender.cur, nullptr);
+    for (item* one = &ended; one != nullptr; one = one->next) {
+      one->state = item_state::done;
+      one->runner = nullptr;
+      ++this->completed;
     }
-    // To the end of its queue: a hot key holds a worker no longer than others can bear.
-    account_type& account = account_of(heir->kind());
-    account.make_ready(*heir);
-    if (heir->kind() != ender.kind) settle(account, heir->lane, heir->concurrent, todo);
-    return nullptr;  // of our own class: we look there next
+    aftermath after;
+    if (ended.keyed) after.next = pass_on(ender, ended, todo);
+    if (ended.successor != nullptr) follow(ender, ended, after);
+    return after;
   }
 
-  /// Takes a queued item out for good; finish it, cancelled, after M.
-  void withdraw(item& queued, int why, deeds<Policy>& todo) noexcept {
-    account_type& account = account_of(queued.kind());
+  /// The pool began to end within a batch: what comes behind `last` in it never runs. Finish it,
+  /// cancelled, after M.
+  void abandon_rest(item& last, fifo<&item::next>& rest) noexcept {
+    for (item *one = std::exchange(last.next, nullptr), *next; one != nullptr; one = next) {
+      next = one->next;
+      one->state = item_state::done;
+      one->runner = nullptr;
+      one->error = ECANCELED;
+      ++this->cancelled;
+      rest.push_back(*one);
+    }
+  }
+
+  /// What `ender` kept until its predecessor was finished, now like any other item of any
+  /// thread; or cancelled, with all behind it, into `failed`.
+  void hand_on(worker_type& ender, fifo<&item::next>& failed, deeds<Policy>& todo) noexcept {
+    item& successor = *std::exchange(ender.later, nullptr);
+    if (this->exit || successor.withdrawn)
+      cut(&successor, ECANCELED, [&](item& one) { failed.push_back(one); });
+    else
+      insert(successor, todo);
+  }
+
+  /// Takes a queued item out for good, with all that is linked behind it, and hands them to
+  /// `take`, in order: finish them, cancelled, after M.
+  template <class Take>
+  void withdraw(item& queued, int why, deeds<Policy>& todo, Take&& take) noexcept {
+    account_type& account = this->account_of(queued.kind());
     if (queued.state == item_state::chained) {
-      chains.leave(queued);
+      this->chains.leave(queued);
     } else {
-      item* const heir = queued.keyed ? chains.release(queued) : nullptr;
+      item* const heir = queued.keyed ? this->chains.release(queued) : nullptr;
       if (heir != nullptr && heir->kind() == queued.kind() && heir->lane == queued.lane) {
         account.make_ready_at(queued, *heir);
       } else {
         account.unready(queued);
         if (heir != nullptr) {
-          account_type& other = account_of(heir->kind());
+          account_type& other = this->account_of(heir->kind());
           other.make_ready(*heir);
-          settle(other, heir->lane, heir->concurrent, todo);
+          this->settle(other, heir->lane, heir->concurrent, todo);
         }
       }
     }
-    forget(queued, why);
+    forget(queued, why, take);
   }
   /// The rest of it: for an item that is linked nowhere any more.
-  void forget(item& withdrawn, int why) noexcept {
-    --account_of(withdrawn.kind()).queued;
-    ++cancelled;
-    withdrawn.state = item_state::done;
-    withdrawn.error = why;
+  template <class Take>
+  void forget(item& withdrawn, int why, Take&& take) noexcept {
+    --this->account_of(withdrawn.kind()).queued;
+    cut(&withdrawn, why, take);
   }
-
-  // ---- Workers ----
-
-  /// Something of this account may have become runnable, near this node.
-  void settle(account_type& account, unsigned node, bool concurrent, deeds<Policy>& todo) noexcept {
-    switch (next_step(account, concurrent)) {
-      case step::none:
-        break;
-      case step::wake:
-        // The second wake of one critical section is rare, and made within it.
-        if (todo.wake != nullptr) Policy::futex_wake(todo.wake->word, 1);
-        todo.wake = account.newest_idle(nodes.near(node));
-        activate(*todo.wake);
-        ++wakes;
-        break;
-      case step::create:
-        account.reserve();
-        call_manager(true, todo);
-        break;
-      case step::watch:
-        call_manager(false, todo);
-        break;
+  /// For what was never counted as queued: `first` and all behind it.
+  template <class Take>
+  void cut(item* first, int why, Take&& take) noexcept {
+    while (first != nullptr) {
+      item& one = *first;
+      first = std::exchange(one.successor, nullptr);
+      one.state = item_state::done;
+      one.error = why;
+      one.prev = nullptr;
+      ++this->cancelled;
+      take(one);
     }
-    account.check();
-  }
-
-  /// Takes an idle worker off its stack: it is awake from here on. D3.
-  void activate(worker_type& sleeper) noexcept {
-    account_of(sleeper.kind).unidle(sleeper);
-    sleeper.state = worker_state::running;
-    // relaxed: what it finds next, it finds under M.
-    sleeper.word.store(worker_type::awake, std::memory_order_relaxed);
-  }
-  /// The first it does under M after activation or birth: from here on it looks for an item.
-  void arrive(worker_type& looker) noexcept { --account_of(looker.kind).waking; }
-  /// Wakes every idle worker of a class, to see whether it may stay. Rare, hence under M.
-  void rouse(account_type& account) noexcept {
-    for (lane<worker_type>& each : account.lanes)
-      while (worker_type* const sleeper = each.idle.front()) {
-        activate(*sleeper);
-        Policy::futex_wake(sleeper->word, 1);
-      }
-  }
-
-  /// A worker that has no item puts itself on the stack.
-  void go_idle(worker_type& quiet) noexcept {
-    quiet.state = worker_state::idle;
-    account_of(quiet.kind).push_idle(quiet);
-    // relaxed: whoever activates it has M; it looks at the word once more before it sleeps.
-    quiet.word.store(worker_type::idle, std::memory_order_relaxed);
-  }
-
-  /// The manager saw it asleep in its item.
-  void mark_sleeping(worker_type& sleeper) noexcept {
-    account_type& account = account_of(sleeper.kind);
-    sleeper.state = worker_state::sleeping;
-    --account.nr_running;
-    ++account.sleeping;
-    sleeper.asleep.store(true, std::memory_order_relaxed);  // relaxed: see blocking_region
-  }
-  /// It runs again.
-  void mark_running(worker_type& risen) noexcept {
-    account_type& account = account_of(risen.kind);
-    risen.state = worker_state::running;
-    --account.sleeping;
-    ++account.nr_running;
-    risen.asleep.store(false, std::memory_order_relaxed);  // relaxed: see blocking_region
-  }
-  /// Whether the mark may go before the item ends. A worker of an old epoch takes no other item,
-  /// so it stays marked: it must not keep one of the new epoch from being created.
-  [[nodiscard]] bool may_rise(const worker_type& marked) const noexcept {
-    return marked.state == worker_state::sleeping && marked.epoch == epoch;
-  }
-  /// Whether somebody could take an item of this account, now or later.
-  [[nodiscard]] bool has_current_worker(const account_type& account) const noexcept {
-    for (worker_type* one = account.workers.front(); one != nullptr; one = one->next)
-      if (one->epoch == epoch) return true;
-    return false;
-  }
-  /// The end of a blocking region found the mark. Worker only.
-  void woke_up(worker_type& risen) noexcept {
-    phase const before = risen.at();
-    risen.enter(phase::pool);
-    {
-      auto const held = acquire();
-      if (may_rise(risen)) mark_running(risen);
-    }
-    risen.enter(before);
-  }
-
-  [[nodiscard]] bool must_leave(const worker_type& asked) noexcept {
-    return detail::must_leave(account_of(asked.kind), exit, asked.epoch != epoch);
-  }
-  /// A worker, awake and without an item, leaves for good. It is joined by the manager.
-  void leave(worker_type& leaver, deeds<Policy>& todo) noexcept {
-    account_type& account = account_of(leaver.kind);
-    account.remove(leaver);
-    leaver.state = worker_state::retired;
-    retired.push_back(leaver);
-    ++retired_count;
-    settle(account, leaver.node, false, todo);
-    call_manager(true, todo);
-  }
-
-  /// Sees to it that the manager looks again: at once, or no later than at its next tick.
-  void call_manager(bool at_once, deeds<Policy>& todo) noexcept {
-    // relaxed: it is written under M, which we have.
-    std::uint32_t const word = manager_word.load(std::memory_order_relaxed);
-    if (word != manager_parked && !(at_once && word == manager_ticking)) return;
-    manager_word.store(manager_busy, std::memory_order_relaxed);
-    todo.unpark = true;
-    ++unparks;
-  }
-
-  /// Does what is left to do. Without M, where there is a choice: the woken want it.
-  void carry_out(const deeds<Policy>& todo) noexcept {
-    if (todo.wake != nullptr) Policy::futex_wake(todo.wake->word, 1);
-    if (todo.unpark) Policy::futex_wake(manager_word, 1);
   }
 
  private:
   void begin(worker_type& runner, item& next) noexcept {
-    --account_of(next.kind()).queued;
+    --this->account_of(next.kind()).queued;
+    hold(runner, next);
+  }
+  void hold(worker_type& runner, item& next) noexcept {
     next.state = item_state::running;
     next.runner = &runner;
-    runner.cur = &next;
+    next.next = nullptr;
     ++runner.batch;
+  }
+
+  /// What each of those that run would get, were all that is ready dealt out now.
+  [[nodiscard]] static unsigned fair_share(const account_type& account) noexcept {
+    unsigned const running = std::max(account.nr_running, 1u);
+    return std::min((account.runnable + running - 1) / running, max_brief);
+  }
+
+  /// `leader` gives its key up. Null, or the next of its key, which `ender` runs at once.
+  [[nodiscard]] item* pass_on(worker_type& ender, item& leader, deeds<Policy>& todo) noexcept {
+    item* const heir = this->chains.release(leader);
+    if (heir == nullptr) return nullptr;
+    if (heir->kind() == ender.kind && ender.batch < max_batch && !this->must_leave(ender) &&
+        Policy::now() - ender.batch_start < max_batch_time) {
+      ender.cur = heir;
+      begin(ender, *heir);
+      return heir;
+    }
+    // To the end of its queue: a hot key holds a worker no longer than others can bear.
+    account_type& account = this->account_of(heir->kind());
+    account.make_ready(*heir);
+    if (heir->kind() != ender.kind) this->settle(account, heir->lane, heir->concurrent, todo);
+    return nullptr;  // of our own class: we look there next
+  }
+
+  /// What was linked behind `ended`: runs here and now if no rule is in the way, is handed on
+  /// after `ended` is finished, or will not run.
+  void follow(worker_type& ender, item& ended, aftermath& after) noexcept {
+    item& successor = *std::exchange(ended.successor, nullptr);
+    if (ended.error != 0 || this->exit)
+      return cut(&successor, ECANCELED, [&](item& one) { after.failed.push_back(one); });
+    successor.predecessor = nullptr;  // it may be gone as soon as it is finished
+    successor.lane =
+        successor.node == any_node || static_cast<unsigned>(successor.node) >= this->nodes.size()
+            ? ended.lane
+            : static_cast<std::uint8_t>(successor.node);
+    bool const here = after.next == nullptr && !successor.keyed && !successor.withdrawn &&
+                      successor.kind() == ender.kind && successor.lane == ended.lane &&
+                      ender.batch < max_batch && !this->must_leave(ender);
+    if (!here) {
+      ender.later = &successor;
+      return;
+    }
+    ender.cur = &successor;
+    hold(ender, successor);
+    after.next = &successor;
   }
 };
 

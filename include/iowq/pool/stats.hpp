@@ -88,6 +88,10 @@ void print(std::ostream& out, pool_state<Policy>& pool) {
       if (worker->epoch != pool.epoch) out << ", of an old context";
       if (worker->rung) out << ", asked to stop";
       if (worker->cur != nullptr) print(out << ": ", *worker->cur);
+      unsigned others = 0;
+      for (item* one = worker->cur; one != nullptr && one->next != nullptr; one = one->next)
+        ++others;
+      if (others != 0) out << " in a batch with " << others << " more";
       out << '\n';
     }
     for (unsigned node = 0; node < account.lanes.size(); ++node) {

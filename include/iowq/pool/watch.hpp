@@ -3,8 +3,9 @@
 // Layer pool; needs pool/state. Next in the book: pool/manager.hpp.
 //
 // io_wq_worker_sleeping(), which the kernel's scheduler calls, and nobody calls here. While
-// something is runnable, nobody is idle and there may be another worker, the manager looks at
-// the stamps of those that run: first after 50 us, then ever more slowly. A stamp that stood
+// something is runnable that nobody is on the way to, and another worker could be had, idle or
+// new, the manager looks at the stamps of those that run: first after 50 us, then ever more
+// slowly, but so that two looks are never further apart than half a reaction. A stamp that stood
 // still in between is one item, or one region, that takes its time: then, and only then, the
 // kernel is asked whether the thread computes (or was preempted, which is no sleep) or waits.
 //
@@ -32,7 +33,7 @@ class watch {
 
  public:
   using duration = time_point::duration;
-  static constexpr duration usual_tick = std::chrono::milliseconds{1};
+  static constexpr duration usual_tick = std::chrono::microseconds{700};
   static constexpr duration longest_tick = std::chrono::milliseconds{10};
 
   explicit watch(state& pool) noexcept : pool_{pool} {}
@@ -71,12 +72,21 @@ class watch {
         acted = true;
       }
     for (account_type& account : pool_.accounts) {
-      step const next = next_step(account, account.concurrent > 0);
-      if (next != step::create) continue;
-      account.reserve();
-      acted = true;
+      unsigned const before = account.waking + account.creating;
+      deeds<Policy> todo;
+      pool_.settle(account, waits_longest(account), account.concurrent > 0, todo);
+      pool_.carry_out(todo);
+      acted |= account.waking + account.creating != before;
     }
     return acted;
+  }
+
+  /// The node whose queue is the longest.
+  [[nodiscard]] static unsigned waits_longest(const account_type& account) noexcept {
+    unsigned longest = 0;
+    for (unsigned node = 1; node < account.lanes.size(); ++node)
+      if (account.lanes[node].nr_ready > account.lanes[longest].nr_ready) longest = node;
+    return longest;
   }
 
   /// A worker that slept in its item without saying so may have woken up, and compute: before a

@@ -1,26 +1,29 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/pool/work.hpp -- one item: what to do, where it may run, beside what it may not.
-// Layer pool; needs base. Next in the book: pool/chain.hpp.
+// Layer pool; needs queue. Next in the book: pool/chain.hpp.
 //
 // An item is the caller's from the start and again from the first instruction of finished();
 // between them the pool links it through itself and allocates nothing for it.
 //
 //   fresh -> ready ---------> running -> done        ready: in a node's ready list
-//        \-> chained -> ready /^  |                  chained: behind an item of the same key
-//            |   |  \-----------/ |
-//            v   v                v
-//            done (cancelled)     done               then finished(), once
+//    |   \-> chained -> ready /^  |                  chained: behind an item of the same key
+//    |       |   |  \-----------/ |                  linked: behind its predecessor
+//    v       v   v                v
+//   linked   done (cancelled)     done               then finished(), once
 //
 // W1  State and links change only under M, the pool's one mutex.
-// W2  A queued item is in exactly one place: one ready list, or behind one leader of its key.
+// W2  A queued item is in exactly one place: one ready list, behind one leader of its key, or
+//     behind one predecessor.
 // W3  finished() is the last the pool does with an item, whatever happened to it.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 
 #include <iowq/base/assert.hpp>
 #include <iowq/base/stop.hpp>
+#include <iowq/queue/fifo.hpp>
 
 namespace iowq {
 
@@ -43,6 +46,9 @@ struct work_flags {
   std::optional<std::uint64_t> key = {};  // never beside another of that key, in enqueue order
   int node = any_node;                    // the NUMA node whose queue it joins
   bool concurrent = false;                // wants a worker now, not when the running one blocks
+  // execute() takes microseconds and waits for nobody: a worker may take several such items at
+  // once, run them in a row, and finish them together. They are no longer cancelled then.
+  bool brief = false;
 };
 
 class work;
@@ -51,23 +57,31 @@ namespace detail {
 
 struct door;
 
-enum class item_state : std::uint8_t { fresh, ready, chained, running, done };
+enum class item_state : std::uint8_t { fresh, linked, ready, chained, running, done };
 
 /// What the pool keeps in an item. All of it under M from enqueue() to finished().
 struct item {
-  item* next = nullptr;  // ready list; or the ring of those that wait behind a leader
-  item* prev = nullptr;
+  // Ready list; the ring of those that wait behind a leader; running: the batch it is in.
+  item* next = nullptr;
+  union {
+    item* prev = nullptr;
+    item* predecessor;  // linked; null once that has ended
+    void* runner;       // running: the worker
+  };
+  item* successor = nullptr;  // starts when this has run well; `linked` until then
   item* bucket = nullptr;     // leader: the next leader in its hash bucket
   item* followers = nullptr;  // leader: the newest that waits behind it; its next is the oldest
-  void* runner = nullptr;     // running: the worker
   std::uint64_t key = 0;
-  int error = 0;
+  int error = 0;  // running: written by execute() only
   std::int8_t node = any_node;
   std::uint8_t lane = 0;  // the queue it joined: `node` made real
   item_state state = item_state::fresh;
   bool unbound : 1 = false;
   bool keyed : 1 = false;
   bool concurrent : 1 = false;
+  bool brief : 1 = false;
+  bool withdrawn : 1 =
+      false;  // linked, its predecessor gone: was cancelled before it was handed on
 
   [[nodiscard]] work_class kind() const noexcept {
     return unbound ? work_class::unbound : work_class::bound;
@@ -76,6 +90,8 @@ struct item {
     return state == item_state::ready || state == item_state::chained;
   }
   [[nodiscard]] bool in_pool() const noexcept { return queued() || state == item_state::running; }
+  /// May share a worker's hands with others.
+  [[nodiscard]] bool batchable() const noexcept { return brief && !keyed && successor == nullptr; }
 };
 
 }  // namespace detail
@@ -92,6 +108,23 @@ class work : protected detail::item {
     return *this;
   }
   virtual ~work() { IOWQ_ASSERT(!in_pool(), "work was destroyed before it was finished"); }
+
+  /// Links `other` behind this item: it is enqueued, with flags of its own, when this one has run
+  /// and its finished() has returned. Call it before this item is enqueued, and enqueue only the
+  /// head. If this item is cancelled, or its execute() called fail(), `other` and all behind it
+  /// are finished as cancelled, in order. The link holds for one time.
+  void then(work& other) noexcept {
+    IOWQ_ASSERT(!in_pool() && !other.in_pool(), "work was linked while it is enqueued");
+    IOWQ_ASSERT(&other != this, "work was linked behind itself");
+    successor = &other;
+    other.state = detail::item_state::linked;
+    other.predecessor = this;
+    other.withdrawn = false;
+    other.item::error = 0;
+  }
+  /// Inside execute(): it has failed, with an errno, which error() says from then on. What is
+  /// linked behind it is cancelled.
+  void fail(int why) noexcept { item::error = why; }
 
   /// On a worker. `stop` is asked to stop by cancel() and by the pool's end; it is good until
   /// execute() returns, and so is every stop_callback made of it.
@@ -111,13 +144,14 @@ class work : protected detail::item {
     node = static_cast<std::int8_t>(wanted.node < 0 || wanted.node > INT8_MAX ? any_node
                                                                               : wanted.node);
     concurrent = wanted.concurrent;
+    brief = wanted.brief;
   }
   [[nodiscard]] work_flags flags() const noexcept {
-    return {unbound, keyed ? std::optional{item::key} : std::nullopt, node, concurrent};
+    return {unbound, keyed ? std::optional{item::key} : std::nullopt, node, concurrent, brief};
   }
 
-  /// From finished() on: 0 if it ran; ECANCELED, or the errno of the thread that could not be
-  /// created for it.
+  /// From finished() on: 0 if it ran; what fail() was told; ECANCELED, or the errno of the thread
+  /// that could not be created for it.
   [[nodiscard]] int error() const noexcept { return item::error; }
 
  private:
@@ -135,5 +169,35 @@ struct door {
 }  // namespace detail
 
 static_assert(sizeof(work) <= 64, "an item fits a cache line");
+
+/// Items to be enqueued together: one critical section and one decision for all of them, instead
+/// of one each. Owns nothing, allocates nothing; not synchronised. Destroy it empty.
+///
+///     iowq::work_chain some;
+///     for (auto& one : items) some.push_back(one);
+///     pool.enqueue(some);
+class work_chain {
+ public:
+  /// `one` is in no pool and no chain.
+  void push_back(work& one) noexcept {
+    IOWQ_ASSERT(!detail::door::in(one).in_pool(), "work was enqueued twice");
+    items_.push_back(detail::door::in(one));
+    ++size_;
+  }
+  [[nodiscard]] bool empty() const noexcept { return size_ == 0; }
+  [[nodiscard]] std::size_t size() const noexcept { return size_; }
+
+  /// Takes the oldest out; null if there is none.
+  work* pop_front() noexcept {
+    detail::item* const oldest = items_.pop_front();
+    if (oldest == nullptr) return nullptr;
+    --size_;
+    return &detail::door::out(*oldest);
+  }
+
+ private:
+  fifo<&detail::item::next> items_;
+  std::size_t size_ = 0;
+};
 
 }  // namespace iowq

@@ -54,8 +54,9 @@ struct worker {
 
   // Under M.
   worker_state state = worker_state::creating;
-  item* cur = nullptr;
-  unsigned batch = 0;  // items of one key, one after the other
+  item* cur = nullptr;    // the first of its batch; the others follow by `next`
+  item* later = nullptr;  // was linked behind the last: handed on once that is finished
+  unsigned batch = 0;     // items of one key, one after the other
   time_point batch_start{};
   bool rung = false;  // the current item was cancelled: its token, our descriptor
   bool held = false;  // ... by somebody who is not done with either yet
@@ -67,7 +68,8 @@ struct worker {
   worker* next_rung = nullptr;  // the holder's, while `held`
 
   // What it sleeps on. Written under M, so a reader that goes on to take M needs no order.
-  enum : std::uint32_t { awake, idle, unborn, waits_for_holder };
+  // But for spinning -> idle, which is the worker's own: see roster.hpp.
+  enum : std::uint32_t { awake, idle, unborn, waits_for_holder, spinning };
   atomic<std::uint32_t> word{unborn};
 
   // Written by the worker, read by the manager, which acts on no more than that it has changed.
@@ -82,6 +84,7 @@ struct worker {
 
   // The worker's own.
   unsigned affinity_seen = 0;
+  unsigned runs = 0;  // wraps; tells which are measured
 
   // The manager's own.
   typename Policy::thread thread{};

@@ -51,6 +51,11 @@ class fifo<Link> {
     other.head_ = nullptr;
     other.tail_ = &other.head_;
   }
+  /// Gives all of it away as a chain, oldest first; null if there is none.
+  [[nodiscard]] T* release() noexcept {
+    tail_ = &head_;
+    return std::exchange(head_, nullptr);
+  }
   /// Unlinks the items for which `match` is true and hands each to `take`, in order: one pass.
   template <class Match, class Take>
   void extract(Match&& match, Take&& take) {

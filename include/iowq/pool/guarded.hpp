@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/pool/guarded.hpp -- all that M guards, and M.
+// Layer pool; needs pool/chain, worker, topology. Next in the book: pool/roster.hpp.
+//
+// One mutex a pool. The kernel split its lock twice (a list's, the workers', the hash's) and each
+// split brought back a lost wake-up or a lost item; a pool here has one owner, so what contends
+// is a handful of threads, and they hold it for some tens of instructions.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+
+#include <iowq/base/assert.hpp>
+#include <iowq/base/policy.hpp>
+#include <iowq/pool/account.hpp>
+#include <iowq/pool/chain.hpp>
+#include <iowq/pool/topology.hpp>
+#include <iowq/pool/work.hpp>
+#include <iowq/pool/worker.hpp>
+#include <iowq/queue/list.hpp>
+
+namespace iowq::detail {
+
+/// What is left to do once M is free. Of what they point at, only addresses are used then: a
+/// worker may have woken by itself, run and left meanwhile, and a wake too many is harmless.
+template <class Policy>
+struct deeds {
+  static constexpr unsigned room = 64;
+
+  worker<Policy>* wake[room];  // the first nr_wake
+  unsigned nr_wake = 0;
+  bool unpark = false;
+
+  deeds() noexcept {}  // leaves `wake` as it is
+
+  /// The worker that was activated first, or null.
+  [[nodiscard]] worker<Policy>* woken() const noexcept { return nr_wake != 0 ? wake[0] : nullptr; }
+
+  void add(worker<Policy>& sleeper) noexcept {
+    // Beyond that many the call is made at once, under M.
+    if (nr_wake == room)
+      Policy::futex_wake(sleeper.word, 1);
+    else
+      wake[nr_wake++] = &sleeper;
+  }
+};
+
+/// The data. See roster.hpp and state.hpp for the moves.
+template <class Policy>
+struct guarded {
+  using worker_type = worker<Policy>;
+  using account_type = account<worker_type>;
+  using lock = typename Policy::lock;
+  template <class T>
+  using atomic = typename Policy::template atomic<T>;
+
+  // Never changes once the pool is made.
+  topology nodes;
+  std::chrono::milliseconds idle_timeout{};
+  std::chrono::nanoseconds spin{};  // 0: an idle worker sleeps at once
+  std::size_t stack_size = 0;
+  bool exit_on_idle = false;
+  int owner_tid = 0;
+
+  typename Policy::mutex m;  // "M"
+
+  // Under M.
+  account_type accounts[2];  // by work_class
+  chain_table chains;
+  cpu_set affinity;
+  unsigned affinity_version = 0;  // 0: as inherited, nothing to apply
+  unsigned epoch = 0;
+  bool exit = false;
+  list<&worker_type::next, &worker_type::prev> retired;  // left; to be joined
+  list<&worker_type::next, &worker_type::prev> spare;    // joined; to be used again
+  std::uint64_t created = 0, retired_count = 0, create_failures = 0, completed = 0, cancelled = 0,
+                stolen = 0, wakes = 0, unparks = 0, sleeps = 0;
+
+  // `exit` for a worker between two items of a batch, without M. It stays set once it is, so
+  // who reads it late runs one brief item more.
+  atomic<bool> ending{false};
+
+  // One idle worker at most spins before it sleeps. Set under M, cleared by the spinner.
+  atomic<bool> spinning{false};
+  // How well spins did of late. At 0 they stop; below, each worker that idles brings it nearer to
+  // another try.
+  static constexpr int spin_credit_limit = 16;
+  atomic<int> spin_credit{spin_credit_limit / 2};
+
+  // The manager's. Its word is written under M.
+  enum : std::uint32_t { manager_busy, manager_parked, manager_ticking };
+  atomic<std::uint32_t> manager_word{manager_busy};
+  bool manager_present = false;
+  bool manager_retires = false;  // the owner is forking its successor, or ends the pool
+  int manager_error = 0;         // why there is none and nobody is forking one; else 0
+
+  // The thread inside a match of cancel_all(), or 0. Written under M; read anywhere, to refuse.
+  atomic<int> matcher{0};
+
+  [[nodiscard]] lock acquire() noexcept {
+    // relaxed: only the thread that wrote it can find itself there.
+    int const inside = matcher.load(std::memory_order_relaxed);
+    IOWQ_ASSERT(inside == 0 || inside != Policy::thread_id(),
+                "a match of cancel_all() called into its pool");
+    return lock{m};
+  }
+
+  [[nodiscard]] account_type& account_of(work_class kind) noexcept {
+    return accounts[static_cast<unsigned>(kind)];
+  }
+};
+
+}  // namespace iowq::detail
