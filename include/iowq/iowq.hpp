@@ -26,6 +26,7 @@
 #include <iowq/queue/list.hpp>
 #include <iowq/queue/inbox.hpp>
 #include <iowq/queue/timers.hpp>
+#include <iowq/queue/spin.hpp>
 
 // ring: SQEs in, CQEs out; knows no coroutine
 #include <iowq/ring/kernel.hpp>

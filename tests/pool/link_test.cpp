@@ -123,14 +123,17 @@ TEST_SUITE("pool/link") {
 
   TEST_CASE("wq-49: of those that wait behind a running one, the tail can be cancelled") {
     iowq::pool pool;
-    gate hold;
+    gate inside, hold;
     jobs all;
     diary book;
-    noted(all, book, 1, {}, [&](const iowq::stop_token&) { (void)hold.wait(); });
+    noted(all, book, 1, {}, [&](const iowq::stop_token&) {
+      inside.open();
+      (void)hold.wait();
+    });
     for (int number = 2; number <= 4; ++number) noted(all, book, number);
     link(all);
     pool.enqueue(all[0]);
-    REQUIRE(all[0].wait_started());
+    REQUIRE(inside.wait());
     CHECK(pool.cancel(all[2]) == cancel_outcome::dequeued);
     CHECK(pool.cancel(all[3]) == cancel_outcome::not_found);  // went with the one before it
     CHECK(book.pages() == std::vector<int>{1, -3, -4});

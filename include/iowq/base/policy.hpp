@@ -53,12 +53,32 @@ enum class pause_point : unsigned char {
 /// What a thread does, as far as another can tell.
 enum class thread_state : unsigned char { running, sleeping, unknown };
 
-/// The real machine: C++ atomics and mutexes, futexes, pthreads, /proc.
+/// A mutex that looks again for a moment before it sleeps: what it guards is held for less time
+/// than a sleep and a wake take. glibc's adaptive kind, which std::mutex does not offer.
+class brief_mutex {
+ public:
+  brief_mutex() noexcept = default;
+  brief_mutex(const brief_mutex&) = delete;
+  brief_mutex& operator=(const brief_mutex&) = delete;
+  ~brief_mutex() { ::pthread_mutex_destroy(&native_); }
+
+  void lock() noexcept { ::pthread_mutex_lock(&native_); }
+  void unlock() noexcept { ::pthread_mutex_unlock(&native_); }
+
+ private:
+#if defined(PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP)
+  pthread_mutex_t native_ = PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP;
+#else
+  pthread_mutex_t native_ = PTHREAD_MUTEX_INITIALIZER;  // another C library
+#endif
+};
+
+/// The real machine: C++ atomics, futexes, pthreads, /proc.
 struct linux_policy {
   template <class T>
   using atomic = std::atomic<T>;
-  using mutex = std::mutex;
-  using lock = std::unique_lock<std::mutex>;
+  using mutex = brief_mutex;
+  using lock = std::unique_lock<mutex>;
 
   [[nodiscard]] static time_point now() noexcept { return steady_clock::now(); }
 

@@ -19,6 +19,7 @@
 #include <iowq/pool/work.hpp>
 #include <iowq/pool/worker.hpp>
 #include <iowq/queue/list.hpp>
+#include <iowq/queue/spin.hpp>
 
 namespace iowq::detail {
 
@@ -58,7 +59,6 @@ struct guarded {
   // Never changes once the pool is made.
   topology nodes;
   std::chrono::milliseconds idle_timeout{};
-  std::chrono::nanoseconds spin{};  // 0: an idle worker sleeps at once
   std::size_t stack_size = 0;
   bool exit_on_idle = false;
   int owner_tid = 0;
@@ -83,10 +83,7 @@ struct guarded {
 
   // One idle worker at most spins before it sleeps. Set under M, cleared by the spinner.
   atomic<bool> spinning{false};
-  // How well spins did of late. At 0 they stop; below, each worker that idles brings it nearer to
-  // another try.
-  static constexpr int spin_credit_limit = 16;
-  atomic<int> spin_credit{spin_credit_limit / 2};
+  spinner<Policy> spins;  // the spinner's, but for worth(), asked under M while nobody spins
 
   // The manager's. Its word is written under M.
   enum : std::uint32_t { manager_busy, manager_parked, manager_ticking };

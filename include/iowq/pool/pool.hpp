@@ -63,7 +63,7 @@ class basic_pool {
     state_.idle_timeout = options.idle_timeout;
     state_.stack_size = options.stack_size;
     state_.exit_on_idle = options.exit_on_idle;
-    state_.spin = options.spin;
+    state_.spins.length(options.spin);
     state_.owner_tid = Policy::thread_id();
     worker_limits const limits =
         detail::with_defaults<Policy>(options.max_workers, count_processors());

@@ -75,11 +75,12 @@ struct roster : guarded<Policy> {
     account_type& account = this->account_of(quiet.kind);
     quiet.state = worker_state::idle;
     account.push_idle(quiet);
-    bool const spins = may_spin();
+    quiet.spins = may_spin();
     // relaxed, both: whoever activates it has M, and the worker looks at its word once more
     // before it sleeps; `spinning` is no more than a limit.
-    if (spins) this->spinning.store(true, std::memory_order_relaxed);
-    quiet.word.store(spins ? worker_type::spinning : worker_type::idle, std::memory_order_relaxed);
+    if (quiet.spins) this->spinning.store(true, std::memory_order_relaxed);
+    quiet.word.store(quiet.spins ? worker_type::spinning : worker_type::idle,
+                     std::memory_order_relaxed);
   }
 
   /// The manager saw it asleep in its item.
@@ -155,16 +156,12 @@ struct roster : guarded<Policy> {
   /// A spin pays off where the next item comes within microseconds from another processor that
   /// is free to send it: one for the spinner, one for the owner, one for each worker that runs.
   [[nodiscard]] bool may_spin() noexcept {
-    using namespace std::chrono_literals;
-    if (this->spin == 0ns || this->exit) return false;
+    if (this->exit) return false;
     unsigned busy = 2;
     for (const account_type& account : this->accounts) busy += account.nr_running;
     if (busy > this->accounts[0].processors) return false;
-    // relaxed, all: a limit, and a hint that nobody else writes while nobody spins.
-    if (this->spinning.load(std::memory_order_relaxed)) return false;
-    int const credit = this->spin_credit.load(std::memory_order_relaxed);
-    if (credit <= 0) this->spin_credit.store(credit + 1, std::memory_order_relaxed);
-    return credit > 0;
+    // relaxed: a limit, not a lock.
+    return !this->spinning.load(std::memory_order_relaxed) && this->spins.worth();
   }
 };
 

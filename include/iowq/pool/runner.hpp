@@ -8,7 +8,6 @@
 // so its caller finds nobody and a worker too many is made.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <optional>
@@ -147,8 +146,7 @@ class runner {
   /// Sleeps on the idle stack. True: activated, and under M. False: its time was up, it has left.
   bool wait_for_work(lock& held) noexcept {
     Policy::pause(pause_point::idle_wait);
-    // relaxed: we wrote it, or whoever activated us did, who has M, which we take next.
-    if (self_.word.load(std::memory_order_relaxed) == worker_type::spinning) spin();
+    if (self_.spins) spin();
     time_point deadline = Policy::now() + pool_.idle_timeout;
     for (;;) {
       while (self_.word.load(std::memory_order_relaxed) == worker_type::idle)
@@ -175,25 +173,15 @@ class runner {
   /// Looks out for an item for some microseconds: to be woken would take longer. Ends with the
   /// word at `awake`, or at `idle`, on which it then sleeps.
   void spin() noexcept {
-    time_point const until = Policy::now() + pool_.spin;
-    bool found = false;
-    do {
-      for (int looks = 0; looks < looks_between_clocks && !found; ++looks) {
-        Policy::relax();
-        found = self_.word.load(std::memory_order_relaxed) != worker_type::spinning;  // as above
-      }
-    } while (!found && Policy::now() < until);
+    bool const found = pool_.spins.spin([this] {
+      // relaxed: who changes the word has M, which we take next.
+      return self_.word.load(std::memory_order_relaxed) != worker_type::spinning;
+    });
+    // relaxed, both: the word alone decides whether who activates us owes a wake.
     std::uint32_t expected = worker_type::spinning;
-    // relaxed: the word alone decides whether whoever activates us owes a wake.
-    if (!found &&
-        !self_.word.compare_exchange_strong(expected, worker_type::idle, std::memory_order_relaxed))
-      found = true;
-    // relaxed, all: one spinner at a time writes the credit, and it is no more than a hint.
-    int const before = pool_.spin_credit.load(std::memory_order_relaxed);
-    int const after = found        ? std::min(before + 2, state::spin_credit_limit)
-                      : before > 1 ? before - 1
-                                   : -state::spin_credit_limit;
-    pool_.spin_credit.store(after, std::memory_order_relaxed);
+    if (!found)
+      (void)self_.word.compare_exchange_strong(expected, worker_type::idle,
+                                               std::memory_order_relaxed);
     pool_.spinning.store(false, std::memory_order_relaxed);
   }
 
@@ -210,7 +198,6 @@ class runner {
   }
 
   static constexpr unsigned measured_mask = 15;  // one run in sixteen
-  static constexpr int looks_between_clocks = 16;
 
   worker_type& self_;
   state& pool_;

@@ -37,6 +37,7 @@ struct pool_state : roster<Policy> {
 
   static constexpr unsigned max_batch = 16;  // items of one key, or linked to each other
   static constexpr unsigned max_brief = 32;  // brief items taken at once
+  static constexpr std::chrono::nanoseconds max_brief_time{4'000};
   static constexpr std::chrono::milliseconds max_batch_time{2};
 
   /// A new item of any thread. True: it may run now, and its account wants to be settled, in the
@@ -175,10 +176,14 @@ struct pool_state : roster<Policy> {
     ++runner.batch;
   }
 
-  /// What each of those that run would get, were all that is ready dealt out now.
+  /// How many brief items to take at once: what each of those that run would get, were all that
+  /// is ready dealt out now; and no more than end before an owner that spins for them goes to
+  /// sleep.
   [[nodiscard]] static unsigned fair_share(const account_type& account) noexcept {
     unsigned const running = std::max(account.nr_running, 1u);
-    return std::min((account.runnable + running - 1) / running, max_brief);
+    auto const in_time = max_brief_time / std::max(account.pace, max_brief_time / max_brief);
+    return std::min((account.runnable + running - 1) / running,
+                    std::max(static_cast<unsigned>(in_time), 1u));
   }
 
   /// `leader` gives its key up. Null, or the next of its key, which `ender` runs at once.

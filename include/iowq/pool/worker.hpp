@@ -84,7 +84,8 @@ struct worker {
 
   // The worker's own.
   unsigned affinity_seen = 0;
-  unsigned runs = 0;  // wraps; tells which are measured
+  unsigned runs = 0;   // wraps; tells which are measured
+  bool spins = false;  // it is the idle worker that does
 
   // The manager's own.
   typename Policy::thread thread{};

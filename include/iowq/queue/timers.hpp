@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/queue/timers.hpp -- deadlines in order.
-// Layer queue; needs base. Next in the book: ring/kernel.hpp.
+// Layer queue; needs base. Next in the book: queue/spin.hpp.
 //
 // A pairing heap of nodes that live where the waiting coroutine does: arming is O(1), the next
 // deadline is the root, cancelling and firing are O(log n) amortised, and nothing is allocated.

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: BSL-1.0
+#include <iowq/queue/spin.hpp>
+
+#include <chrono>
+
+#include <doctest/doctest.h>
+
+namespace {
+using namespace std::chrono_literals;
+
+/// The clock is moved by relax(), a microsecond each, so that nothing here depends on the time.
+struct ticking : iowq::linux_policy {
+  static inline iowq::time_point clock{};
+  static inline int relaxed = 0;
+  static iowq::time_point now() noexcept { return clock; }
+  static void relax() noexcept {
+    ++relaxed;
+    clock += 1us;
+  }
+};
+using spinner = iowq::detail::spinner<ticking>;
+
+/// How many looks a vain spin took.
+int vain(spinner& spins) {
+  ticking::relaxed = 0;
+  CHECK_FALSE(spins.spin([] { return false; }));
+  return ticking::relaxed;
+}
+void find(spinner& spins) {
+  CHECK(spins.spin([] { return true; }));
+}
+}  // namespace
+
+TEST_SUITE("queue/spin") {
+  TEST_CASE("a spin of no length is never worth it") {
+    spinner spins;
+    CHECK_FALSE(spins.worth());
+  }
+
+  TEST_CASE("a vain spin ends after its length, a find at once") {
+    spinner spins;
+    spins.length(5us);
+    CHECK(spins.worth());
+    CHECK(vain(spins) >= 5);
+    CHECK(vain(spins) <= 16);  // the clock is asked every 16 looks
+    ticking::relaxed = 0;
+    int looks = 0;
+    CHECK(spins.spin([&] { return ++looks == 3; }));
+    CHECK(ticking::relaxed == 2);
+  }
+
+  TEST_CASE("vain spins stop spinning, and it is tried again only now and then") {
+    spinner spins;
+    spins.length(5us);
+    int spun = 0;
+    for (int chance = 0; chance < 10'000; ++chance)
+      if (spins.worth()) {
+        ++spun;
+        (void)vain(spins);
+      }
+    CHECK(spun < 10'000 / 16 + 16);
+    CHECK(spun > 10'000 / 32);
+    while (!spins.worth()) {
+    }
+    find(spins);  // one find: it is worth it again
+    CHECK(spins.worth());
+    (void)vain(spins);
+    CHECK(spins.worth());
+  }
+
+  TEST_CASE("what finds have saved is spent on one longer spin") {
+    spinner spins;
+    spins.length(5us);
+    int const usual = vain(spins);
+    for (int i = 0; i < 1000; ++i) find(spins);
+    CHECK(vain(spins) > 5 * usual);
+    CHECK(vain(spins) == usual);  // and then they are spent
+  }
+}
