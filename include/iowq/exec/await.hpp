@@ -64,11 +64,9 @@ class punted final : public work {
 };
 struct never_punted {};
 }  // namespace detail
-
 /// One operation, from its arguments to its result: an awaitable that may be stored, and moved
-/// until it is awaited. Awaited once, on an executor's thread; it yields its value or throws
-/// std::system_error (as_result() yields the error instead). Buffers it was given stay valid and
-/// untouched until it has ended.
+/// until it is awaited. Awaited once, on an executor's thread; yields its value or throws
+/// std::system_error (see as_result()). Buffers stay valid and untouched until it has ended.
 template <class Call>
 class [[nodiscard("co_await it, or it never happens")]] operation : public detail::operation_base {
   using base = detail::operation_base;
@@ -87,7 +85,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
       if (is(punted)) work_.destroy();
   }
 
-  /// Forces a route, or a key; before it is awaited. See on_pool(), on_ring(), hashed().
+  /// Before it is awaited. See on_pool(), on_ring(), hashed().
   void wish_for(route way) noexcept {
     wish_.has_way = true;
     wish_.way = way;
@@ -261,9 +259,11 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
   static void on_item(detail::loop_item * self) noexcept {
     auto& op = *static_cast<operation*>(static_cast<base*>(self));
     detail::loop& here = *detail::this_thread_loop;
+    bool const was_punted = op.is(punted);
+    if (was_punted) here.pool().came_back();
     op.settle(here);
     here.template finish<Call::row>(
-        op, op.is(punted) ? &ledger_entry::punted_ops : &ledger_entry::ring_ops);
+        op, was_punted ? &ledger_entry::punted_ops : &ledger_entry::ring_ops);
   }
 
   static void prepare(base & op, io_uring_sqe & sqe) noexcept {

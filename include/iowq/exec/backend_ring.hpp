@@ -107,12 +107,16 @@ class ring_backend {
 
   /// Is there a CQE to reap without asking the kernel?
   [[nodiscard]] bool ready() const noexcept { return ring_.ready(); }
+  /// Has the kernel something that it cannot give without being asked?
+  [[nodiscard]] bool needs_enter() const noexcept { return ring_.needs_enter(); }
+  /// Are there SQEs to submit?
+  [[nodiscard]] bool pending() const noexcept { return ring_.pending() != 0; }
 
   /// The system call of a turn: submits, and with `sleep` waits for a CQE, a wake() or `deadline`.
   void enter(bool sleep, time_point deadline) noexcept {
     if (!waker_.armed) arm_waker();
     drain_waiting();
-    if (!sleep && ring_.pending() == 0 && !ring_.needs_enter()) return;
+    if (!sleep && ring_.pending() == 0 && !ring_.needs_enter()) return ring_.passed();
     int const r = ring_.enter(sleep && waker_.armed, deadline);
     if (r == -EAGAIN || r == -EBUSY || r == -ENOMEM)
       starve();

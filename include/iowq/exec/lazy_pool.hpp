@@ -7,20 +7,26 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstddef>
 #include <optional>
 #include <system_error>
 #include <utility>
 
 #include <iowq/base/config.hpp>
 #include <iowq/pool/pool.hpp>
+#include <iowq/queue/spin.hpp>
 
 namespace iowq::detail {
 
-/// Owner thread only, which is so the one that forks the pool's manager.
+/// Owner thread only, which is so the one that forks the pool's manager. What a turn of the loop
+/// punts is collected, and enqueued at its end as one.
 class lazy_pool {
  public:
   lazy_pool(pool_options options, unsigned entries) : options_{std::move(options)} {
-    if (options_.max_workers.bound == 0) options_.max_workers.bound = default_bound(entries);
+    unsigned const cpus = processors();
+    // io-wq: min(SQ entries, 4 x CPUs), with the CPUs that this thread may use (wq.md, 4).
+    if (options_.max_workers.bound == 0) options_.max_workers.bound = std::min(entries, 4 * cpus);
+    if (cpus > 1) spins_.length(options_.spin);
   }
 
   [[nodiscard]] iowq::pool* if_started() noexcept { return pool_ ? &*pool_ : nullptr; }
@@ -46,19 +52,44 @@ class lazy_pool {
     }
   }
 
-  void stop() noexcept { pool_.reset(); }
+  /// One more is going to be punted, or to fail at it; then came_back().
+  void expect() noexcept { ++in_flight_; }
+  void came_back() noexcept { --in_flight_; }
+  /// Collects `w`; it is started. Enqueued no later than by the next flush().
+  void punt(work& w) noexcept {
+    collected_.push_back(w);
+    if (collected_.size() >= enough) flush();
+  }
+  void flush() noexcept {
+    if (!collected_.empty()) pool_->enqueue(collected_);
+  }
+
+  /// Does the owner wait for workers, and is it worth to look out for them before it sleeps?
+  [[nodiscard]] bool worth_a_spin() noexcept { return in_flight_ != 0 && spins_.worth(); }
+  template <class Found>
+  bool spin(Found&& found) noexcept {
+    return spins_.spin(found);
+  }
+
+  void stop() noexcept {
+    flush();
+    pool_.reset();
+  }
 
  private:
-  /// io-wq: min(SQ entries, 4 x CPUs), with the CPUs that this thread may use (wq.md, 4).
-  [[nodiscard]] static unsigned default_bound(unsigned entries) noexcept {
+  static constexpr std::size_t enough = 32;
+
+  [[nodiscard]] static unsigned processors() noexcept {
     cpu_set_t mask;
     CPU_ZERO(&mask);
     int const r = ::sched_getaffinity(0, sizeof mask, &mask);
-    unsigned const cpus = r == 0 ? static_cast<unsigned>(CPU_COUNT(&mask)) : 1;
-    return std::min(entries, 4 * std::max(cpus, 1U));
+    return r == 0 ? std::max(static_cast<unsigned>(CPU_COUNT(&mask)), 1U) : 1;
   }
 
   pool_options options_;
+  work_chain collected_;
+  std::size_t in_flight_ = 0;
+  spinner<> spins_;
   std::optional<iowq::pool> pool_;
 };
 

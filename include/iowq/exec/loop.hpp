@@ -25,12 +25,6 @@ namespace iowq::detail {
 /// The loop of the calling thread, or null.
 inline constinit thread_local loop* this_thread_loop = nullptr;
 
-/// A deadline of an operation.
-struct alarm : timer {
-  explicit alarm(operation_base& o) noexcept : op{o} {}
-  operation_base& op;
-};
-
 /// One owner thread's machinery. Owner thread only unless a member says otherwise.
 class loop {
  public:
@@ -73,9 +67,8 @@ class loop {
     errno = saved;
   }
 
-  // relaxed: a count.
   [[nodiscard]] std::uint64_t kicks() const noexcept {
-    return kicks_.load(std::memory_order_relaxed);
+    return kicks_.load(std::memory_order_relaxed);  // relaxed: a count
   }
 
   // ---- Owner ----
@@ -86,8 +79,7 @@ class loop {
   void turn() noexcept {
     now_ = linux_policy::now_coarsely();
     // acquire: pairs with request_stop().
-    if (stop_wanted_.load(std::memory_order_acquire)) [[unlikely]]
-      stop_all();
+    if (stop_wanted_.load(std::memory_order_acquire)) stop_all();
     for (loop_item* next = inbox_.drain(); loop_item* const now = next;) {
       next = now->next;
       now->run();
@@ -101,10 +93,10 @@ class loop {
       next->run();
       bounce_on();
     }
-    if (ring_.cancels_wait()) [[unlikely]]
-      cancel_again();
-    bool const idle = done_ == nullptr || !*done_;
-    bool const sleep = idle && ready_.empty() && !ring_.ready() && inbox_.park();
+    if (ring_.cancels_wait()) cancel_again();
+    pool_.flush();
+    bool const idle = (done_ == nullptr || !*done_) && ready_.empty() && !ring_.ready();
+    bool const sleep = idle && !something_soon() && inbox_.park();
     ring_.enter(sleep, timers_.next());
     ring_.reap(reap_budget, [] { bounce_on(); });
   }
@@ -117,8 +109,7 @@ class loop {
     done_ = nullptr;
   }
 
-  /// Registers `op` as in flight, under `token`. Call last: a token that was stopped already
-  /// cancels at once.
+  /// Registers `op` as in flight. Call last: a token that was stopped cancels at once.
   void watch(operation_base& op, stop_token token, bool ambient) noexcept {
     op.enter(census_);
     op.since_ = now_;
@@ -133,12 +124,13 @@ class loop {
   /// To the pool, which is started by the first. A null `w` is an allocation that failed.
   void start_work(operation_base& op, work* w) noexcept {
     op.stage_ = stage::pool;
+    if (w != nullptr) pool_.expect();
     int const r = w == nullptr ? -ENOMEM : pool_.start();
     if (r < 0) [[unlikely]] {
       op.answer_.set(r);
       return end_soon(op);
     }
-    pool_.if_started()->enqueue(*w);
+    pool_.punt(*w);
   }
 
   void arm(alarm& a, time_point deadline) noexcept {
@@ -162,6 +154,7 @@ class loop {
         ring_.cancel(op);
         break;
       case stage::pool:
+        pool_.flush();
         // dequeued: finished() was called and has posted; running: its token was set.
         if (auto* const pool = pool_.if_started()) pool->cancel(op.kind_->as_work(op));
         break;
@@ -226,6 +219,13 @@ class loop {
  private:
   static constexpr unsigned turn_budget = 256;   // coroutines resumed before the kernel is asked
   static constexpr unsigned reap_budget = 1024;  // CQEs before everything else has a turn
+
+  /// Before it sleeps, the owner looks out for its workers if that pays. Nothing else waits for
+  /// it meanwhile: no SQE, no timer, and the kernel can say that it has something.
+  [[nodiscard]] bool something_soon() noexcept {
+    if (!pool_.worth_a_spin() || !timers_.empty() || ring_.pending()) return false;
+    return pool_.spin([this] { return !inbox_.empty() || ring_.ready() || ring_.needs_enter(); });
+  }
 
   IOWQ_NOINLINE void finish_unusually(operation_base& op, ledger_entry& line) noexcept {
     if (op.answer_.res() == -ECANCELED && op.is(operation_base::cancel_wanted)) ++line.cancelled;

@@ -23,6 +23,7 @@
 #include <iowq/exec/lazy.hpp>
 #include <iowq/exec/row.hpp>
 #include <iowq/pool/work.hpp>
+#include <iowq/queue/timers.hpp>
 #include <iowq/ring/completion.hpp>
 
 struct io_uring_sqe;
@@ -206,6 +207,12 @@ class operation_base : public completion, public loop_item, public census_node {
   };
   std::source_location source_;
   recycled<stop_hook> hook_;
+};
+
+/// A deadline of an operation.
+struct alarm : timer {
+  explicit alarm(operation_base& o) noexcept : op{o} {}
+  operation_base& op;
 };
 
 }  // namespace iowq::detail

@@ -73,6 +73,12 @@ class inbox<Link, Policy> {
     return oldest;
   }
 
+  /// Consumer only: nothing to drain, as far as is seen yet.
+  [[nodiscard]] bool empty() const noexcept {
+    // relaxed: a hint; drain() is what synchronises.
+    return is_empty(head_.load(std::memory_order_relaxed));
+  }
+
   /// Consumer only, last thing before it blocks. False: a post came first; drain() instead.
   [[nodiscard]] bool park() noexcept {
     void* empty = nullptr;  // relaxed: success publishes nothing, failure leads to drain()

@@ -75,7 +75,14 @@ class basic_ring {
   [[nodiscard]] bool needs_enter() const noexcept {
     // acquire: pairs with the kernel's store of the flag after the work it announces.
     unsigned const flags = __atomic_load_n(ring_.sq.kflags, __ATOMIC_ACQUIRE);
-    return (flags & (compat::sq_cq_overflow | compat::sq_taskrun)) != 0;
+    return (flags & (unheeded_ == 0 ? compat::sq_cq_overflow | compat::sq_taskrun
+                                    : compat::sq_cq_overflow)) != 0;
+  }
+  /// A turn was made without enter(). Who wakes us on another processor queues its work first and
+  /// raises the flag then: if we did the work in between, the flag stays up and means nothing.
+  /// So after it has called us in vain, it is looked at only every so often.
+  void passed() noexcept {
+    if (unheeded_ != 0) --unheeded_;
   }
 
   /// Are there CQEs to reap()?
@@ -131,6 +138,7 @@ class basic_ring {
   unsigned cq_mask_ = 0;
   io_uring ring_ = closed();
   unsigned entries_ = 0;
+  unsigned unheeded_ = 0;     // turns for which a raised flag is taken for a stale one
   unsigned enter_flags_ = 0;  // for every call: registered descriptor, no I/O wait accounting
   ring_features features_;
   ring_stats stats_;
@@ -241,6 +249,7 @@ int basic_ring<Kernel>::enter(bool wait, time_point deadline) noexcept {
   }
   ++stats_.entered;
   int const r = Kernel::enter(ring_.enter_ring_fd, submit, wait ? 1 : 0, flags, extra, size);
+  unheeded_ = r == 0 && !wait && !ready() ? 64 : 0;
   if (r < 0) return r;
   stats_.submitted += static_cast<unsigned>(r);
   return 0;
