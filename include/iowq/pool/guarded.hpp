@@ -83,7 +83,7 @@ struct guarded {
 
   // One idle worker at most spins before it sleeps. Set under M, cleared by the spinner.
   atomic<bool> spinning{false};
-  spinner<Policy> spins;  // the spinner's, but for worth(), asked under M while nobody spins
+  spinner<Policy> spins;  // the spinner's; between two of them, whoever has M may ask
 
   // The manager's. Its word is written under M.
   enum : std::uint32_t { manager_busy, manager_parked, manager_ticking };

@@ -160,8 +160,8 @@ struct roster : guarded<Policy> {
     unsigned busy = 2;
     for (const account_type& account : this->accounts) busy += account.nr_running;
     if (busy > this->accounts[0].processors) return false;
-    // relaxed: a limit, not a lock.
-    return !this->spinning.load(std::memory_order_relaxed) && this->spins.worth();
+    // acquire: pairs with the last spinner's release; what it noted of its luck is ours to read.
+    return !this->spinning.load(std::memory_order_acquire) && this->spins.worth();
   }
 };
 

@@ -177,12 +177,13 @@ class runner {
       // relaxed: who changes the word has M, which we take next.
       return self_.word.load(std::memory_order_relaxed) != worker_type::spinning;
     });
-    // relaxed, both: the word alone decides whether who activates us owes a wake.
+    // relaxed: the word alone decides whether who activates us owes a wake.
     std::uint32_t expected = worker_type::spinning;
     if (!found)
       (void)self_.word.compare_exchange_strong(expected, worker_type::idle,
                                                std::memory_order_relaxed);
-    pool_.spinning.store(false, std::memory_order_relaxed);
+    // release: pairs with the acquire of whoever may spin next; our notes in `spins` are whole.
+    pool_.spinning.store(false, std::memory_order_release);
   }
 
   /// Its node's processors, as far as it may have them. A hint: cpusets change, and refuse.
