@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/file.hpp -- data in and out of descriptors, and onto the disk.
-// Layer op; needs exec. Next in the book: op/path.hpp.
+// Layer op; needs exec. Next in the book: op/space.hpp.
 #pragma once
 
 #include <fcntl.h>
