@@ -53,6 +53,7 @@
 #include <iowq/pool/manager.hpp>
 #include <iowq/pool/cancel.hpp>
 #include <iowq/pool/stats.hpp>
+#include <iowq/pool/quiesce.hpp>
 #include <iowq/pool/pool.hpp>
 
 // exec: the joint

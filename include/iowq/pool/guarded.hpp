@@ -61,6 +61,7 @@ struct guarded {
   std::chrono::milliseconds idle_timeout{};
   std::size_t stack_size = 0;
   bool exit_on_idle = false;
+  bool drain_bounded = false;
   int owner_tid = 0;
 
   typename Policy::mutex m;  // "M"
@@ -71,7 +72,8 @@ struct guarded {
   cpu_set affinity;
   unsigned affinity_version = 0;  // 0: as inherited, nothing to apply
   unsigned epoch = 0;
-  bool exit = false;
+  bool closed = false;  // the pool ends: what is enqueued now is finished at once
+  bool exit = false;    // ... and nothing else begins
   list<&worker_type::next, &worker_type::prev> retired;  // left; to be joined
   list<&worker_type::next, &worker_type::prev> spare;    // joined; to be used again
   std::uint64_t created = 0, retired_count = 0, create_failures = 0, completed = 0, cancelled = 0,
@@ -105,6 +107,19 @@ struct guarded {
 
   [[nodiscard]] account_type& account_of(work_class kind) noexcept {
     return accounts[static_cast<unsigned>(kind)];
+  }
+
+  /// In a child of fork(): forgets all items and workers where they stand. M may be anybody's.
+  void abandon() noexcept {
+    for (account_type& account : accounts) {
+      for (auto& lane : account.lanes) {
+        lane.ready.abandon();
+        lane.idle.abandon();
+      }
+      account.workers.abandon();
+    }
+    retired.abandon();
+    spare.abandon();
   }
 };
 

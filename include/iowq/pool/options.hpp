@@ -19,6 +19,7 @@ struct pool_options {
   cpu_set affinity = {};                // empty: the creating thread's
   std::size_t stack_size = 256 * 1024;  // of each worker
   bool exit_on_idle = false;            // the last worker of a class leaves as well
+  bool drain_bounded = false;           // the pool's end lets queued bound work run first
   // How long an idle worker looks out for the next item before it sleeps: at most one does, only
   // while a processor is free for it, and only while it pays. 0: never.
   std::chrono::nanoseconds spin = std::chrono::microseconds{5};

@@ -23,6 +23,7 @@
 #include <iowq/pool/cancel.hpp>
 #include <iowq/pool/manager.hpp>
 #include <iowq/pool/options.hpp>
+#include <iowq/pool/quiesce.hpp>
 #include <iowq/pool/state.hpp>
 #include <iowq/pool/stats.hpp>
 #include <iowq/pool/this_worker.hpp>
@@ -63,6 +64,7 @@ class basic_pool {
     state_.idle_timeout = options.idle_timeout;
     state_.stack_size = options.stack_size;
     state_.exit_on_idle = options.exit_on_idle;
+    state_.drain_bounded = options.drain_bounded;
     state_.spins.length(options.spin);
     state_.owner_tid = Policy::thread_id();
     worker_limits const limits =
@@ -82,16 +84,17 @@ class basic_pool {
   /// them all and finishes nothing.
   ~basic_pool() {
     if (Policy::process_id() != process_) {
-      abandon();
+      state_.abandon();
       return;
     }
     IOWQ_ASSERT(detail::worker<Policy>::current() == nullptr ||
                     detail::worker<Policy>::current()->home != &state_,
                 "a pool was destroyed on one of its own workers");
+    if (state_.drain_bounded) detail::drain_bound(state_);
     detail::cancellation<Policy> everything{state_};
     {
       lock const held = state_.acquire();
-      state_.exit = true;
+      state_.closed = state_.exit = true;
       state_.ending.store(true, std::memory_order_relaxed);  // relaxed: see guarded.hpp
       everything.add_all([](const work&) { return true; });
       for (auto& account : state_.accounts) state_.rouse(account);
@@ -119,7 +122,7 @@ class basic_pool {
       detail::item& fresh = detail::door::in(*one);
       fresh.lane = lane_of(fresh, near);
       fresh.error = 0;
-      if (state_.exit) [[unlikely]] {
+      if (state_.closed) [[unlikely]] {
         reject(fresh, held);
       } else if (state_.insert(fresh)) {
         ready[fresh.unbound] = true;
@@ -212,6 +215,11 @@ class basic_pool {
     rescue();
   }
 
+  /// Any thread but a worker. Returns once nothing is queued, runs or is being finished: what a
+  /// process waits for before exec(2), which stops other threads wherever they are. Enqueues
+  /// nothing meanwhile, or waits on.
+  void quiesce() noexcept { detail::wait_until_quiet(state_, false); }
+
   /// Any thread.
   [[nodiscard]] pool_stats stats() const {
     lock const held = state_.acquire();
@@ -275,18 +283,6 @@ class basic_pool {
     if (account.live > account.max_workers) state_.rouse(account);
     state_.settle(account, 0, account.concurrent > 0, todo);
     return before;
-  }
-
-  void abandon() noexcept {
-    for (auto& account : state_.accounts) {
-      for (auto& lane : account.lanes) {
-        lane.ready.abandon();
-        lane.idle.abandon();
-      }
-      account.workers.abandon();
-    }
-    state_.retired.abandon();
-    state_.spare.abandon();
   }
 
   int const process_;

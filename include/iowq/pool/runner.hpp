@@ -63,11 +63,17 @@ class runner {
         pool_.go_idle(self_);
       bool const repin = self_.affinity_seen != pool_.affinity_version;
       bool const keeps = self_.later != nullptr;
+      // relaxed: read under M, which we have.
+      if (ended != nullptr) self_.finishing.store(true, std::memory_order_relaxed);
       held.unlock();
       pool_.carry_out(todo);
-      finish(ended, false);
-      finish(never.release(), true);
-      finish(after.failed.release(), true);
+      if (ended != nullptr) {
+        finish(ended, false);
+        finish(never.release(), true);
+        finish(after.failed.release(), true);
+        // release: pairs with is_quiet(); who finds us through also sees what finished() did.
+        self_.finishing.store(false, std::memory_order_release);
+      }
       if (leaves) return;
       if (repin) apply_affinity();
       ended = after.next;

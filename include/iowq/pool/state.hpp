@@ -116,7 +116,7 @@ struct pool_state : roster<Policy> {
   /// thread; or cancelled, with all behind it, into `failed`.
   void hand_on(worker_type& ender, fifo<&item::next>& failed, deeds<Policy>& todo) noexcept {
     item& successor = *std::exchange(ender.later, nullptr);
-    if (this->exit || successor.withdrawn)
+    if (this->closed || successor.withdrawn)
       cut(&successor, ECANCELED, [&](item& one) { failed.push_back(one); });
     else
       insert(successor, todo);
@@ -207,7 +207,7 @@ struct pool_state : roster<Policy> {
   /// after `ended` is finished, or will not run.
   void follow(worker_type& ender, item& ended, aftermath& after) noexcept {
     item& successor = *std::exchange(ended.successor, nullptr);
-    if (ended.error != 0 || this->exit)
+    if (ended.error != 0 || this->closed)
       return cut(&successor, ECANCELED, [&](item& one) { after.failed.push_back(one); });
     successor.predecessor = nullptr;  // it may be gone as soon as it is finished
     successor.lane =

@@ -76,6 +76,8 @@ struct worker {
   atomic<std::uint64_t> stamp{0};
   // Written under M, read by the worker without: a mark it misses now, it sees at its next M.
   atomic<bool> asleep{false};
+  // Set by the worker under M, cleared by it when the finished() of what it ended have returned.
+  atomic<bool> finishing{false};
   // Opened by the worker, under M, when first asked for; -1 before.
   atomic<int> wake_fd{-1};
 
