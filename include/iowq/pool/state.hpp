@@ -75,6 +75,7 @@ struct pool_state : roster<Policy> {
         for (item* last = oldest; taken < fair; ++taken, last = last->next) {
           item* const also = lane.ready.front();
           if (also == nullptr || !also->batchable()) break;
+          __builtin_prefetch(also->ahead, 1);
           account.unready(*also);
           begin(taker, *also);
           last->next = also;

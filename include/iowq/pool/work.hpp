@@ -17,8 +17,10 @@
 // W3  finished() is the last the pool does with an item, whatever happened to it.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <optional>
 
 #include <iowq/base/assert.hpp>
@@ -69,7 +71,10 @@ struct item {
     void* runner;       // running: the worker
   };
   item* successor = nullptr;  // starts when this has run well; `linked` until then
-  item* bucket = nullptr;     // leader: the next leader in its hash bucket
+  union {
+    item* bucket = nullptr;  // leader: the next leader in its hash bucket
+    item* ahead;             // without a key: one that was enqueued a little later, or was once
+  };
   item* followers = nullptr;  // leader: the newest that waits behind it; its next is the oldest
   std::uint64_t key = 0;
   int error = 0;  // running: written by execute() only
@@ -181,8 +186,14 @@ class work_chain {
   /// `one` is in no pool and no chain.
   void push_back(work& one) noexcept {
     IOWQ_ASSERT(!detail::door::in(one).in_pool(), "work was enqueued twice");
-    items_.push_back(detail::door::in(one));
-    ++size_;
+    detail::item& last = detail::door::in(one);
+    items_.push_back(last);
+    // Who takes them finds each in another processor's cache, and the next only through it, so it
+    // is told where to look ahead. No more than a hint: it may be gone by then.
+    last.ahead = nullptr;
+    detail::item*& before = recent_[size_++ % look_ahead];
+    if (before != nullptr) before->ahead = &last;
+    before = &last;
   }
   [[nodiscard]] bool empty() const noexcept { return size_ == 0; }
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
@@ -191,13 +202,15 @@ class work_chain {
   work* pop_front() noexcept {
     detail::item* const oldest = items_.pop_front();
     if (oldest == nullptr) return nullptr;
-    --size_;
+    if (--size_ == 0) std::fill(std::begin(recent_), std::end(recent_), nullptr);
     return &detail::door::out(*oldest);
   }
 
  private:
+  static constexpr std::size_t look_ahead = 4;
   fifo<&detail::item::next> items_;
   std::size_t size_ = 0;
+  detail::item* recent_[look_ahead] = {};
 };
 
 }  // namespace iowq

@@ -8,9 +8,10 @@
 //
 //   credit    Finds raise it, vain spins lower it. At 0 spinning stops; below, each time that
 //             nobody spun brings it nearer to one more try.
-//   savings   Each find saves a sleep, and puts some of that aside. Who comes away empty-handed
-//             with savings spends them on one longer spin: once one side sleeps, the other waits
-//             for it longer than a spin, and sleeps, too, and so on for ever.
+//   savings   Each find saves a sleep, and that is put aside. Who comes away empty-handed with
+//             savings spends them on one longer spin. For once one side sleeps, the other waits
+//             for it longer than a spin, and sleeps, too, and so on for ever: only a spin as long
+//             as a wake takes gets both out of it. So the try after a pause has some to spend.
 //
 // One thread at a time spins; another may ask worth(). All of it is a hint.
 #pragma once
@@ -47,16 +48,18 @@ class spinner {
     if (look(found, length_) || spend(found)) {
       credit_.store(std::min(credit_.load(std::memory_order_relaxed) + 2, limit),
                     std::memory_order_relaxed);
-      savings_ = std::min(savings_ + length_ / 8, 20 * length_);
+      savings_ = std::min(savings_ + 2 * length_, most_savings * length_);
       return true;
     }
     int const credit = credit_.load(std::memory_order_relaxed);
     credit_.store(credit > 1 ? credit - 1 : -limit, std::memory_order_relaxed);
+    if (credit <= 1) savings_ = most_savings * length_;
     return false;
   }
 
  private:
   static constexpr int limit = 16;
+  static constexpr int most_savings = 20;
   static constexpr int looks_between_clocks = 16;
 
   template <class Found>
@@ -71,7 +74,7 @@ class spinner {
   }
   template <class Found>
   bool spend(Found& found) noexcept {
-    if (savings_ < 10 * length_) return false;
+    if (savings_ < most_savings / 2 * length_) return false;
     return look(found, std::exchange(savings_, nanoseconds{}));
   }
 
