@@ -92,6 +92,57 @@ TEST_SUITE("pool/watch") {
     account.remove(worker);
   }
 
+  TEST_CASE("wq-23: who sleeps a little in each of many items is worth another worker") {
+    script script;
+    using policy = iowq_test::scripted_policy;
+    iowq::detail::pool_state<policy> state;
+    state.nodes = iowq::topology::of({iowq::cpu_set{}});
+    auto& account = state.accounts[0];
+    account.lanes = decltype(account.lanes)(1);
+    account.max_workers = 3;
+    iowq::detail::worker<policy> worker{state};
+    account.reserve();
+    account.add(worker);
+    state.arrive(worker);
+    worker.state = iowq::detail::worker_state::running;
+    jobs all;
+    iowq::detail::deeds<policy> todo;
+    for (int i = 0; i < 4; ++i) state.insert(iowq::detail::door::in(all.add()), todo);
+    iowq::detail::watch<policy> watch{state};
+    auto held = state.acquire();
+    // One sample after the other; between them the worker has begun another item.
+    auto sample_next = [&](probing says) {
+      script.probe = says;
+      if (worker.cur != nullptr) (void)state.end(worker, todo);
+      REQUIRE(state.take(worker) != nullptr);
+      worker.enter(iowq::detail::phase::item);
+      return watch.sample(held);
+    };
+    CHECK_FALSE(sample_next(probing::says_sleeping));
+    CHECK(script.looks == 0);  // items are short: nobody is worth a look
+    account.slow_down();
+    CHECK_FALSE(sample_next(probing::says_sleeping));  // once may be chance
+    CHECK_FALSE(sample_next(probing::says_running));   // as of one that computes, or waits its turn
+    CHECK(account.creating == 0);
+    CHECK(account.sleeping == 0);
+    REQUIRE(account.runnable == 1);
+    for (int i = 0; i < 4; ++i) state.insert(iowq::detail::door::in(all.add()), todo);
+    CHECK_FALSE(sample_next(probing::says_sleeping));
+    CHECK(sample_next(probing::says_sleeping));
+    CHECK(account.creating == 1);  // one more for the one that dozes
+    CHECK(account.sleeping == 0);  // and it counts as awake, as it soon is
+    CHECK(sample_next(probing::says_sleeping));
+    CHECK(account.creating == 2);
+    CHECK_FALSE(sample_next(probing::says_sleeping));  // the limit
+    CHECK(account.creating == 2);
+    account.creating = 0;
+    while (worker.cur != nullptr) {
+      (void)state.end(worker, todo);
+      (void)state.take(worker);
+    }
+    account.remove(worker);
+  }
+
   TEST_CASE("wq-29: without /proc a sleeper is still noticed") {
     script script;
     script.probe = probing::without_proc;

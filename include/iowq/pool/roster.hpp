@@ -155,10 +155,12 @@ struct roster : guarded<Policy> {
  private:
   /// A spin pays off where the next item comes within microseconds from another processor that
   /// is free to send it: one for the spinner, one for the owner, one for each worker that runs.
+  /// Of items that take long we do not know whether they compute: then the spins' own luck tells.
   [[nodiscard]] bool may_spin() noexcept {
     if (this->exit) return false;
     unsigned busy = 2;
-    for (const account_type& account : this->accounts) busy += account.nr_running;
+    for (const account_type& account : this->accounts)
+      if (account.quick()) busy += account.nr_running;
     if (busy > this->accounts[0].processors) return false;
     // acquire: pairs with the last spinner's release; what it noted of its luck is ours to read.
     return !this->spinning.load(std::memory_order_acquire) && this->spins.worth();

@@ -9,9 +9,13 @@
 // still in between is one item, or one region, that takes its time: then, and only then, the
 // kernel is asked whether the thread computes (or was preempted, which is no sleep) or waits.
 //
-// A sleep shorter than a tick is never seen, which is right: a thread costs more. A worker that
-// wakes up between the look and the mark is counted asleep until the end of its region or item,
-// or until the second look: at worst there is one worker too many for as long.
+// A sleep shorter than a tick is not worth a thread, unless there is one after the other: flushes
+// of a fast disk take less than a tick each, and their worker sleeps nine tenths of the time. So
+// while items are not short, those whose stamp did move are looked at, too. Who is found asleep
+// time and again *dozes*, and where work waits, each that does is worth another worker.
+//
+// A worker that wakes up between the look and the mark is counted asleep until the end of its
+// region or item, or until the second look: at worst there is one worker too many for as long.
 #pragma once
 
 #include <algorithm>
@@ -46,7 +50,7 @@ class watch {
 
   /// One look at all that run. True: something came of it.
   bool sample(lock& held) noexcept {
-    worker_type* still = nullptr;
+    worker_type* looked = nullptr;
     looks_ = 0;
     for (account_type& account : pool_.accounts) {
       if (!needs_watch(account)) continue;
@@ -54,30 +58,30 @@ class watch {
         if (one->state != worker_state::running || one->cur == nullptr) continue;
         // relaxed: only a change counts, and an old value is a change not yet seen.
         std::uint64_t const stamp = one->stamp.load(std::memory_order_relaxed);
-        if (stamp == one->stamp_seen && one->at() != phase::pool) {
-          one->next_sample = still;
-          still = one;
-          ++looks_;
-        }
+        one->stood_still = stamp == one->stamp_seen;
         one->stamp_seen = stamp;
+        if (one->at() == phase::pool || (!one->stood_still && account.quick())) continue;
+        one->next_sample = looked;
+        looked = one;
+        ++looks_;
       }
     }
-    if (still != nullptr) look_at(still, thread_state::sleeping, held);
+    if (looked != nullptr) look_at(looked, thread_state::sleeping, held);
+    unsigned dozing[2] = {};
     bool acted = false;
-    for (worker_type* one = still; one != nullptr; one = one->next_sample)
-      if (one->sample_holds && one->state == worker_state::running &&
-          one->stamp.load(std::memory_order_relaxed) == one->stamp_seen) {
+    for (worker_type* one = looked; one != nullptr; one = one->next_sample) {
+      one->dozed = one->sample_holds ? one->dozed + 1 : 0;
+      if (!one->sample_holds || one->state != worker_state::running) continue;
+      if (one->stood_still && one->stamp.load(std::memory_order_relaxed) == one->stamp_seen) {
         pool_.mark_sleeping(*one);
         ++pool_.sleeps;
         acted = true;
+      } else if (one->dozed >= looks_to_doze) {
+        ++dozing[static_cast<unsigned>(one->kind)];
       }
-    for (account_type& account : pool_.accounts) {
-      unsigned const before = account.waking + account.creating;
-      deeds<Policy> todo;
-      pool_.settle(account, waits_longest(account), account.concurrent > 0, todo);
-      pool_.carry_out(todo);
-      acted |= account.waking + account.creating != before;
     }
+    for (unsigned kind = 0; kind < 2; ++kind)
+      acted |= reinforce(pool_.accounts[kind], dozing[kind]);
     return acted;
   }
 
@@ -118,6 +122,21 @@ class watch {
 
  private:
   static constexpr int max_second_looks = 8;
+  static constexpr unsigned looks_to_doze = 2;  // in a row; once may be chance
+
+  /// After a sample: what is still unserved gets an idle worker, or a new one, as ever; and one
+  /// for each that dozes, while there is something for it to do. True: something was done.
+  bool reinforce(account_type& account, unsigned dozing) noexcept {
+    unsigned const before = account.waking + account.creating;
+    deeds<Policy> todo;
+    pool_.settle(account, waits_longest(account), account.concurrent > 0, todo);
+    pool_.carry_out(todo);
+    for (; dozing > 0 && needs_watch(account) && account.idle == 0 &&
+           account.runnable > account.waking + account.creating;
+         --dozing)
+      account.reserve();
+    return account.waking + account.creating != before;
+  }
 
   /// Asks the kernel, without M, whether each of these is in the state `expected`.
   void look_at(worker_type* first, thread_state expected, lock& held) noexcept {

@@ -95,6 +95,8 @@ struct worker {
   std::uint64_t stamp_seen = 0;
   worker* next_sample = nullptr;
   bool sample_holds = false;
+  bool stood_still = false;
+  unsigned dozed = 0;  // how many looks in a row found it asleep
 
   /// Says what the worker does from here on. Worker only.
   void enter(phase now) noexcept {
