@@ -89,6 +89,22 @@ TEST_SUITE("pool/quiesce") {
     for (std::size_t i = 1; i < unbound.size(); ++i) CHECK(unbound[i].cancellations() == 1);
   }
 
+  TEST_CASE("wq-62: bound work behind an unbound item's key is drained when that was stopped") {
+    std::optional<iowq::pool> pool;
+    pool.emplace(iowq::pool_options{.max_workers = {1, 1}, .drain_bounded = true});
+    job leader{[](const iowq::stop_token& stop) {
+                 CHECK(eventually([&] { return stop.stop_requested(); }));
+               },
+               {.unbound = true, .key = 1}};
+    job follower{{}, {.key = 1}};
+    pool->enqueue(leader);
+    REQUIRE(leader.wait_started());
+    pool->enqueue(follower);
+    pool.reset();
+    CHECK(follower.starts() == 1);
+    CHECK(follower.cancellations() == 0);
+  }
+
   TEST_CASE("wq-63: while it drains, a pool takes nothing new") {
     job late, late_successor;
     late.iowq::work::then(late_successor);
@@ -96,7 +112,7 @@ TEST_SUITE("pool/quiesce") {
     pool.emplace(iowq::pool_options{.max_workers = {1, 1}, .drain_bounded = true});
     gate hold;
     job first{[&](const iowq::stop_token&) { (void)hold.wait(); }};
-    // Queued bound work runs although the pool has begun to end, and what it enqueues does not.
+    // Queued bound work runs although the pool has begun to end; what it enqueues does not.
     job probe{{}, {.unbound = true}};
     job second{[&](const iowq::stop_token&) {
       for (int times = 1; probe.cancellations() == 0; ++times) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/pool/quiesce.hpp -- waits until nothing is queued and nothing runs.
-// Layer pool; needs pool/state. Next in the book: pool/pool.hpp.
+// Layer pool; needs pool/cancel. Next in the book: pool/pool.hpp.
 //
 // For who is about to exec(2), which kills every other thread wherever it is, in the middle of a
 // write too; and for a pool's end that lets bound work finish. Both are rare and neither is in a
@@ -12,6 +12,7 @@
 #include <cstdint>
 
 #include <iowq/base/policy.hpp>
+#include <iowq/pool/cancel.hpp>
 #include <iowq/pool/state.hpp>
 
 namespace iowq::detail {
@@ -43,13 +44,17 @@ void wait_until_quiet(pool_state<Policy>& pool, bool bound_only) noexcept {
   }
 }
 
-/// The first part of a pool's end that drains: takes nothing new, lets the bound work run.
+/// The first part of a pool's end that drains: takes nothing new, cancels what is unbound, as
+/// io-wq does (it might wait for ever, with bound work behind its key), lets the bound work run.
 template <class Policy>
 void drain_bound(pool_state<Policy>& pool) noexcept {
+  cancellation<Policy> unbound{pool};
   {
     auto const held = pool.acquire();
     pool.closed = true;
+    unbound.add_all([](const work& one) { return one.flags().unbound; });
   }
+  (void)unbound.deliver();
   wait_until_quiet(pool, true);
 }
 

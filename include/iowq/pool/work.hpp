@@ -187,6 +187,8 @@ class work_chain {
   void push_back(work& one) noexcept {
     IOWQ_ASSERT(!detail::door::in(one).in_pool(), "work was enqueued twice");
     detail::item& last = detail::door::in(one);
+    IOWQ_ASSERT(last.state != detail::item_state::linked,
+                "work that is linked behind another was enqueued: enqueue the head alone");
     items_.push_back(last);
     // Who takes them finds each in another processor's cache, and the next only through it, so it
     // is told where to look ahead. No more than a hint: it may be gone by then.
