@@ -1,32 +1,123 @@
 // SPDX-License-Identifier: BSL-1.0
 // Google Benchmark, reported as ratios. Benchmarks are called "row/rival"; the first rival of a
 // row is its floor. Repetitions are interleaved at random, so that a noisy minute hits them all.
+//
+// What crosses processors is compared within one placement only, that of most samples, and without
+// the samples during which others used the machine (see machine.hpp), if enough are left.
 #pragma once
 
 #include <benchmark/benchmark.h>
 #include <sys/utsname.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <functional>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "machine.hpp"
+
 namespace ratio {
+
+/// What was done, and what was counted meanwhile: system calls, wakes, ...
+struct tally {
+  std::uint64_t operations = 0;
+  std::map<std::string, std::uint64_t> counts = {};
+
+  tally& operator+=(const tally& more) {
+    operations += more.operations;
+    for (const auto& [name, n] : more.counts) counts[name] += n;
+    return *this;
+  }
+};
+
+enum class crosses { no, processors };
+
+struct sample {
+  double ns = 0;
+  std::map<std::string, double> per_operation;
+  double ping_before = 0, ping_after = 0;
+  double others = 0;  // processors that other processes used
+
+  [[nodiscard]] bool moved() const {
+    return machine::is_far(ping_before) != machine::is_far(ping_after);
+  }
+  [[nodiscard]] bool dirty() const { return others > 0.1; }
+};
 
 struct samples {
   std::string row, rival;
-  std::vector<double> ns;
-  double system_calls = 0;
+  std::vector<sample> all;
+  std::vector<sample> chosen = {};
 
   [[nodiscard]] double quantile(double q) const {
-    std::vector<double> sorted = ns;
-    std::sort(sorted.begin(), sorted.end());
-    auto const last = static_cast<double>(sorted.size() - 1);
-    return sorted[static_cast<std::size_t>(q * last + 0.5)];
+    std::vector<double> sorted;
+    for (const sample& s : chosen) sorted.push_back(s.ns);
+    return of(std::move(sorted), q);
+  }
+  /// The median of something counted; negative if it was not.
+  [[nodiscard]] double counted(const std::string& name) const {
+    std::vector<double> sorted;
+    for (const sample& s : chosen)
+      if (auto const found = s.per_operation.find(name); found != s.per_operation.end())
+        sorted.push_back(found->second);
+    return sorted.empty() ? -1 : of(std::move(sorted), 0.5);
+  }
+
+ private:
+  static double of(std::vector<double> values, double q) {
+    std::sort(values.begin(), values.end());
+    auto const last = static_cast<double>(values.size() - 1);
+    return values[static_cast<std::size_t>(q * last + 0.5)];
   }
 };
+
+/// Something to reach. It is printed, met or missed, and fails nothing.
+struct goal {
+  enum class what { rate, time, count } of;
+  std::string row, rival;
+  double limit;                           // rate: at least; others: at most
+  std::vector<std::string> against = {};  // rate: the fastest of these
+  std::string counted = {};               // count
+};
+
+[[nodiscard]] inline std::vector<goal>& goals() {
+  static std::vector<goal> all;
+  return all;
+}
+/// `rival` reaches `limit` times the rate of the fastest of `against`.
+inline void goal_rate(std::string row, std::string rival, double limit,
+                      std::vector<std::string> against) {
+  goals().push_back(
+      {goal::what::rate, std::move(row), std::move(rival), limit, std::move(against)});
+}
+/// `rival` takes at most `ns`.
+inline void goal_time(std::string row, std::string rival, double ns) {
+  goals().push_back({goal::what::time, std::move(row), std::move(rival), ns});
+}
+/// At most `limit` of what is counted as `counted` an operation.
+inline void goal_count(std::string row, std::string rival, std::string counted, double limit) {
+  goals().push_back(
+      {goal::what::count, std::move(row), std::move(rival), limit, {}, std::move(counted)});
+}
+
+[[nodiscard]] inline const char* compiler() {
+#if defined(__clang__)
+  return "clang " __clang_version__;
+#else
+  return "g++ " __VERSION__;
+#endif
+}
+
+inline void print_machine() {
+  utsname machine{};
+  ::uname(&machine);
+  std::printf("Linux %s, %zu processors, %s\n", machine.release, machine::processors().size(),
+              compiler());
+}
 
 /// Keeps every repetition; prints the table at the end.
 class reporter : public benchmark::BenchmarkReporter {
@@ -37,63 +128,204 @@ class reporter : public benchmark::BenchmarkReporter {
       if (run.run_type != Run::RT_Iteration) continue;
       std::string const name = run.run_name.function_name;
       std::size_t const slash = name.find('/');
-      samples& s = find(name.substr(0, slash), name.substr(slash + 1));
-      s.ns.push_back(run.counters.at("ns") * 1e9);
-      s.system_calls = run.counters.at("syscalls");
+      sample one;
+      for (const auto& [counter, value] : run.counters) {
+        if (counter == "ns")
+          one.ns = value * 1e9;
+        else if (counter == "ping before")
+          one.ping_before = value;
+        else if (counter == "ping after")
+          one.ping_after = value;
+        else if (counter == "others")
+          one.others = value;
+        else
+          one.per_operation[counter] = value;
+      }
+      find(name.substr(0, slash), name.substr(slash + 1)).all.push_back(std::move(one));
     }
   }
   void Finalize() override {
-    utsname machine{};
-    ::uname(&machine);
-    std::printf("Linux %s, %s, medians of %zu interleaved samples (quartiles)\n", machine.release,
-                compiler(), all_.empty() ? 0 : all_.front().ns.size());
-    std::printf("%-12s %-12s %10s %19s %7s %13s %9s\n", "", "", "ns/op", "", "ratio", "",
-                "calls/op");
-    const samples* floor = nullptr;
-    for (const samples& s : all_) {
-      if (s.ns.empty()) continue;  // filtered out
-      bool const first = floor == nullptr || floor->row != s.row;
-      if (first) floor = &s;
-      double const base = floor->quantile(0.5);
-      std::printf("%-12s %-12s %10.1f (%7.1f ..%7.1f)", first ? s.row.c_str() : "", s.rival.c_str(),
-                  s.quantile(0.5), s.quantile(0.25), s.quantile(0.75));
-      if (first)
-        std::printf("%21s", "");
-      else
-        std::printf(" %6.3f (%.3f..%.3f)", s.quantile(0.5) / base, s.quantile(0.25) / base,
-                    s.quantile(0.75) / base);
-      std::printf(" %9.4f\n", s.system_calls);
+    print_machine();
+    print_head();
+    for (std::size_t i = 0; i < all_.size();) {
+      std::size_t end = i;
+      while (end < all_.size() && all_[end].row == all_[i].row) ++end;
+      print_row(i, end);
+      i = end;
     }
+    bool first = true;
+    for (const goal& each : goals()) print_goal(each, first);
   }
 
- private:
-  static const char* compiler() {
-#if defined(__clang__)
-    return "clang " __clang_version__;
-#else
-    return "g++ " __VERSION__;
-#endif
-  }
-  samples& find(const std::string& row, const std::string& rival) {
-    for (samples& s : all_)
-      if (s.row == row && s.rival == rival) return s;
-    // Interleaving brings them in any order: keep the order in which they were added.
-    for (const auto& [known_row, known_rival] : order())
-      if (!has(known_row, known_rival)) all_.push_back({known_row, known_rival, {}, 0});
-    return find(row, rival);
-  }
-  [[nodiscard]] bool has(const std::string& row, const std::string& rival) const {
-    return std::any_of(all_.begin(), all_.end(),
-                       [&](const samples& s) { return s.row == row && s.rival == rival; });
-  }
-  std::vector<samples> all_;
-
- public:
   static std::vector<std::pair<std::string, std::string>>& order() {
     static std::vector<std::pair<std::string, std::string>> names;
     return names;
   }
+
+ private:
+  samples& find(const std::string& row, const std::string& rival) {
+    // Interleaving brings them in any order: keep the order in which they were added.
+    if (all_.empty())
+      for (const auto& [known_row, known_rival] : order())
+        all_.push_back({known_row, known_rival, {}});
+    return *std::find_if(all_.begin(), all_.end(),
+                         [&](const samples& s) { return s.row == row && s.rival == rival; });
+  }
+
+  void print_head() {
+    for (const samples& s : all_)
+      for (const sample& one : s.all)
+        for (const auto& [name, value] : one.per_operation)
+          if (std::find(columns_.begin(), columns_.end(), name) == columns_.end())
+            columns_.push_back(name);
+    std::sort(columns_.begin(), columns_.end());
+    std::printf("%-22s %10s  %-21s  %-24s %6s", "", "ns/op", "(quartiles)", "x floor", "rate");
+    for (const std::string& name : columns_) std::printf(" %9s", name.c_str());
+    std::printf("\n");
+  }
+
+  /// Samples of one placement, and of a quiet machine if there are enough; the same for all rivals.
+  std::string choose(std::size_t begin, std::size_t end) {
+    bool crossing = false;
+    double pings = 0, foreign = 0;
+    std::size_t best = 0, most = 0, fewest = 0;
+    for (bool const dirty_too : {false, true}) {
+      for (bool const far : {false, true}) {
+        fewest = SIZE_MAX;
+        for (std::size_t i = begin; i < end; ++i) {
+          if (all_[i].all.empty()) continue;  // filtered out
+          fewest = std::min(fewest, take(all_[i], far, dirty_too).size());
+        }
+        if (fewest == SIZE_MAX || fewest <= best) continue;
+        best = fewest;
+        most = 0;
+        for (std::size_t i = begin; i < end; ++i) {
+          all_[i].chosen = take(all_[i], far, dirty_too);
+          most = std::max(most, all_[i].chosen.size());
+        }
+      }
+      if (best >= 5) break;
+    }
+    std::size_t n = 0;
+    for (std::size_t i = begin; i < end; ++i)
+      for (const sample& s : all_[i].chosen) {
+        crossing = crossing || s.ping_before != 0;
+        pings += s.ping_before;
+        foreign += s.others;
+        ++n;
+      }
+    if (n == 0) return {};
+    char text[128];
+    auto const count = static_cast<double>(n);
+    if (crossing)
+      std::snprintf(text, sizeof text, "%s (%.0f ns), %zu..%zu samples, others use %.2f processors",
+                    machine::is_far(pings / count) ? "far" : "near", pings / count, best, most,
+                    foreign / count);
+    else
+      std::snprintf(text, sizeof text, "%zu samples", best);
+    return text;
+  }
+  static std::vector<sample> take(const samples& from, bool far, bool dirty_too) {
+    std::vector<sample> taken;
+    for (const sample& s : from.all)
+      if (!s.moved() && machine::is_far(s.ping_before) == far && (dirty_too || !s.dirty()))
+        taken.push_back(s);
+    return taken;
+  }
+
+  void print_row(std::size_t begin, std::size_t end) {
+    std::string const what = choose(begin, end);
+    if (what.empty()) return;
+    std::printf("%s: %s\n", all_[begin].row.c_str(), what.c_str());
+    const samples* floor = nullptr;
+    for (std::size_t i = begin; i < end; ++i) {
+      const samples& s = all_[i];
+      if (s.chosen.empty()) continue;
+      std::printf("  %-20s %10.1f  (%8.1f ..%8.1f)  ", s.rival.c_str(), s.quantile(0.5),
+                  s.quantile(0.25), s.quantile(0.75));
+      if (floor == nullptr) {
+        floor = &s;
+        std::printf("%24s %6s", "", "");
+      } else {
+        double const base = floor->quantile(0.5);
+        char text[64];
+        std::snprintf(text, sizeof text, "%7.4g (%.4g..%.4g)", s.quantile(0.5) / base,
+                      s.quantile(0.25) / base, s.quantile(0.75) / base);
+        std::printf("%-24s %6.3g", text, base / s.quantile(0.5));
+      }
+      for (const std::string& name : columns_)
+        if (double const n = s.counted(name); n < 0)
+          std::printf(" %9s", "");
+        else
+          std::printf(n >= 10 ? " %9.0f" : " %9.4f", n);
+      std::printf("\n");
+    }
+  }
+
+  const samples* known(const std::string& row, const std::string& rival) const {
+    for (const samples& s : all_)
+      if (s.row == row && s.rival == rival && !s.chosen.empty()) return &s;
+    return nullptr;
+  }
+
+  void print_goal(const goal& each, bool& first) const {
+    const samples* const ours = known(each.row, each.rival);
+    if (ours == nullptr) return;
+    std::string text = each.row + ", " + each.rival + ": ";
+    bool met = false;
+    char number[96];
+    if (each.of == goal::what::rate) {
+      const samples* best = nullptr;
+      for (const std::string& name : each.against)
+        if (const samples* const other = known(each.row, name);
+            other != nullptr && (best == nullptr || other->quantile(0.5) < best->quantile(0.5)))
+          best = other;
+      if (best == nullptr) return;
+      double const rate = best->quantile(0.5) / ours->quantile(0.5);
+      met = rate >= each.limit;
+      std::snprintf(number, sizeof number, "%.2f x the rate of %s, goal >= %g", rate,
+                    best->rival.c_str(), each.limit);
+    } else if (each.of == goal::what::time) {
+      met = ours->quantile(0.5) <= each.limit;
+      std::snprintf(number, sizeof number, "%.0f ns, goal <= %g ns", ours->quantile(0.5),
+                    each.limit);
+    } else {
+      double const n = ours->counted(each.counted);
+      if (n < 0) return;
+      met = n <= each.limit;
+      std::snprintf(number, sizeof number, "%.3f %s an operation, goal <= %g", n,
+                    each.counted.c_str(), each.limit);
+    }
+    if (std::exchange(first, false)) std::printf("goals\n");
+    std::printf("  %-6s  %s%s\n", met ? "met" : "MISSED", text.c_str(), number);
+  }
+
+  std::vector<samples> all_;
+  std::vector<std::string> columns_;
 };
+
+/// One sample: `run()` again and again, each time a tally. To be called once in a benchmark.
+template <class Run>
+void measure(benchmark::State& state, crosses what, Run&& run) {
+  tally all;
+  if (what == crosses::processors) {
+    machine::wait_for_quiet();
+    state.counters["ping before"] = machine::ping_pong();
+  }
+  machine::others const they;
+  for (auto _ : state) all += run();
+  double const own = they.own_ns(), others = they.share();
+  auto const n = static_cast<double>(all.operations);
+  if (what == crosses::processors) {
+    state.counters["ping after"] = machine::ping_pong();
+    state.counters["others"] = others;
+    state.counters["cpu ns"] = own / n;
+  }
+  state.counters["ns"] =
+      benchmark::Counter(n, benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
+  for (const auto& [name, count] : all.counts)
+    state.counters[name] = static_cast<double>(count) / n;
+}
 
 /// Registers "row/rival".
 inline void add(const std::string& name, std::function<void(benchmark::State&)> body) {

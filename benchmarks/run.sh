@@ -5,7 +5,10 @@
 set -eu
 build=${1:?usage: benchmarks/run.sh BUILDDIR}
 
-"$build/benchmarks/bench_await"
+for each in await pool_empty pool_calls; do
+  echo
+  "$build/benchmarks/bench_$each"
+done
 
 command -v valgrind > /dev/null 2>&1 || {
   echo "valgrind is not installed: no instruction counts"

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: BSL-1.0
+// What else the machine does while we measure, and how far apart its processors are.
+//
+// A virtual machine's processors may sit beside each other or on different chips, and its host
+// moves them every few minutes without a sign: whatever crosses processors then takes two to three
+// times as long. So who measures such things measures this before and after each sample, and
+// compares like with like. The same goes for what other processes do meanwhile.
+#pragma once
+
+#include <fcntl.h>
+#include <sched.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+namespace machine {
+
+using clock = std::chrono::steady_clock;
+
+[[nodiscard]] inline double ns_since(clock::time_point start) {
+  return std::chrono::duration<double, std::nano>(clock::now() - start).count();
+}
+
+/// The processors that this thread may use.
+[[nodiscard]] inline std::vector<int> processors() {
+  cpu_set_t mask;
+  CPU_ZERO(&mask);
+  ::sched_getaffinity(0, sizeof mask, &mask);
+  std::vector<int> all;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
+    if (CPU_ISSET(cpu, &mask)) all.push_back(cpu);
+  return all;
+}
+
+/// Keeps the calling thread, and all threads that it makes meanwhile, on one processor.
+class pinned {
+ public:
+  explicit pinned(int cpu) {
+    CPU_ZERO(&before_);
+    ::sched_getaffinity(0, sizeof before_, &before_);
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    ::sched_setaffinity(0, sizeof one, &one);
+  }
+  pinned(const pinned&) = delete;
+  pinned& operator=(const pinned&) = delete;
+  ~pinned() { ::sched_setaffinity(0, sizeof before_, &before_); }
+
+ private:
+  cpu_set_t before_;
+};
+
+/// A cache line's way to another processor, in ns, at its best; 0 where there is but one.
+[[nodiscard]] inline double ping_pong() {
+  static constexpr unsigned batches = 20, trips = 50;
+  std::vector<int> const cpus = processors();
+  if (cpus.size() < 2) return 0;
+  // Even: ours. acquire and release: each side continues what the other wrote.
+  alignas(64) std::atomic<unsigned> turn{0};
+  pinned const here(cpus[0]);
+  std::thread there([&] {
+    pinned const across(cpus[1]);
+    for (unsigned mine = 1; mine < 2 * batches * trips; mine += 2) {
+      while (turn.load(std::memory_order_acquire) != mine) {
+      }
+      turn.store(mine + 1, std::memory_order_release);
+    }
+  });
+  double best = 1e9;
+  unsigned mine = 0;
+  for (unsigned batch = 0; batch < batches; ++batch) {
+    auto const start = clock::now();
+    for (unsigned trip = 0; trip < trips; ++trip, mine += 2) {
+      turn.store(mine + 1, std::memory_order_release);
+      while (turn.load(std::memory_order_acquire) != mine + 2) {
+      }
+    }
+    best = std::min(best, ns_since(start) / (2 * trips));
+  }
+  there.join();
+  return best;
+}
+
+/// Beside each other, or not. Measured: 55 and 400 ns.
+[[nodiscard]] constexpr bool is_far(double ping) { return ping > 130; }
+
+/// Time on processors so far, in ns.
+struct cpu_time {
+  double own = 0;  // of this process, the kernel's threads in it included
+  double all = 0;  // of everything; to 10 ms where cgroups do not say it better
+
+  [[nodiscard]] static cpu_time now() {
+    timespec t{};
+    ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    cpu_time both;
+    both.own = static_cast<double>(t.tv_sec) * 1e9 + static_cast<double>(t.tv_nsec);
+    char text[256];
+    if (read("/sys/fs/cgroup/cpuacct/cpuacct.usage", text) ||
+        read("/sys/fs/cgroup/cpuacct,cpu/cpuacct.usage", text)) {
+      both.all = std::strtod(text, nullptr);
+    } else if (read("/proc/stat", text)) {
+      unsigned long long user, nice, system, idle, wait, irq, soft;
+      if (std::sscanf(text, "cpu %llu %llu %llu %llu %llu %llu %llu", &user, &nice, &system, &idle,
+                      &wait, &irq, &soft) == 7)
+        both.all = static_cast<double>(user + nice + system + irq + soft) * 1e9 /
+                   static_cast<double>(::sysconf(_SC_CLK_TCK));
+    }
+    return both;
+  }
+
+ private:
+  template <std::size_t N>
+  static bool read(const char* path, char (&text)[N]) {
+    int const file = ::open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0) return false;
+    ssize_t const n = ::read(file, text, N - 1);
+    ::close(file);
+    text[n > 0 ? n : 0] = 0;
+    return n > 0;
+  }
+};
+
+/// What others use of one processor while this lives: 0.1 is a tenth of one.
+class others {
+ public:
+  [[nodiscard]] double share() const {
+    cpu_time const now = cpu_time::now();
+    double const theirs = (now.all - start_.all) - (now.own - start_.own);
+    return std::max(0.0, theirs / ns_since(began_));
+  }
+  /// Time on processors that this process has used since.
+  [[nodiscard]] double own_ns() const { return cpu_time::now().own - start_.own; }
+
+ private:
+  cpu_time start_ = cpu_time::now();
+  clock::time_point began_ = clock::now();
+};
+
+/// Sleeps until the others leave the machine alone, for as long as the patience of this process
+/// lasts: `BENCH_PATIENCE` seconds in all, or 20.
+inline void wait_for_quiet() {
+  static double left = [] {
+    const char* const told = std::getenv("BENCH_PATIENCE");
+    return 1e9 * (told != nullptr ? std::strtod(told, nullptr) : 20.0);
+  }();
+  while (left > 0) {
+    others const they;
+    std::this_thread::sleep_for(std::chrono::milliseconds{5});
+    if (they.share() < 0.1) return;
+    left -= 5e6;
+  }
+}
+
+}  // namespace machine

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: BSL-1.0
+// A thread that hands items to a pool and sleeps until they come back: the least that somebody
+// who uses the pool without an executor needs. The protocol is the executor's: park in the inbox,
+// then sleep; who posts to a parked inbox kicks, nobody else does.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+
+#include <iowq/base/policy.hpp>
+#include <iowq/queue/inbox.hpp>
+#include <iowq/queue/spin.hpp>
+
+namespace bench {
+
+class owner {
+ public:
+  struct node {
+    node* next_back = nullptr;
+  };
+
+  explicit owner(std::chrono::nanoseconds spin) { spins_.length(spin); }
+
+  /// Any thread.
+  void post(node& back) noexcept {
+    if (!inbox_.post(back)) return;
+    kicks_.fetch_add(1, std::memory_order_relaxed);  // relaxed: a count
+    // relaxed: the inbox synchronises; this only ends the sleep.
+    word_.fetch_add(1, std::memory_order_relaxed);
+    iowq::linux_policy::futex_wake(word_, 1);
+  }
+
+  /// Owner only. What has come back, oldest first; at least one.
+  [[nodiscard]] node* wait() noexcept {
+    for (;;) {
+      if (node* const oldest = inbox_.drain()) return oldest;
+      if (spins_.worth() && spins_.spin([this] { return !inbox_.empty(); })) continue;
+      std::uint32_t const before = word_.load(std::memory_order_relaxed);  // relaxed: see post()
+      if (!inbox_.park()) continue;
+      ++sleeps_;
+      while (word_.load(std::memory_order_relaxed) == before)
+        (void)iowq::linux_policy::futex_wait(word_, before, iowq::never);
+    }
+  }
+
+  [[nodiscard]] std::uint64_t kicks() const noexcept {
+    return kicks_.load(std::memory_order_relaxed);  // relaxed: a count
+  }
+  [[nodiscard]] std::uint64_t sleeps() const noexcept { return sleeps_; }
+
+ private:
+  iowq::detail::spinner<> spins_;
+  std::uint64_t sleeps_ = 0;
+  alignas(64) iowq::inbox<&node::next_back> inbox_;
+  iowq::atomic<std::uint32_t> word_{0};
+  iowq::atomic<std::uint64_t> kicks_{0};
+};
+
+}  // namespace bench

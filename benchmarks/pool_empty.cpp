@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: BSL-1.0
+// What it costs to have somebody else do nothing: one item there and back, many in flight, many
+// who submit. Beside the pool: asio::thread_pool with an io_context to come back to, libuv's
+// uv_queue_work, std::async, each used as its own examples do. Four workers each.
+//
+// Floor of one in flight: two threads that hand a word to and fro by futex, which is what any
+// hand-over between sleepers contains. Floor of many: a call that cannot be inlined.
+#include <chrono>
+#include <cstdint>
+#include <cstdlib>
+#include <functional>
+#include <future>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <iowq/iowq.hpp>
+
+#include "load.hpp"
+#include "machine.hpp"
+#include "ratio.hpp"
+
+#if __has_include(<asio.hpp>)
+#define BENCH_ASIO 1
+#include <asio.hpp>
+#else
+#define BENCH_ASIO 0
+#endif
+#if __has_include(<uv.h>) && defined(BENCH_LINKS_LIBUV)
+#define BENCH_UV 1
+#include <uv.h>
+#else
+#define BENCH_UV 0
+#endif
+
+namespace {
+
+constexpr unsigned nr_workers = 4;
+
+__attribute__((noinline)) void nothing() { asm volatile(""); }
+struct nothing_to_do {
+  void operator()(unsigned) const noexcept { nothing(); }
+};
+
+/// Runs `part(i)` in as many threads, the caller's included.
+template <class Part>
+void side_by_side(unsigned threads, Part&& part) {
+  std::vector<std::thread> others;
+  for (unsigned i = 1; i < threads; ++i) others.emplace_back([&part, i] { part(i); });
+  part(0);
+  for (std::thread& one : others) one.join();
+}
+
+// ---- Floors ----
+
+struct plain_calls {
+  ratio::tally run(std::uint64_t n) {
+    for (std::uint64_t i = 0; i < n; ++i) nothing();
+    return {n};
+  }
+};
+
+class bare_hand_over {
+ public:
+  bare_hand_over() : other_{[this] { answer(); }} {}
+  ~bare_hand_over() {
+    send(there_, 2);
+    other_.join();
+  }
+  ratio::tally run(std::uint64_t n) {
+    for (std::uint64_t i = 0; i < n; ++i) {
+      send(there_, 1);
+      (void)receive(back_);
+    }
+    return {n};
+  }
+
+ private:
+  using word = std::atomic<std::uint32_t>;
+  static void send(word& to, std::uint32_t what) {
+    to.store(what);
+    iowq::linux_policy::futex_wake(to, 1);
+  }
+  static std::uint32_t receive(word& from) {
+    while (from.load() == 0) (void)iowq::linux_policy::futex_wait(from, 0, iowq::never);
+    return from.exchange(0);
+  }
+  void answer() {
+    while (receive(there_) != 2) {
+      nothing();
+      send(back_, 1);
+    }
+  }
+  alignas(64) word there_{0};
+  alignas(64) word back_{0};
+  std::thread other_;
+};
+
+// ---- Rivals ----
+
+#if BENCH_ASIO
+class asio_pool {
+ public:
+  asio_pool(unsigned depth, unsigned submitters)
+      : depth_{depth / submitters}, submitters_{submitters} {}
+  ~asio_pool() { pool_.join(); }
+
+  ratio::tally run(std::uint64_t n) {
+    std::uint64_t const each = n / submitters_;
+    side_by_side(submitters_, [&](unsigned) {
+      asio::io_context here{1};
+      auto const busy = asio::make_work_guard(here);
+      std::uint64_t begun = 0, done = 0;
+      std::function<void()> begin = [&] {
+        ++begun;
+        asio::post(pool_, [&] {
+          nothing();
+          asio::post(here, [&] {
+            if (++done == each)
+              here.stop();
+            else if (begun < each)
+              begin();
+          });
+        });
+      };
+      for (unsigned i = 0; i < depth_ && begun < each; ++i) begin();
+      here.run();
+    });
+    return {each * submitters_};
+  }
+
+ private:
+  asio::thread_pool pool_{nr_workers};
+  unsigned depth_, submitters_;
+};
+#endif
+
+#if BENCH_UV
+class uv_pool {
+ public:
+  uv_pool(unsigned depth, unsigned submitters)
+      : depth_{depth / submitters}, submitters_{submitters} {}
+
+  ratio::tally run(std::uint64_t n) {
+    std::uint64_t const each = n / submitters_;
+    side_by_side(submitters_, [&](unsigned) { submit(each); });
+    return {each * submitters_};
+  }
+
+ private:
+  struct load {
+    uv_loop_t loop;
+    std::uint64_t left;
+  };
+  void submit(std::uint64_t n) const {
+    load mine;
+    uv_loop_init(&mine.loop);
+    mine.loop.data = &mine;
+    std::vector<uv_work_t> requests(std::min<std::uint64_t>(depth_, n));
+    mine.left = n - requests.size();
+    for (uv_work_t& one : requests) queue(&mine.loop, &one);
+    uv_run(&mine.loop, UV_RUN_DEFAULT);
+    uv_loop_close(&mine.loop);
+  }
+  static void queue(uv_loop_t* loop, uv_work_t* one) {
+    uv_queue_work(
+        loop, one, [](uv_work_t*) { nothing(); },
+        [](uv_work_t* done, int) {
+          auto& mine = *static_cast<load*>(done->loop->data);
+          if (mine.left == 0) return;
+          --mine.left;
+          queue(done->loop, done);
+        });
+  }
+  unsigned depth_, submitters_;
+};
+#endif
+
+class std_async {
+ public:
+  explicit std_async(unsigned depth) : flying_(depth) {}
+  ratio::tally run(std::uint64_t n) {
+    for (std::uint64_t i = 0; i < n; ++i) {
+      std::future<void>& slot = flying_[i % flying_.size()];
+      if (slot.valid()) slot.get();
+      slot = std::async(std::launch::async, nothing);
+      if (flying_.size() == 1) slot.get();
+    }
+    for (auto& slot : flying_)
+      if (slot.valid()) slot.get();
+    return {n};
+  }
+
+ private:
+  std::vector<std::future<void>> flying_;
+};
+
+// ---- Rows ----
+
+using pool = bench::pool_load<nothing_to_do>;
+
+auto through_the_pool(unsigned depth, bench::manner how) {
+  return [=] { return std::make_unique<pool>(how, depth, nothing_to_do{}); };
+}
+auto through_the_executor(unsigned depth, iowq::pool_options options) {
+  return [=] {
+    auto punt = [](unsigned) { return iowq::punt(nothing); };
+    return std::make_unique<bench::executor_load<decltype(punt)>>(options, depth, punt);
+  };
+}
+
+void alone() {
+  static constexpr std::uint64_t n = 1000;
+  auto const options = bench::workers(nr_workers);
+  auto const no_spin = bench::without_spin(options);
+  bench::add("alone/futex hand-over", n, [] { return std::make_unique<bare_hand_over>(); });
+  bench::add("alone/pool", n, through_the_pool(1, {.pool = options}));
+  bench::add("alone/pool, no spin", n, through_the_pool(1, {.pool = no_spin}));
+  bench::add("alone/executor", n, through_the_executor(1, options));
+  bench::add("alone/executor, no spin", n, through_the_executor(1, no_spin));
+#if BENCH_ASIO
+  bench::add("alone/asio", n, [] { return std::make_unique<asio_pool>(1, 1); });
+#endif
+#if BENCH_UV
+  bench::add("alone/libuv", n, [] { return std::make_unique<uv_pool>(1, 1); });
+#endif
+  bench::add("alone/std::async", n / 4, [] { return std::make_unique<std_async>(1); });
+  ratio::goal_time("alone", "pool", 3000);
+  ratio::goal_time("alone", "executor", 3000);
+  ratio::goal_rate("alone", "pool", 1, {"pool, no spin"});
+  ratio::goal_rate("alone", "executor", 1, {"executor, no spin"});
+}
+
+/// Everything on one processor. (libuv's threads were made before, and would not move.)
+void alone_on_one_processor() {
+  static constexpr std::uint64_t n = 1000;
+  auto const options = bench::workers(nr_workers);
+  auto const no_spin = bench::without_spin(options);
+  auto add = [](const std::string& rival, std::uint64_t operations, auto make) {
+    ratio::add("alone, one processor/" + rival, [=](benchmark::State& state) {
+      machine::wait_for_quiet();
+      double const before = machine::ping_pong();
+      machine::pinned const here(machine::processors().back());
+      auto way = make();
+      way->run(operations / 4);
+      ratio::measure(state, ratio::crosses::processors, [&] { return way->run(operations); });
+      state.counters["ping before"] = state.counters["ping after"] = before;
+    });
+  };
+  add("futex hand-over", n, [] { return std::make_unique<bare_hand_over>(); });
+  add("pool", n, through_the_pool(1, {.pool = options}));
+  add("pool, no spin", n, through_the_pool(1, {.pool = no_spin}));
+  add("executor", n, through_the_executor(1, options));
+  add("executor, no spin", n, through_the_executor(1, no_spin));
+#if BENCH_ASIO
+  add("asio", n, [] { return std::make_unique<asio_pool>(1, 1); });
+#endif
+  ratio::goal_rate("alone, one processor", "pool", 0.97, {"pool, no spin"});
+  ratio::goal_rate("alone, one processor", "executor", 0.97, {"executor, no spin"});
+}
+
+void many() {
+  static constexpr std::uint64_t n = 25'600;
+  auto const options = bench::workers(nr_workers);
+  bench::add("256 in flight/plain call", 40 * n, [] { return std::make_unique<plain_calls>(); });
+  bench::add("256 in flight/pool", n, through_the_pool(256, {.pool = options}));
+  bench::add("256 in flight/pool, no chain", n,
+             through_the_pool(256, {.pool = options, .chained = false}));
+  bench::add("256 in flight/pool, not brief", n,
+             through_the_pool(256, {.pool = options, .flags = {}}));
+  bench::add("256 in flight/executor", n, through_the_executor(256, options));
+#if BENCH_ASIO
+  bench::add("256 in flight/asio", n, [] { return std::make_unique<asio_pool>(256, 1); });
+#endif
+#if BENCH_UV
+  bench::add("256 in flight/libuv", n, [] { return std::make_unique<uv_pool>(256, 1); });
+#endif
+  bench::add("256 in flight/std::async", n / 50, [] { return std::make_unique<std_async>(256); });
+  for (const char* const ours : {"pool", "executor"})
+    ratio::goal_rate("256 in flight", ours, 3, {"asio", "libuv"});
+}
+
+void many_submitters(unsigned submitters) {
+  static constexpr std::uint64_t n = 25'600;
+  auto const options = bench::workers(nr_workers);
+  std::string const row = std::to_string(submitters) + " submitters/";
+  bench::add(row + "plain call", 40 * n, [] { return std::make_unique<plain_calls>(); });
+  bench::add(row + "pool", n, through_the_pool(256, {.pool = options, .submitters = submitters}));
+  bench::add(row + "pool, no chain", n,
+             through_the_pool(256, {.pool = options, .chained = false, .submitters = submitters}));
+#if BENCH_ASIO
+  bench::add(row + "asio", n, [=] { return std::make_unique<asio_pool>(256, submitters); });
+#endif
+#if BENCH_UV
+  bench::add(row + "libuv", n, [=] { return std::make_unique<uv_pool>(256, submitters); });
+#endif
+  ratio::goal_rate(row.substr(0, row.size() - 1), "pool", 1, {"asio", "libuv"});
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  ::setenv("UV_THREADPOOL_SIZE", std::to_string(nr_workers).c_str(), 1);
+  alone();
+  if (machine::processors().size() > 1) alone_on_one_processor();
+  many();
+  for (unsigned const submitters : {2U, 4U, 8U}) many_submitters(submitters);
+  if (!BENCH_ASIO) std::puts("libasio-dev is not installed: asio is left out");
+  if (!BENCH_UV) std::puts("libuv1-dev is not installed: libuv is left out");
+  return ratio::main(argc, argv);
+}
