@@ -35,7 +35,8 @@ struct manner {
 }
 
 /// Keeps `depth` items in flight, shared among the submitters, each of which has an owner of its
-/// own. An item calls `call(slot)`; slots of different submitters differ.
+/// own. An item calls `call(slot)`; slots of different submitters differ. If a call knows its
+/// key(), each item gets one before it is enqueued.
 template <class Call>
 class pool_load {
  public:
@@ -85,6 +86,7 @@ class pool_load {
       std::uint64_t begun = 0, done = 0;
       auto begin = [&](item& one) {
         ++begun;
+        if constexpr (requires { one.call.key(); }) one.flags({.key = one.call.key()});
         if (all.how_.chained)
           chain.push_back(one);
         else
