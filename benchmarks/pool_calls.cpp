@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 // System calls that a pool exists for, made by somebody else: 64 in flight, and alone. Beside the
 // pool: the kernel's own io-wq, which runs the same call when told to (IOSQE_ASYNC), and which
-// pays no system call for it. Floor: the bare call in a loop on one thread.
+// pays no system call for it; and the ring where it would not punt the call. Floor: the bare call
+// in a loop on one thread.
 //
 // Those that do wait: fdatasync of a file system on a disk, with 64 workers here and there; and
 // buffered writes to one file, which its file system serialises, so that more workers only get
@@ -89,6 +90,7 @@ slot_data& data_of(unsigned slot) {
 
 struct fdatasync_in_memory {
   static constexpr const char* name = "fdatasync tmpfs";
+  static constexpr bool may_be_inline = false;
   void operator()(unsigned) const { must(::fdatasync(all_files().in_memory()) == 0); }
   static void prepare(io_uring_sqe* sqe, unsigned) {
     io_uring_prep_fsync(sqe, all_files().in_memory(), IORING_FSYNC_DATASYNC);
@@ -100,6 +102,7 @@ struct fdatasync_in_memory {
 
 struct statx_path {
   static constexpr const char* name = "statx";
+  static constexpr bool may_be_inline = false;
   void operator()(unsigned slot) const {
     must(::statx(AT_FDCWD, all_files().path(), 0, STATX_BASIC_STATS, &data_of(slot).status) == 0);
   }
@@ -112,6 +115,7 @@ struct statx_path {
 
 struct open_close {
   static constexpr const char* name = "open + close";
+  static constexpr bool may_be_inline = true;
   void operator()(unsigned) const {
     int const fd = ::open(all_files().path(), O_RDONLY | O_CLOEXEC);
     must(fd >= 0 && ::close(fd) == 0);
@@ -135,6 +139,7 @@ struct open_close {
 
 struct cached_pread {
   static constexpr const char* name = "cached pread";
+  static constexpr bool may_be_inline = true;
   void operator()(unsigned slot) const {
     slot_data& mine = data_of(slot);
     must(::pread(all_files().on_disk(), mine.buffer.data(), block, mine.next_offset()) == block);
@@ -164,13 +169,15 @@ struct plain_loop {
 template <class Call>
 class kernel_workers {
  public:
-  explicit kernel_workers(unsigned in_flight, unsigned workers = 0) : ring_{in_flight} {
+  /// `flags`: IOSQE_ASYNC, or what the kernel would do by itself.
+  explicit kernel_workers(unsigned in_flight, unsigned flags = IOSQE_ASYNC, unsigned workers = 0)
+      : ring_{in_flight}, flags_{flags} {
     if (workers != 0) ring_.max_workers(workers);
   }
   ratio::tally run(std::uint64_t n) {
-    auto prepare = [](io_uring_sqe* sqe, unsigned slot) {
+    auto prepare = [this](io_uring_sqe* sqe, unsigned slot) {
       Call::prepare(sqe, slot);
-      sqe->flags |= IOSQE_ASYNC;
+      if (sqe->opcode != IORING_OP_CLOSE) sqe->flags |= static_cast<__u8>(flags_);
     };
     if constexpr (requires { Call::ended(0U, 0); })
       return ring_.run(n, prepare, Call::ended);
@@ -180,6 +187,7 @@ class kernel_workers {
 
  private:
   bench::raw_ring ring_;
+  unsigned flags_;
 };
 
 template <class Call>
@@ -202,6 +210,9 @@ void short_calls() {
   bench::add(row + "/plain loop", n, [] { return std::make_unique<plain_loop<Call>>(); });
   bench::add(row + "/kernel io-wq", n,
              [] { return std::make_unique<kernel_workers<Call>>(depth); });
+  if (Call::may_be_inline)
+    bench::add(row + "/ring, inline", n,
+               [] { return std::make_unique<kernel_workers<Call>>(depth, 0); });
   for (unsigned const workers : {1U, 2U, 4U}) {
     std::string const rival = "pool of " + std::to_string(workers);
     bench::add(row + '/' + rival, n,
@@ -269,7 +280,7 @@ void syncs() {
   std::string const row = call::name;
   bench::add(row + "/plain loop", n / 4, [] { return std::make_unique<plain_loop<call>>(); });
   bench::add(row + "/kernel io-wq, 64", n,
-             [] { return std::make_unique<kernel_workers<call>>(depth, workers); });
+             [] { return std::make_unique<kernel_workers<call>>(depth, IOSQE_ASYNC, workers); });
   bench::add(row + "/pool of 64", n,
              through_the_pool<call>(depth, {.pool = bench::workers(workers), .flags = {}}));
   bench::add(row + "/executor, 64", n, through_the_executor<call>(depth, bench::workers(workers)));

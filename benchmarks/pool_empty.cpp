@@ -229,6 +229,7 @@ void alone() {
   bench::add("alone/std::async", n / 4, [] { return std::make_unique<std_async>(1); });
   ratio::goal_time("alone", "pool", 3000);
   ratio::goal_time("alone", "executor", 3000);
+  ratio::goal_same("alone", "pool, no spin", "kicks", "sleeps");
   ratio::goal_rate("alone", "pool", 1, {"pool, no spin"});
   ratio::goal_rate("alone", "executor", 1, {"executor, no spin"});
 }
@@ -280,6 +281,7 @@ void many() {
   bench::add("256 in flight/std::async", n / 50, [] { return std::make_unique<std_async>(256); });
   for (const char* const ours : {"pool", "executor"})
     ratio::goal_rate("256 in flight", ours, 3, {"asio", "libuv"});
+  ratio::goal_same("256 in flight", "pool", "kicks", "sleeps");
 }
 
 void many_submitters(unsigned submitters) {

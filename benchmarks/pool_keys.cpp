@@ -187,5 +187,5 @@ int main(int argc, char** argv) {
   throughput("10^6 keys", 1'000'000);
   long_queues();
   if (!BENCH_ASIO) std::puts("libasio-dev is not installed: asio is left out");
-  return ratio::main(argc, argv);
+  return ratio::main(argc, argv, 9);
 }

@@ -77,11 +77,11 @@ struct samples {
 
 /// Something to reach. It is printed, met or missed, and fails nothing.
 struct goal {
-  enum class what { rate, time, count } of;
+  enum class what { rate, time, count, same } of;
   std::string row, rival;
   double limit;                           // rate: at least; others: at most
   std::vector<std::string> against = {};  // rate: the fastest of these
-  std::string counted = {};               // count
+  std::string counted = {}, also = {};    // count; same: of these two, in all
 };
 
 [[nodiscard]] inline std::vector<goal>& goals() {
@@ -102,6 +102,17 @@ inline void goal_time(std::string row, std::string rival, double ns) {
 inline void goal_count(std::string row, std::string rival, std::string counted, double limit) {
   goals().push_back(
       {goal::what::count, std::move(row), std::move(rival), limit, {}, std::move(counted)});
+}
+
+/// As many of the one as of the other, over all samples.
+inline void goal_same(std::string row, std::string rival, std::string counted, std::string also) {
+  goals().push_back({goal::what::same,
+                     std::move(row),
+                     std::move(rival),
+                     0,
+                     {},
+                     std::move(counted),
+                     std::move(also)});
 }
 
 [[nodiscard]] inline const char* compiler() {
@@ -289,6 +300,15 @@ class reporter : public benchmark::BenchmarkReporter {
       met = ours->quantile(0.5) <= each.limit;
       std::snprintf(number, sizeof number, "%.0f ns, goal <= %g ns", ours->quantile(0.5),
                     each.limit);
+    } else if (each.of == goal::what::same) {
+      double ones = 0, others = 0;
+      for (const sample& s : ours->all) {
+        ones += s.per_operation.at(each.counted);
+        others += s.per_operation.at(each.also);
+      }
+      met = ones == others;
+      std::snprintf(number, sizeof number, "goal: as many %s as %s", each.counted.c_str(),
+                    each.also.c_str());
     } else {
       double const n = ours->counted(each.counted);
       if (n < 0) return;
@@ -336,15 +356,15 @@ inline void add(const std::string& name, std::function<void(benchmark::State&)> 
   })->UseRealTime();
 }
 
-/// Runs what matches the command line; without options of its own, 21 interleaved repetitions.
-inline int main(int argc, char** argv) {
+/// Runs what matches the command line; without options of its own, interleaved repetitions.
+inline int main(int argc, char** argv, unsigned repetitions = 21) {
   std::vector<std::string> arguments(argv, argv + argc);
   auto preset = [&](const std::string& option, const std::string& value) {
     for (const std::string& a : arguments)
       if (a.rfind(option, 0) == 0) return;
     arguments.push_back(option + "=" + value);
   };
-  preset("--benchmark_repetitions", "21");
+  preset("--benchmark_repetitions", std::to_string(repetitions));
   preset("--benchmark_min_time", "0.02");
   preset("--benchmark_enable_random_interleaving", "true");
   std::vector<char*> pointers;
