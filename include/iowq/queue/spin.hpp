@@ -7,7 +7,9 @@
 // spin that finds nothing is a processor burnt. So:
 //
 //   credit    Finds raise it, vain spins lower it. At 0 spinning stops; below, each time that
-//             nobody spun brings it nearer to one more try.
+//             nobody spun brings it nearer to one more try. Tries that fail come ever more rarely:
+//             where the processor is wanted by somebody else, a spin delays the very thing it
+//             waits for.
 //   savings   Each find saves a sleep, and that is put aside. Who comes away empty-handed with
 //             savings spends them on one longer spin. For once one side sleeps, the other waits
 //             for it longer than a spin, and sleeps, too, and so on for ever: only a spin as long
@@ -45,20 +47,26 @@ class spinner {
   /// Calls `found` again and again until it is true, or it has been long enough: false.
   template <class Found>
   bool spin(Found&& found) noexcept {
+    int const credit = credit_.load(std::memory_order_relaxed);
     if (look(found, length_) || spend(found)) {
-      credit_.store(std::min(credit_.load(std::memory_order_relaxed) + 2, limit),
-                    std::memory_order_relaxed);
+      if (credit == limit) pause_ = limit;
+      credit_.store(std::min(credit + 1, limit), std::memory_order_relaxed);
       savings_ = std::min(savings_ + 2 * length_, most_savings * length_);
       return true;
     }
-    int const credit = credit_.load(std::memory_order_relaxed);
-    credit_.store(credit > 1 ? credit - 1 : -limit, std::memory_order_relaxed);
-    if (credit <= 1) savings_ = most_savings * length_;
+    if (credit > 1) {
+      credit_.store(credit - 1, std::memory_order_relaxed);
+    } else {
+      credit_.store(-pause_, std::memory_order_relaxed);
+      pause_ = std::min(2 * pause_, longest_pause);
+      savings_ = most_savings * length_;
+    }
     return false;
   }
 
  private:
   static constexpr int limit = 16;
+  static constexpr int longest_pause = 1024;
   static constexpr int most_savings = 20;
   static constexpr int looks_between_clocks = 16;
 
@@ -80,6 +88,7 @@ class spinner {
 
   nanoseconds length_{};
   nanoseconds savings_{};  // the spinner's
+  int pause_ = limit;      // likewise: chances left out after a vain try
   typename Policy::template atomic<int> credit_{limit / 2};
 };
 
