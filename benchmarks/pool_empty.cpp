@@ -5,6 +5,7 @@
 //
 // Floor of one in flight: two threads that hand a word to and fro by futex, which is what any
 // hand-over between sleepers contains. Floor of many: a call that cannot be inlined.
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <cstdlib>
@@ -234,33 +235,59 @@ void alone() {
   ratio::goal_rate("alone", "executor", 1, {"executor, no spin"});
 }
 
-/// Everything on one processor. (libuv's threads were made before, and would not move.)
-void alone_on_one_processor() {
+/// Alone where a spin cannot pay. `conditions` lives as long as a sample.
+template <class Conditions>
+void alone_under(const std::string& row) {
   static constexpr std::uint64_t n = 1000;
   auto const options = bench::workers(nr_workers);
   auto const no_spin = bench::without_spin(options);
-  auto add = [](const std::string& rival, std::uint64_t operations, auto make) {
-    ratio::add("alone, one processor/" + rival, [=](benchmark::State& state) {
+  auto add = [&row](const std::string& rival, auto make) {
+    ratio::add(row + '/' + rival, [=](benchmark::State& state) {
       machine::wait_for_quiet();
       double const before = machine::ping_pong();
-      machine::pinned const here(machine::processors().back());
-      auto way = make();
-      way->run(operations / 4);
-      ratio::measure(state, ratio::crosses::processors, [&] { return way->run(operations); });
-      state.counters["ping before"] = state.counters["ping after"] = before;
+      {
+        Conditions const conditions;
+        auto way = make();
+        way->run(n / 4);
+        ratio::measure(state, ratio::crosses::processors, [&] { return way->run(n); });
+      }
+      state.counters["ping before"] = before;  // under the conditions it says nothing
+      state.counters["ping after"] = machine::ping_pong();
     });
   };
-  add("futex hand-over", n, [] { return std::make_unique<bare_hand_over>(); });
-  add("pool", n, through_the_pool(1, {.pool = options}));
-  add("pool, no spin", n, through_the_pool(1, {.pool = no_spin}));
-  add("executor", n, through_the_executor(1, options));
-  add("executor, no spin", n, through_the_executor(1, no_spin));
+  add("futex hand-over", [] { return std::make_unique<bare_hand_over>(); });
+  add("pool", through_the_pool(1, {.pool = options}));
+  add("pool, no spin", through_the_pool(1, {.pool = no_spin}));
+  add("executor", through_the_executor(1, options));
+  add("executor, no spin", through_the_executor(1, no_spin));
 #if BENCH_ASIO
-  add("asio", n, [] { return std::make_unique<asio_pool>(1, 1); });
+  add("asio", [] { return std::make_unique<asio_pool>(1, 1); });
 #endif
-  ratio::goal_rate("alone, one processor", "pool", 0.97, {"pool, no spin"});
-  ratio::goal_rate("alone, one processor", "executor", 0.97, {"executor, no spin"});
+  ratio::goal_rate(row, "pool", 0.97, {"pool, no spin"});
+  ratio::goal_rate(row, "executor", 0.97, {"executor, no spin"});
 }
+
+/// Everything on one processor. (libuv's threads were made before, and would not move.)
+struct one_processor {
+  machine::pinned here{machine::processors().back()};
+};
+
+/// Somebody computes all the time, wherever the scheduler puts him.
+class busy_neighbour {
+ public:
+  busy_neighbour()
+      : thread_{[this] {
+          while (!stop_) nothing();
+        }} {}
+  ~busy_neighbour() {
+    stop_ = true;
+    thread_.join();
+  }
+
+ private:
+  std::atomic<bool> stop_{false};
+  std::thread thread_;
+};
 
 void many() {
   static constexpr std::uint64_t n = 25'600;
@@ -306,7 +333,10 @@ void many_submitters(unsigned submitters) {
 int main(int argc, char** argv) {
   ::setenv("UV_THREADPOOL_SIZE", std::to_string(nr_workers).c_str(), 1);
   alone();
-  if (machine::processors().size() > 1) alone_on_one_processor();
+  if (machine::processors().size() > 1) {
+    alone_under<one_processor>("alone, one processor");
+    alone_under<busy_neighbour>("alone, busy neighbour");
+  }
   many();
   for (unsigned const submitters : {2U, 4U, 8U}) many_submitters(submitters);
   if (!BENCH_ASIO) std::puts("libasio-dev is not installed: asio is left out");

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <string>
 #include <utility>
@@ -52,6 +53,7 @@ struct samples {
   std::string row, rival;
   std::vector<sample> all;
   std::vector<sample> chosen = {};
+  bool disturbed = false;  // by others, in the chosen ones
 
   [[nodiscard]] double quantile(double q) const {
     std::vector<double> sorted;
@@ -195,53 +197,62 @@ class reporter : public benchmark::BenchmarkReporter {
     std::printf("\n");
   }
 
-  /// Samples of one placement, and of a quiet machine if there are enough; the same for all rivals.
-  std::string choose(std::size_t begin, std::size_t end) {
-    bool crossing = false;
-    double pings = 0, foreign = 0;
-    std::size_t best = 0, most = 0, fewest = 0;
-    for (bool const dirty_too : {false, true}) {
-      for (bool const far : {false, true}) {
-        fewest = SIZE_MAX;
-        for (std::size_t i = begin; i < end; ++i) {
-          if (all_[i].all.empty()) continue;  // filtered out
-          fewest = std::min(fewest, take(all_[i], far, dirty_too).size());
-        }
-        if (fewest == SIZE_MAX || fewest <= best) continue;
-        best = fewest;
-        most = 0;
-        for (std::size_t i = begin; i < end; ++i) {
-          all_[i].chosen = take(all_[i], far, dirty_too);
-          most = std::max(most, all_[i].chosen.size());
-        }
+  using keep = std::function<bool(const sample&)>;
+
+  /// Of the filters, the one that leaves each rival of a row the most samples is applied to all of
+  /// them. How many that is, for the one that has the fewest.
+  std::size_t choose(std::size_t begin, std::size_t end, const std::vector<keep>& filters) {
+    std::size_t best = 0;
+    for (const keep& good : filters) {
+      std::size_t fewest = SIZE_MAX;
+      for (std::size_t i = begin; i < end; ++i)
+        if (auto const& all = all_[i].all; !all.empty())  // else filtered out by the user
+          fewest = std::min(fewest,
+                            static_cast<std::size_t>(std::count_if(all.begin(), all.end(), good)));
+      if (fewest == SIZE_MAX || fewest <= best) continue;
+      best = fewest;
+      for (std::size_t i = begin; i < end; ++i) {
+        all_[i].chosen.clear();
+        std::copy_if(all_[i].all.begin(), all_[i].all.end(), std::back_inserter(all_[i].chosen),
+                     good);
       }
-      if (best >= 5) break;
     }
-    std::size_t n = 0;
-    for (std::size_t i = begin; i < end; ++i)
-      for (const sample& s : all_[i].chosen) {
-        crossing = crossing || s.ping_before != 0;
-        pings += s.ping_before;
-        foreign += s.others;
-        ++n;
-      }
-    if (n == 0) return {};
-    char text[128];
-    auto const count = static_cast<double>(n);
-    if (crossing)
-      std::snprintf(text, sizeof text, "%s (%.0f ns), %zu..%zu samples, others use %.2f processors",
-                    machine::is_far(pings / count) ? "far" : "near", pings / count, best, most,
-                    foreign / count);
-    else
-      std::snprintf(text, sizeof text, "%zu samples", best);
-    return text;
+    return best;
   }
-  static std::vector<sample> take(const samples& from, bool far, bool dirty_too) {
-    std::vector<sample> taken;
-    for (const sample& s : from.all)
-      if (!s.moved() && machine::is_far(s.ping_before) == far && (dirty_too || !s.dirty()))
-        taken.push_back(s);
-    return taken;
+
+  /// Chooses samples of one placement, and of a quiet machine if there are enough; says which.
+  std::string choose(std::size_t begin, std::size_t end) {
+    static constexpr std::size_t enough = 5;
+    auto one_place = [](bool far, bool dirty_too) {
+      return [=](const sample& s) {
+        return !s.moved() && machine::is_far(s.ping_before) == far && (dirty_too || !s.dirty());
+      };
+    };
+    std::size_t fewest = choose(begin, end, {one_place(false, false), one_place(true, false)});
+    if (fewest < enough)
+      fewest =
+          std::max(fewest, choose(begin, end, {one_place(false, true), one_place(true, true)}));
+    bool const moved = fewest == 0;
+    if (moved) fewest = choose(begin, end, {[](const sample&) { return true; }});
+    std::size_t most = 0, n = 0;
+    double pings = 0, others = 0;
+    for (std::size_t i = begin; i < end; ++i) {
+      most = std::max(most, all_[i].chosen.size());
+      for (const sample& s : all_[i].chosen) ++n, pings += s.ping_before, others += s.others;
+    }
+    if (n == 0) return {};
+    auto const count = static_cast<double>(n);
+    for (std::size_t i = begin; i < end; ++i) all_[i].disturbed = others / count > 0.1;
+    char text[128];
+    if (pings == 0)
+      std::snprintf(text, sizeof text, "%zu samples", fewest);
+    else
+      std::snprintf(text, sizeof text, "%s (%.0f ns), %zu..%zu samples, others use %.2f processors",
+                    moved                            ? "placement changes"
+                    : machine::is_far(pings / count) ? "far"
+                                                     : "near",
+                    pings / count, fewest, most, others / count);
+    return text;
   }
 
   void print_row(std::size_t begin, std::size_t end) {
@@ -317,7 +328,8 @@ class reporter : public benchmark::BenchmarkReporter {
                     each.counted.c_str(), each.limit);
     }
     if (std::exchange(first, false)) std::printf("goals\n");
-    std::printf("  %-6s  %s%s\n", met ? "met" : "MISSED", text.c_str(), number);
+    std::printf("  %-6s  %s%s%s\n", met ? "met" : "MISSED", text.c_str(), number,
+                ours->disturbed ? " (disturbed by other processes)" : "");
   }
 
   std::vector<samples> all_;
