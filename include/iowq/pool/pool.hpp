@@ -195,6 +195,8 @@ class basic_pool {
     {
       lock const held = state_.acquire();
       ++state_.epoch;
+      // In this very step: what the manager forks now would leave at once, and be forked again.
+      state_.manager_retires = true;
       for (auto& account : state_.accounts) {
         // Who is in an item stays until its end, but takes no other: counted as asleep, it does
         // not keep its successor from being created.
