@@ -73,7 +73,10 @@ class cancellation {
   /// Without M: finishes what was dequeued, stops what runs.
   cancel_outcome deliver() noexcept {
     pool_.carry_out(todo_);
+    bool const finishes = !dequeued_.empty();
     while (item* const one = dequeued_.pop_front()) door::out(*one).finished(true);
+    // release: pairs with is_quiet(); what finished() did is done, and seen.
+    if (finishes) pool_.finishers.fetch_sub(1, std::memory_order_release);
     for (worker_type *one = held_, *next = nullptr; one != nullptr; one = next) {
       next = one->next_rung;
       one->stop->request_stop();
@@ -117,6 +120,8 @@ class cancellation {
       if (wanted(*one)) return unlink(*one);
   }
   void keep(item& withdrawn) noexcept {
+    // relaxed: under M, as is_quiet() is.
+    if (dequeued_.empty()) pool_.finishers.fetch_add(1, std::memory_order_relaxed);
     dequeued_.push_back(withdrawn);
     if (outcome_ == cancel_outcome::not_found) outcome_ = cancel_outcome::dequeued;
   }

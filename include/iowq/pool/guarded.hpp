@@ -83,6 +83,10 @@ struct guarded {
   // who reads it late runs one brief item more.
   atomic<bool> ending{false};
 
+  // Those who finish items and are no workers: cancellers, the manager. Raised under M, in the step
+  // that takes the items out; lowered when their finished() have returned.
+  atomic<unsigned> finishers{0};
+
   // One idle worker at most spins before it sleeps. Set under M, cleared by the spinner.
   atomic<bool> spinning{false};
   spinner<Policy> spins;  // the spinner's; between two of them, whoever has M may ask

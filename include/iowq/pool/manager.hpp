@@ -101,10 +101,13 @@ class manager {
       for (auto& lane : account.lanes)
         while (item* const ready = lane.ready.front())
           pool_.withdraw(*ready, error, todo, [&](item& one) { failed.push_back(one); });
+    // relaxed, both: under M, as is_quiet() is.
+    pool_.finishers.fetch_add(1, std::memory_order_relaxed);
     held.unlock();
     pool_.carry_out(todo);
     while (item* const one = failed.pop_front()) door::out(*one).finished(true);
     held.lock();
+    pool_.finishers.fetch_sub(1, std::memory_order_relaxed);
   }
 
  private:

@@ -37,7 +37,9 @@ void wait_until_quiet(pool_state<Policy>& pool, bool bound_only) noexcept {
   for (time_point::duration pause = 50us;; pause = std::min<time_point::duration>(2 * pause, 5ms)) {
     {
       auto const held = pool.acquire();
-      if (is_quiet<Policy>(pool.accounts[0]) && (bound_only || is_quiet<Policy>(pool.accounts[1])))
+      // acquire: pairs with the releases that lower it; what finished() did is done, and seen.
+      if (pool.finishers.load(std::memory_order_acquire) == 0 &&
+          is_quiet<Policy>(pool.accounts[0]) && (bound_only || is_quiet<Policy>(pool.accounts[1])))
         return;
     }
     (void)Policy::futex_wait(never_rung, 0, Policy::now() + pause);

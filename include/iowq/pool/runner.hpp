@@ -126,9 +126,12 @@ class runner {
     deeds<Policy> todo;
     held = pool_.acquire();
     pool_.hand_on(self_, failed, todo);
+    self_.finishing.store(!failed.empty(), std::memory_order_relaxed);  // relaxed: under M
     held.unlock();
     pool_.carry_out(todo);
     finish(failed.release(), true);
+    // release: pairs with is_quiet(), as in run().
+    self_.finishing.store(false, std::memory_order_release);
     held = pool_.acquire();
   }
 
