@@ -1,0 +1,504 @@
+/* SPDX-License-Identifier: BSL-1.0 */
+/*
+ * tests/model/chain.pml -- how a key is handed from item to item while others cancel them.
+ *
+ * The protocol of pool/chain.hpp (leader, ring of followers, heir), of the item's moves in
+ * pool/state.hpp (insert, take, end, withdraw) and of pool/cancel.hpp (dequeue, hold, release,
+ * and the worker's let_go() in runner.hpp): two producers, two workers, two keys and an item
+ * without one, two threads that each cancel one item, whichever and whenever they like. Each
+ * step names the function it stands for; the ring is the code's, link by link.
+ *
+ * What is one step: as in sleep.pml, a critical section under M, or a deed after it. How workers
+ * sleep is sleep.pml's matter: here who is activated comes, and nobody else does. Whether a
+ * worker goes on with its key or puts the heir at the end of the queue (max_batch and
+ * max_batch_time decide) may go either way.
+ *
+ * Claims. C1 and C2 (chain.hpp) and W2 (work.hpp) after every section; items of one key start in
+ * the order in which they were enqueued, one at a time; a request to cancel says `dequeued` of
+ * what never runs, `running` of what runs, and `not_found` of nothing unfinished; a stop request
+ * reaches the item that it was meant for and no other; every item ends exactly once, and under
+ * weak fairness every item ends (`ended`).
+ *
+ * With CLASSES the workers and the items of one key are of both classes. With ALL the last
+ * of those who cancel wants everything that match() likes (cancellation::add_all()).
+ *
+ * A macro in #if breaks one rule. check.py demands that each is found out.
+ */
+
+#define ITEMS 5
+#define WORKERS 2
+#ifndef ENQUEUED
+#define ENQUEUED 6 /* 6: item 0 comes twice */
+#endif
+#ifndef CANCELLERS
+#define CANCELLERS 2
+#endif
+
+#define NONE 255
+#define UNKEYED 2
+#define key_of(i) (i < 3 -> 0 : (i == 3 -> 1 : UNKEYED))
+#if defined(CLASSES)
+#define kind_of(i) (i & 1)
+#define kind_of_worker(w) (w)
+#else
+#define kind_of(i) 0
+#define kind_of_worker(w) 0
+#endif
+
+mtype:state = { fresh, queued_ready, queued_chained, running, done } /* item_state */
+mtype:outcome = { not_found, dequeued, was_running }                 /* cancel_outcome */
+
+/* Under M: what is in an item, ... */
+mtype:state state_of[ITEMS] = fresh;
+byte next[ITEMS] = NONE, prev[ITEMS] = NONE; /* in a ring */
+byte followers[ITEMS] = NONE;                /* a leader's: the newest that waits behind it */
+byte runner[ITEMS] = NONE;
+/* ... the table of keys, whose buckets are of no interest here, ... */
+byte leader[2] = NONE;
+/* ... the ready list, oldest first, and the counts, of each class, ... */
+chan ready[2] = [ITEMS] of { byte };
+byte nr_idle[2], waking[2];
+/* ... and what is in a worker. */
+byte cur[WORKERS] = NONE;
+bool idle[WORKERS], rung[WORKERS], held[WORKERS];
+
+bool activated[WORKERS];
+bool waits_for_holder[WORKERS], on_futex[WORKERS]; /* worker::word */
+bool stopped[WORKERS];                             /* worker::stop */
+
+/* What is claimed about. */
+bool pending[ITEMS], executed[ITEMS], over[ITEMS]; /* enqueued; begun; ended or withdrawn */
+chan line[2] = [ITEMS] of { byte }; /* of a key's queued items, as they came */
+byte nr_finished;
+
+#define is_queued(i) (state_of[i] == queued_ready || state_of[i] == queued_chained)
+
+byte i_, j_, n_, heir; /* within one section; 0 after it */
+
+/* The end of a critical section. */
+inline check() {
+  d_step {
+    i_ = 0; n_ = 0;
+    do
+    :: i_ < ITEMS ->
+      if
+      :: state_of[i_] == queued_ready ->
+        n_++;
+        assert(ready[kind_of(i_)] ?? [eval(i_)]);                   /* W2 */
+        assert(key_of(i_) == UNKEYED || leader[key_of(i_)] == i_);  /* C1 */
+      :: state_of[i_] == running ->
+        assert(key_of(i_) == UNKEYED || leader[key_of(i_)] == i_);  /* C1 */
+        assert(cur[runner[i_]] == i_)
+      :: state_of[i_] == queued_chained ->
+        j_ = leader[key_of(i_)];
+        assert(j_ != NONE && j_ != i_ && followers[j_] != NONE);
+        assert(prev[next[i_]] == i_ && next[prev[i_]] == i_);
+        assert(key_of(i_) == key_of(j_))
+      :: else
+      fi;
+      i_++
+    :: else -> break
+    od;
+    assert(len(ready[0]) + len(ready[1]) == n_); /* W2 */
+    /* D2, as far as it is a matter of this model: who could take it is awake. */
+    assert(nr_idle[0] == 0 || len(ready[0]) <= waking[0]);
+    assert(nr_idle[1] == 0 || len(ready[1]) <= waking[1]);
+    i_ = 0; j_ = 0; n_ = 0; heir = 0
+  }
+}
+
+/* roster::settle(), as far as it wakes. */
+inline settle(kind) {
+  do
+  :: len(ready[kind]) > waking[kind] && nr_idle[kind] > 0 ->
+    if
+    :: idle[0] && kind_of_worker(0) == kind -> i_ = 0
+    :: idle[1] && kind_of_worker(1) == kind -> i_ = 1
+    fi;
+    idle[i_] = false; nr_idle[kind]--; waking[kind]++;
+    activated[i_] = true
+  :: else -> break
+  od
+}
+
+/* account::make_ready() */
+inline make_ready(i) {
+  state_of[i] = queued_ready;
+  ready[kind_of(i)] ! i
+}
+
+/* chain_table::unlink() */
+inline unlink(ahead, waiting) {
+  if
+  :: next[waiting] == waiting -> followers[ahead] = NONE
+  :: else ->
+    prev[next[waiting]] = prev[waiting];
+    next[prev[waiting]] = next[waiting];
+    if
+#if defined(FORGET_THE_TAIL)
+    :: false /* the kernel's 204361a77f40: the list's end still names it */
+#else
+    :: followers[ahead] == waiting -> followers[ahead] = prev[waiting]
+#endif
+    :: else
+    fi
+  fi;
+  next[waiting] = NONE; prev[waiting] = NONE
+}
+
+/* chain_table::release(): `heir` is the next leader, in no list yet, or NONE. */
+inline release(i) {
+  assert(leader[key_of(i)] == i); /* C1 */
+  if
+  :: followers[i] == NONE -> heir = NONE; leader[key_of(i)] = NONE
+  :: else ->
+#if defined(NEWEST_FIRST)
+    heir = followers[i];
+#else
+    heir = next[followers[i]]; /* C2 */
+#endif
+    unlink(i, heir);
+    followers[heir] = followers[i];
+#if defined(FREE_THE_KEY)
+    leader[key_of(i)] = NONE; /* while it still has work */
+#else
+    leader[key_of(i)] = heir;
+#endif
+    followers[i] = NONE
+#if defined(LOSE_THE_HEIR)
+    ; heir = NONE
+#endif
+  fi
+}
+
+/* pool_state::begin(), and what must hold then. */
+inline begin(w, i) {
+  d_step {
+    if
+    :: key_of(i) != UNKEYED ->
+      line[key_of(i)] ? i_;
+      assert(i_ == i); /* in the order in which they came */
+      i_ = 0
+    :: else
+    fi;
+    assert(cur[1 - w] == NONE || key_of(cur[1 - w]) != key_of(i) || key_of(i) == UNKEYED);
+    assert(!executed[i] && pending[i]);
+    assert(!stopped[w] && !rung[w] && !held[w]); /* what was meant for the last one */
+    state_of[i] = running;
+    runner[i] = w;
+    cur[w] = i
+  }
+}
+
+/* work::finished() */
+inline finish(i) {
+  assert(pending[i]);
+  pending[i] = false; executed[i] = false; over[i] = false;
+  nr_finished++
+}
+
+/* basic_pool::enqueue(), pool_state::insert(), chain_table::enter() */
+inline enqueue(i) {
+  atomic {
+    assert(!pending[i]);
+    pending[i] = true;
+    if
+    :: key_of(i) != UNKEYED -> line[key_of(i)] ! i
+    :: else
+    fi;
+    followers[i] = NONE;
+    if
+    :: key_of(i) != UNKEYED && leader[key_of(i)] != NONE ->
+      j_ = leader[key_of(i)];
+      state_of[i] = queued_chained;
+      if
+      :: followers[j_] == NONE -> next[i] = i; prev[i] = i
+      :: else -> next[i] = next[followers[j_]]; prev[i] = followers[j_]
+      fi;
+      prev[next[i]] = i; next[prev[i]] = i;
+      followers[j_] = i
+    :: else ->
+      if
+      :: key_of(i) != UNKEYED -> leader[key_of(i)] = i
+      :: else
+      fi;
+      make_ready(i);
+      settle(kind_of(i))
+    fi;
+    check()
+  }
+}
+
+proctype first_producer() {
+  enqueue(0);
+  enqueue(2);
+#if ENQUEUED > ITEMS
+  !pending[0];
+  enqueue(0) /* an item may come again as soon as it is finished */
+#endif
+}
+proctype second_producer() {
+  enqueue(1);
+  enqueue(3);
+  enqueue(4)
+}
+
+/* pool_state::take(), or roster::go_idle(). */
+inline take_or_go_idle() {
+  if
+  :: len(ready[kind_of_worker(w)]) > 0 ->
+    ready[kind_of_worker(w)] ? it;
+#if defined(TAKE_IN_TWO_SECTIONS)
+    state_of[it] = done; /* the kernel's bug 23: for a moment it is nowhere */
+    goto takes;
+#endif
+    begin(w, it)
+  :: else ->
+    idle[w] = true; nr_idle[kind_of_worker(w)]++
+  fi;
+  it = NONE
+}
+
+proctype worker(byte w) {
+  byte ended = NONE, it = NONE;
+waits:
+  atomic {
+    activated[w];
+    activated[w] = false;
+    waking[kind_of_worker(w)]--; /* roster::arrive() */
+    take_or_go_idle();
+    check()
+  };
+
+unlocked:
+  if
+  :: ended != NONE -> atomic { finish(ended); ended = NONE }
+  :: else
+  fi;
+  if
+  :: cur[w] == NONE -> goto waits
+  :: else
+  fi;
+
+  executed[cur[w]] = true; /* work::execute() */
+
+ends:
+  atomic {
+    /* runner::let_go() */
+#if !defined(HOLD_NOBODY)
+    if
+    :: rung[w] && held[w] -> waits_for_holder[w] = true; goto lets_go
+    :: else
+    fi;
+#endif
+    waits_for_holder[w] = false;
+#if defined(KEEP_THE_TOKEN)
+    rung[w] = false;
+#else
+    if
+    :: rung[w] -> stopped[w] = false; rung[w] = false
+    :: else
+    fi;
+#endif
+
+    /* pool_state::end() */
+    ended = cur[w];
+    cur[w] = NONE;
+    state_of[ended] = done; over[ended] = true;
+    runner[ended] = NONE;
+    heir = NONE;
+    if
+    :: key_of(ended) != UNKEYED -> release(ended)
+#if defined(UNKEYED_ENDS_A_KEY)
+    :: key_of(ended) == UNKEYED -> leader[0] = NONE /* the kernel's bug 28 */
+#endif
+    :: else
+    fi;
+    if
+    :: heir != NONE && kind_of(heir) == kind_of_worker(w) -> /* pass_on() */
+      if
+      :: begin(w, heir); check(); goto unlocked
+      :: make_ready(heir) /* to the end of its queue; we look there next */
+      fi
+    :: heir != NONE && kind_of(heir) != kind_of_worker(w) ->
+      make_ready(heir);
+#if defined(HEIR_UNSETTLED)
+      skip
+#else
+      settle(kind_of(heir))
+#endif
+    :: else
+    fi;
+    take_or_go_idle();
+    check()
+  };
+  goto unlocked;
+
+lets_go:
+  atomic { on_futex[w] = waits_for_holder[w] };
+  !on_futex[w];
+  goto ends
+
+#if defined(TAKE_IN_TWO_SECTIONS)
+takes:
+  atomic { begin(w, it); it = NONE };
+  goto unlocked
+#endif
+}
+
+/* pool_state::withdraw() */
+inline withdraw(i) {
+  if
+  :: key_of(i) != UNKEYED -> line[key_of(i)] ?? eval(i)
+  :: else
+  fi;
+  if
+  :: state_of[i] == queued_chained -> unlink(leader[key_of(i)], i)
+  :: state_of[i] == queued_ready ->
+    heir = NONE;
+    if
+#if !defined(LEADER_KEEPS_ITS_KEY)
+    :: key_of(i) != UNKEYED -> release(i)
+#endif
+    :: else
+    fi;
+    if
+    :: heir != NONE && kind_of(heir) == kind_of(i) -> /* account::make_ready_at() */
+      d_step {
+        n_ = len(ready[kind_of(i)]);
+        do
+        :: n_ > 0 ->
+          ready[kind_of(i)] ? j_;
+          if
+          :: j_ == i -> ready[kind_of(i)] ! heir
+          :: else -> ready[kind_of(i)] ! j_
+          fi;
+          n_--
+        :: else -> break
+        od;
+        state_of[heir] = queued_ready
+      }
+    :: else -> /* unready() */
+      ready[kind_of(i)] ?? eval(i);
+      if
+      :: heir != NONE -> make_ready(heir); settle(kind_of(heir))
+      :: else
+      fi
+    fi
+  fi;
+  state_of[i] = done; over[i] = true /* forget() */
+}
+
+/* cancellation::release(): the wake is made under M. */
+inline release_worker(w) {
+  atomic {
+    held[w] = false;
+    if
+    :: waits_for_holder[w] -> waits_for_holder[w] = false; on_futex[w] = false
+    :: else
+    fi
+  }
+}
+
+/* cancellation::add() and deliver(), for one item of one's choice. */
+proctype canceller() {
+  byte it, mine = NONE;
+  mtype:outcome answer;
+  select(it : 0 .. ITEMS - 1);
+  atomic {
+    if
+    :: is_queued(it) -> withdraw(it); answer = dequeued
+    :: state_of[it] == running ->
+      answer = was_running;
+      if
+      :: !rung[runner[it]] -> /* hold() */
+        mine = runner[it];
+        rung[mine] = true; held[mine] = true
+      :: else
+      fi
+    :: else -> answer = not_found
+    fi;
+    check();
+    assert(answer != not_found || !pending[it] || over[it])
+  };
+  if
+  :: answer == dequeued -> atomic { assert(!executed[it]); finish(it); answer = 0; it = 0 }
+  :: answer == was_running && mine != NONE ->
+    atomic { assert(cur[mine] == it && state_of[it] == running); stopped[mine] = true };
+    release_worker(mine);
+    mine = NONE; it = 0; answer = 0
+  :: else -> it = 0; answer = 0
+  fi
+}
+
+#if defined(ALL)
+/* cancellation::add_all() and deliver(), for whatever match() says: one section, one pass. First
+ * those behind others of their key, then the ready ones, then those that run. */
+inline add_one(it, in_turn) {
+  if
+  :: state_of[it] == in_turn -> withdraw(it); taken = taken | (1 << it)
+  :: skip
+  fi
+}
+inline hold_one(w) {
+  if
+  :: cur[w] != NONE && !rung[w] -> rung[w] = true; held[w] = true; holds = holds | (1 << w)
+  :: skip
+  fi
+}
+inline finish_one(it) {
+  if
+  :: taken & (1 << it) -> atomic { assert(!executed[it]); finish(it); taken = taken & ~(1 << it) }
+  :: else
+  fi
+}
+inline stop_one(w) {
+  if
+  :: holds & (1 << w) ->
+    atomic { assert(cur[w] != NONE); stopped[w] = true };
+    release_worker(w)
+  :: else
+  fi
+}
+proctype canceller_of_all() {
+  byte taken, holds;
+  atomic {
+    add_one(0, queued_chained); add_one(1, queued_chained); add_one(2, queued_chained);
+    add_one(0, queued_ready); add_one(1, queued_ready); add_one(2, queued_ready);
+    add_one(3, queued_ready); add_one(4, queued_ready);
+    hold_one(0); hold_one(1);
+    check()
+  };
+  finish_one(0); finish_one(1); finish_one(2); finish_one(3); finish_one(4);
+  stop_one(0); stop_one(1);
+  holds = 0
+}
+#endif
+
+init {
+  atomic {
+    idle[0] = true; idle[1] = true;
+    nr_idle[kind_of_worker(0)]++; nr_idle[kind_of_worker(1)]++;
+    run first_producer(); run second_producer();
+    run worker(0); run worker(1);
+#if CANCELLERS > 1
+    run canceller();
+#endif
+#if defined(ALL)
+    run canceller_of_all()
+#else
+    run canceller()
+#endif
+  }
+}
+
+/* When nobody can move any more: */
+active proctype judge() {
+  timeout;
+  assert(nr_finished == ENQUEUED);
+  assert(leader[0] == NONE && leader[1] == NONE && len(ready[0]) + len(ready[1]) == 0);
+  assert(idle[0] && idle[1] && waking[0] + waking[1] == 0);
+  assert(!held[0] && !held[1] && !rung[0] && !rung[1])
+}
+
+ltl ended { <> (nr_finished == ENQUEUED) }
