@@ -38,6 +38,7 @@
 // pool: io-wq; knows neither ring nor coroutine
 #include <iowq/pool/topology.hpp>
 #include <iowq/pool/limits.hpp>
+#include <iowq/pool/drift.hpp>
 #include <iowq/pool/options.hpp>
 #include <iowq/pool/work.hpp>
 #include <iowq/pool/chain.hpp>

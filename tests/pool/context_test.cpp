@@ -90,7 +90,7 @@ bool install_filter() {
 TEST_SUITE("pool/context") {
   TEST_CASE("wq-52, wq-53: workers match the owner when made, and again after context_changed()") {
     std::thread owner{[] {
-      iowq::pool pool;
+      iowq::pool pool{{.check_drift = iowq::drift_check::off}};
       context const before = context::mine();
       CHECK(on_worker(pool) == before);
       unsigned first = 0;

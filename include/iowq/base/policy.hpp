@@ -263,6 +263,14 @@ struct linux_policy {
     return answer;
   }
 
+  /// What a symbolic link says, terminated; its length, or -errno.
+  static int read_link(const char* path, char* text, std::size_t size) noexcept {
+    ssize_t const n = ::readlink(path, text, size - 1);
+    int const answer = n < 0 ? -errno : static_cast<int>(n);
+    text[answer < 0 ? 0 : answer] = 0;
+    return answer;
+  }
+
   /// For tests: nothing happens here.
   static constexpr void pause(pause_point) noexcept {}
 

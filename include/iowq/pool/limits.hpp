@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/pool/limits.hpp -- how many workers are enough, if nobody says.
-// Layer pool; needs base. Next in the book: pool/options.hpp.
+// Layer pool; needs base. Next in the book: pool/drift.hpp.
 //
 // Bound items occupy a processor or a disk: the kernel gives them min(entries, 4 x processors)
 // workers, and so do we. Unbound ones wait for somebody else and need a thread each; the kernel

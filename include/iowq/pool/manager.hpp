@@ -18,6 +18,7 @@
 #include <utility>
 
 #include <iowq/base/policy.hpp>
+#include <iowq/pool/drift.hpp>
 #include <iowq/pool/runner.hpp>
 #include <iowq/pool/state.hpp>
 #include <iowq/pool/watch.hpp>
@@ -42,6 +43,8 @@ class manager {
  public:
   explicit manager(state& pool) noexcept : pool_{pool} {}
 
+  drift_watch<Policy> drift;  // the owner's: between its context and ours
+
   /// Owner's thread: forks the manager if there is none. False: it could not, and why is in the
   /// state. Tries once; the owner's thread does not sleep.
   bool start() noexcept {
@@ -53,8 +56,10 @@ class manager {
       pool_.manager_error = 0;
       epoch_ = pool_.epoch;
     }
+    drift.expect_specimen();
     int const error = Policy::thread_start(thread_, &main, this, pool_.stack_size);
     if (error == 0) return true;
+    drift.no_specimen();
     lock const held = pool_.acquire();
     pool_.manager_present = false;
     pool_.manager_error = error;
@@ -72,6 +77,7 @@ class manager {
       pool_.call_manager(true, todo);
       pool_.carry_out(todo);
     }
+    drift.no_specimen();
     Policy::thread_join(thread_);
     lock const held = pool_.acquire();
     pool_.manager_present = false;
@@ -116,6 +122,7 @@ class manager {
     char name[16];
     std::snprintf(name, sizeof name, "iow-mgr-%d", me.pool_.owner_tid);
     Policy::thread_name(name);
+    me.drift.specimen_is_here();
     me.run();
     return nullptr;
   }

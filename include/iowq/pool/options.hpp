@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/pool/options.hpp -- how to build a pool.
-// Layer pool; needs pool/limits, topology. Next in the book: pool/work.hpp.
+// Layer pool; needs pool/drift, limits, topology. Next in the book: pool/work.hpp.
 #pragma once
 
 #include <chrono>
 #include <cstddef>
 
+#include <iowq/pool/drift.hpp>
 #include <iowq/pool/limits.hpp>
 #include <iowq/pool/topology.hpp>
 
@@ -23,6 +24,10 @@ struct pool_options {
   // How long an idle worker looks out for the next item before it sleeps: at most one does, only
   // while a processor is free for it, and only while it pays. 0: never.
   std::chrono::nanoseconds spin = std::chrono::microseconds{5};
+  // Whether enqueue() looks if the owner's context is still the workers', and who is told what
+  // differs; nobody: stderr.
+  drift_check check_drift = drift_check::automatic;
+  drift_handler on_drift = {};
 };
 
 }  // namespace iowq

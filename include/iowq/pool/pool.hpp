@@ -67,6 +67,7 @@ class basic_pool {
     state_.drain_bounded = options.drain_bounded;
     state_.spins.length(options.spin);
     state_.owner_tid = Policy::thread_id();
+    manager_.drift.configure(options.check_drift, std::move(options.on_drift));
     worker_limits const limits =
         detail::with_defaults<Policy>(options.max_workers, count_processors());
     state_.accounts[0].max_workers = limits.bound;
@@ -114,6 +115,7 @@ class basic_pool {
   /// Any thread. As enqueue() of each in order, in one step: `items` is empty afterwards.
   void enqueue(work_chain& items) noexcept {
     if (items.empty()) return;
+    if (manager_.drift.on() && Policy::thread_id() == state_.owner_tid) manager_.drift.look();
     std::uint8_t const near = near_lane();
     bool ready[2] = {}, concurrent[2] = {};
     deeds todo;
