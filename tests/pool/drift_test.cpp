@@ -96,7 +96,7 @@ TEST_SUITE("pool/drift") {
         },
         [](watched& it) {
           CHECK(it.said("user ids"));
-          CHECK(it.said("65534, its workers' "));
+          CHECK(it.said(" 65534, its workers' "));
         });
     if (!done) SKIP_CASE("setfsuid() needs root");
   }
@@ -217,9 +217,9 @@ TEST_SUITE("pool/drift") {
 
   TEST_CASE("unasked, a debug build looks, and no other") {
 #if !defined(NDEBUG) && !defined(__OPTIMIZE__)
-    constexpr std::size_t reports = 1;
+    static constexpr std::size_t reports = 1;
 #else
-    constexpr std::size_t reports = 0;
+    static constexpr std::size_t reports = 0;
 #endif
     std::thread owner{[] {
       watched it{drift_check::automatic};

@@ -135,7 +135,9 @@ class context_comparison {
         std::snprintf(lines_ + length_, room - length_, "  %s: %.*s, its workers' %.*s\n", name,
                       std::min(static_cast<int>(mine.size()), shown), mine.data(),
                       std::min(static_cast<int>(theirs.size()), shown), theirs.data());
-    length_ = std::min(length_ + static_cast<std::size_t>(std::max(written, 0)), room - 1);
+    std::size_t const end = length_ + static_cast<std::size_t>(std::max(written, 0));
+    for (length_ = std::min(end, room - 1); char* const tab = std::strchr(lines_, '\t');)
+      *tab = ' ';  // between the numbers of one line
   }
 
   char mine_[room], theirs_[room], lines_[room];
