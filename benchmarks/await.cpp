@@ -26,6 +26,7 @@
 #include <iowq/iowq.hpp>
 
 #include "ratio.hpp"
+#include "raw_ring.hpp"
 
 namespace {
 
@@ -47,15 +48,18 @@ int warm_file() {
   return fd;
 }
 
+/// Where the reads of a slot go to. Aligned, and the same for floor and layer: at an address a few
+/// bytes into a page, as malloc() gives it, some processors copy a page ten times more slowly.
+struct alignas(4096) page : std::array<char, 4096> {};
+page& buffer_of(unsigned slot) {
+  static std::vector<page> all(64);
+  return all[slot];
+}
+
 unsigned next_offset(unsigned& seed) {
   seed = seed * 1664525U + 1013904223U;
   return seed % (file_size / 4096) * 4096;
 }
-
-struct work_done {
-  std::uint64_t operations = 0;
-  std::uint64_t system_calls = 0;
-};
 
 // ---- The floor ----
 
@@ -63,58 +67,21 @@ enum class what { nop, pread };
 
 class raw_loop {
  public:
-  explicit raw_loop(unsigned in_flight) : buffers_(in_flight) {
-    io_uring_params params{};
-    params.flags = iowq::compat::setup_single_issuer | iowq::compat::setup_defer_taskrun |
-                   iowq::compat::setup_submit_all;
-    if (io_uring_queue_init_params(256, &ring_, &params) < 0) {
-      params = {};
-      if (int const r = io_uring_queue_init_params(256, &ring_, &params); r < 0) {
-        std::cerr << "io_uring_queue_init_params: " << std::strerror(-r) << '\n';
-        std::exit(1);
-      }
-    }
-    io_uring_register_ring_fd(&ring_);
-  }
-  raw_loop(const raw_loop&) = delete;
-  raw_loop& operator=(const raw_loop&) = delete;
-  ~raw_loop() { io_uring_queue_exit(&ring_); }
+  explicit raw_loop(unsigned in_flight) : ring_{in_flight} {}
 
   template <what What>
-  work_done run(std::uint64_t operations) {
-    auto const depth = static_cast<unsigned>(buffers_.size());
-    work_done done;
-    unsigned seed = 1;
-    std::uint64_t begun = 0;
-    auto begin = [&](std::uint64_t slot) {
-      io_uring_sqe* const sqe = io_uring_get_sqe(&ring_);
+  ratio::tally run(std::uint64_t operations) {
+    return ring_.run(operations, [this](io_uring_sqe* sqe, unsigned slot) {
       if constexpr (What == what::nop)
         io_uring_prep_nop(sqe);
       else
-        io_uring_prep_read(sqe, warm_file(), buffers_[slot].data(), 4096, next_offset(seed));
-      io_uring_sqe_set_data64(sqe, slot);
-      ++begun;
-    };
-    for (unsigned slot = 0; slot < depth; ++slot) begin(slot);
-    while (done.operations < operations) {
-      io_uring_submit_and_wait(&ring_, 1);
-      ++done.system_calls;
-      unsigned head, seen = 0;
-      io_uring_cqe* cqe;
-      io_uring_for_each_cqe(&ring_, head, cqe) {
-        ++seen;
-        if (cqe->res < 0) std::abort();
-        if (begun < operations) begin(cqe->user_data);
-      }
-      io_uring_cq_advance(&ring_, seen);
-      done.operations += seen;
-    }
-    return done;
+        io_uring_prep_read(sqe, warm_file(), buffer_of(slot).data(), 4096, next_offset(seed_));
+    });
   }
 
  private:
-  io_uring ring_{};
-  std::vector<std::array<char, 4096>> buffers_;
+  bench::raw_ring ring_;
+  unsigned seed_ = 1;
 };
 
 // ---- The layer ----
@@ -127,8 +94,9 @@ iowq::task<> nops(std::uint64_t n) {
     });
 }
 
-iowq::task<> preads(std::uint64_t n, unsigned seed) {
-  std::array<char, 4096> buffer;
+/// `seed` is shared, so that the blocks come in the order in which the floor reads them.
+iowq::task<> preads(std::uint64_t n, unsigned slot, unsigned& seed) {
+  page& buffer = buffer_of(slot);
   for (; n != 0; --n) {
     std::int64_t const offset = next_offset(seed);
     if (co_await iowq::pread(warm_file(), buffer, offset) != buffer.size()) std::abort();
@@ -149,16 +117,16 @@ iowq::task<> calls(std::uint64_t n) {
 
 template <class Make>
 iowq::task<> side_by_side(unsigned coroutines, std::uint64_t each, Make make) {
-  for (unsigned i = 1; i < coroutines; ++i) iowq::executor::current().spawn(make(each));
-  co_await make(each);
+  for (unsigned i = 1; i < coroutines; ++i) iowq::executor::current().spawn(make(each, i));
+  co_await make(each, 0U);
 }
 
 template <class Make>
-work_done run_coroutines(iowq::executor& here, unsigned coroutines, std::uint64_t operations,
-                         Make make) {
+ratio::tally run_coroutines(iowq::executor& here, unsigned coroutines, std::uint64_t operations,
+                            Make make) {
   std::uint64_t const entered = here.stats().entered;
   here.run(side_by_side(coroutines, operations / coroutines, make));
-  return {operations, here.stats().entered - entered};
+  return {operations, {{"enters", here.stats().entered - entered}}};
 }
 
 __attribute__((noinline)) int plain_call(int n) {
@@ -166,18 +134,18 @@ __attribute__((noinline)) int plain_call(int n) {
   return n;
 }
 
-work_done plain_calls(std::uint64_t n) {
+ratio::tally plain_calls(std::uint64_t n) {
   int sum = 0;
   for (std::uint64_t i = 0; i < n; ++i) sum += plain_call(1);
   benchmark::DoNotOptimize(sum);
-  return {n, 0};
+  return {n};
 }
 
 // ---- The ways ----
 
 struct way {
   std::string name;
-  std::function<work_done(std::uint64_t)> run;
+  std::function<ratio::tally(std::uint64_t)> run;
   std::uint64_t operations;  // a sample
 };
 
@@ -191,10 +159,11 @@ std::vector<way> all_ways() {
   auto layer = [](unsigned coroutines, auto make) {
     return [=](std::uint64_t n) { return run_coroutines(here, coroutines, n, make); };
   };
-  auto nop = [](std::uint64_t n) { return nops(n); };
-  auto pread = [](std::uint64_t n) { return preads(n, 1); };
-  auto yield = [](std::uint64_t n) { return yields(n); };
-  auto call = [](std::uint64_t n) { return calls(n); };
+  auto nop = [](std::uint64_t n, unsigned) { return nops(n); };
+  static unsigned seed = 1;
+  auto pread = [](std::uint64_t n, unsigned slot) { return preads(n, slot, seed); };
+  auto yield = [](std::uint64_t n, unsigned) { return yields(n); };
+  auto call = [](std::uint64_t n, unsigned) { return calls(n); };
   return {
       {"nop 1/liburing", floor(what::nop, 1), 20'000},
       {"nop 1/iowq", layer(1, nop), 20'000},
@@ -213,19 +182,6 @@ std::vector<way> all_ways() {
   };
 }
 
-void measure(benchmark::State& state, const way& w) {
-  work_done all;
-  for (auto _ : state) {
-    work_done const one_sample = w.run(w.operations);
-    all.operations += one_sample.operations;
-    all.system_calls += one_sample.system_calls;
-  }
-  auto const n = static_cast<double>(all.operations);
-  state.counters["ns"] =
-      benchmark::Counter(n, benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
-  state.counters["syscalls"] = static_cast<double>(all.system_calls) / n;
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -236,6 +192,9 @@ int main(int argc, char** argv) {
     std::cerr << "await: no way is called \"" << argv[2] << "\"\n";
     return 2;
   }
-  for (const way& w : ways) ratio::add(w.name, [&w](benchmark::State& s) { measure(s, w); });
+  for (const way& w : ways)
+    ratio::add(w.name, [&w](benchmark::State& state) {
+      ratio::measure(state, ratio::crosses::no, [&w] { return w.run(w.operations); });
+    });
   return ratio::main(argc, argv);
 }

@@ -25,6 +25,7 @@
 #include "machine.hpp"
 #include "ratio.hpp"
 #include "raw_ring.hpp"
+#include "rivals.hpp"
 
 namespace {
 
@@ -71,7 +72,7 @@ void must(bool good) {
 
 /// A slot's buffer and where in the file it is at.
 struct slot_data {
-  alignas(64) std::array<char, block> buffer;
+  alignas(4096) std::array<char, block> buffer;  // see await.cpp, page
   struct ::statx status;
   unsigned seed = 0;
   int fd = -1;
@@ -226,6 +227,13 @@ void short_calls() {
   bench::add(row + "/pool of 4, no chain", n,
              through_the_pool<Call>(depth, {.pool = bench::workers(4), .chained = false}));
   bench::add(row + "/executor", n, through_the_executor<Call>(depth, bench::workers(4)));
+#if BENCH_ASIO
+  bench::add(row + "/asio, 4", n,
+             [] { return std::make_unique<bench::asio_pool<Call>>(4, depth, 1); });
+#endif
+#if BENCH_UV
+  bench::add(row + "/libuv, 4", n, [] { return std::make_unique<bench::uv_pool<Call>>(depth, 1); });
+#endif
   ratio::goal_rate(row, "executor", 0.85, {"plain loop"});
   ratio::goal_count(row, "executor", "wakes", 0.05);
   ratio::goal_count(row, "executor", "kicks", 0.05);
@@ -327,6 +335,7 @@ void writes() {
 }  // namespace
 
 int main(int argc, char** argv) {
+  bench::uv_workers(4);
   short_calls<fdatasync_in_memory>();
   short_calls<statx_path>();
   short_calls<open_close>();
@@ -334,5 +343,6 @@ int main(int argc, char** argv) {
   alone();
   syncs();
   writes();
+  bench::print_who_is_missing();
   return ratio::main(argc, argv);
 }

@@ -22,19 +22,7 @@
 #include "load.hpp"
 #include "machine.hpp"
 #include "ratio.hpp"
-
-#if __has_include(<asio.hpp>)
-#define BENCH_ASIO 1
-#include <asio.hpp>
-#else
-#define BENCH_ASIO 0
-#endif
-#if __has_include(<uv.h>) && defined(BENCH_LINKS_LIBUV)
-#define BENCH_UV 1
-#include <uv.h>
-#else
-#define BENCH_UV 0
-#endif
+#include "rivals.hpp"
 
 namespace {
 
@@ -44,15 +32,6 @@ __attribute__((noinline)) void nothing() { asm volatile(""); }
 struct nothing_to_do {
   void operator()(unsigned) const noexcept { nothing(); }
 };
-
-/// Runs `part(i)` in as many threads, the caller's included.
-template <class Part>
-void side_by_side(unsigned threads, Part&& part) {
-  std::vector<std::thread> others;
-  for (unsigned i = 1; i < threads; ++i) others.emplace_back([&part, i] { part(i); });
-  part(0);
-  for (std::thread& one : others) one.join();
-}
 
 // ---- Floors ----
 
@@ -99,85 +78,7 @@ class bare_hand_over {
   std::thread other_;
 };
 
-// ---- Rivals ----
-
-#if BENCH_ASIO
-class asio_pool {
- public:
-  asio_pool(unsigned depth, unsigned submitters)
-      : depth_{depth / submitters}, submitters_{submitters} {}
-  ~asio_pool() { pool_.join(); }
-
-  ratio::tally run(std::uint64_t n) {
-    std::uint64_t const each = n / submitters_;
-    side_by_side(submitters_, [&](unsigned) {
-      asio::io_context here{1};
-      auto const busy = asio::make_work_guard(here);
-      std::uint64_t begun = 0, done = 0;
-      std::function<void()> begin = [&] {
-        ++begun;
-        asio::post(pool_, [&] {
-          nothing();
-          asio::post(here, [&] {
-            if (++done == each)
-              here.stop();
-            else if (begun < each)
-              begin();
-          });
-        });
-      };
-      for (unsigned i = 0; i < depth_ && begun < each; ++i) begin();
-      here.run();
-    });
-    return {each * submitters_};
-  }
-
- private:
-  asio::thread_pool pool_{nr_workers};
-  unsigned depth_, submitters_;
-};
-#endif
-
-#if BENCH_UV
-class uv_pool {
- public:
-  uv_pool(unsigned depth, unsigned submitters)
-      : depth_{depth / submitters}, submitters_{submitters} {}
-
-  ratio::tally run(std::uint64_t n) {
-    std::uint64_t const each = n / submitters_;
-    side_by_side(submitters_, [&](unsigned) { submit(each); });
-    return {each * submitters_};
-  }
-
- private:
-  struct load {
-    uv_loop_t loop;
-    std::uint64_t left;
-  };
-  void submit(std::uint64_t n) const {
-    load mine;
-    uv_loop_init(&mine.loop);
-    mine.loop.data = &mine;
-    std::vector<uv_work_t> requests(std::min<std::uint64_t>(depth_, n));
-    mine.left = n - requests.size();
-    for (uv_work_t& one : requests) queue(&mine.loop, &one);
-    uv_run(&mine.loop, UV_RUN_DEFAULT);
-    uv_loop_close(&mine.loop);
-  }
-  static void queue(uv_loop_t* loop, uv_work_t* one) {
-    uv_queue_work(
-        loop, one, [](uv_work_t*) { nothing(); },
-        [](uv_work_t* done, int) {
-          auto& mine = *static_cast<load*>(done->loop->data);
-          if (mine.left == 0) return;
-          --mine.left;
-          queue(done->loop, done);
-        });
-  }
-  unsigned depth_, submitters_;
-};
-#endif
+// ---- A rival of its own ----
 
 class std_async {
  public:
@@ -201,6 +102,12 @@ class std_async {
 // ---- Rows ----
 
 using pool = bench::pool_load<nothing_to_do>;
+#if BENCH_ASIO
+using asio_pool = bench::asio_pool<nothing_to_do>;
+#endif
+#if BENCH_UV
+using uv_pool = bench::uv_pool<nothing_to_do>;
+#endif
 
 auto through_the_pool(unsigned depth, bench::manner how) {
   return [=] { return std::make_unique<pool>(how, depth, nothing_to_do{}); };
@@ -222,7 +129,7 @@ void alone() {
   bench::add("alone/executor", n, through_the_executor(1, options));
   bench::add("alone/executor, no spin", n, through_the_executor(1, no_spin));
 #if BENCH_ASIO
-  bench::add("alone/asio", n, [] { return std::make_unique<asio_pool>(1, 1); });
+  bench::add("alone/asio", n, [] { return std::make_unique<asio_pool>(nr_workers, 1, 1); });
 #endif
 #if BENCH_UV
   bench::add("alone/libuv", n, [] { return std::make_unique<uv_pool>(1, 1); });
@@ -261,7 +168,7 @@ void alone_under(const std::string& row) {
   add("executor", through_the_executor(1, options));
   add("executor, no spin", through_the_executor(1, no_spin));
 #if BENCH_ASIO
-  add("asio", [] { return std::make_unique<asio_pool>(1, 1); });
+  add("asio", [] { return std::make_unique<asio_pool>(nr_workers, 1, 1); });
 #endif
   ratio::goal_rate(row, "pool", 0.97, {"pool, no spin"});
   ratio::goal_rate(row, "executor", 0.97, {"executor, no spin"});
@@ -300,7 +207,8 @@ void many() {
              through_the_pool(256, {.pool = options, .flags = {}}));
   bench::add("256 in flight/executor", n, through_the_executor(256, options));
 #if BENCH_ASIO
-  bench::add("256 in flight/asio", n, [] { return std::make_unique<asio_pool>(256, 1); });
+  bench::add("256 in flight/asio", n,
+             [] { return std::make_unique<asio_pool>(nr_workers, 256, 1); });
 #endif
 #if BENCH_UV
   bench::add("256 in flight/libuv", n, [] { return std::make_unique<uv_pool>(256, 1); });
@@ -320,7 +228,8 @@ void many_submitters(unsigned submitters) {
   bench::add(row + "pool, no chain", n,
              through_the_pool(256, {.pool = options, .chained = false, .submitters = submitters}));
 #if BENCH_ASIO
-  bench::add(row + "asio", n, [=] { return std::make_unique<asio_pool>(256, submitters); });
+  bench::add(row + "asio", n,
+             [=] { return std::make_unique<asio_pool>(nr_workers, 256, submitters); });
 #endif
 #if BENCH_UV
   bench::add(row + "libuv", n, [=] { return std::make_unique<uv_pool>(256, submitters); });
@@ -331,7 +240,7 @@ void many_submitters(unsigned submitters) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  ::setenv("UV_THREADPOOL_SIZE", std::to_string(nr_workers).c_str(), 1);
+  bench::uv_workers(nr_workers);
   alone();
   if (machine::processors().size() > 1) {
     alone_under<one_processor>("alone, one processor");
@@ -339,7 +248,6 @@ int main(int argc, char** argv) {
   }
   many();
   for (unsigned const submitters : {2U, 4U, 8U}) many_submitters(submitters);
-  if (!BENCH_ASIO) std::puts("libasio-dev is not installed: asio is left out");
-  if (!BENCH_UV) std::puts("libuv1-dev is not installed: libuv is left out");
+  bench::print_who_is_missing();
   return ratio::main(argc, argv);
 }

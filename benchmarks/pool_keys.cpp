@@ -16,13 +16,7 @@
 
 #include "load.hpp"
 #include "ratio.hpp"
-
-#if __has_include(<asio.hpp>)
-#define BENCH_ASIO 1
-#include <asio.hpp>
-#else
-#define BENCH_ASIO 0
-#endif
+#include "rivals.hpp"
 
 namespace {
 

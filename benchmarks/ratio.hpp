@@ -128,8 +128,8 @@ inline void goal_same(std::string row, std::string rival, std::string counted, s
 inline void print_machine() {
   utsname machine{};
   ::uname(&machine);
-  std::printf("Linux %s, %zu processors, %s\n", machine.release, machine::processors().size(),
-              compiler());
+  std::printf("Linux %s, %zu processors, a system call takes %.0f ns, %s\n", machine.release,
+              machine::processors().size(), machine::system_call(), compiler());
 }
 
 /// Keeps every repetition; prints the table at the end.
