@@ -63,10 +63,13 @@
 #include <iowq/exec/row.hpp>
 #include <iowq/exec/ledger.hpp>
 #include <iowq/exec/operation.hpp>
+#include <iowq/exec/census.hpp>
+#include <iowq/exec/young.hpp>
 #include <iowq/exec/backend_ring.hpp>
 #include <iowq/exec/devices.hpp>
 #include <iowq/exec/lazy_pool.hpp>
 #include <iowq/exec/loop.hpp>
+#include <iowq/exec/punted.hpp>
 #include <iowq/exec/stop_hook.hpp>
 #include <iowq/exec/route.hpp>
 #include <iowq/exec/await.hpp>

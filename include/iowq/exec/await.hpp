@@ -28,42 +28,12 @@
 #include <iowq/base/result.hpp>
 #include <iowq/coro/promise.hpp>
 #include <iowq/exec/loop.hpp>
+#include <iowq/exec/punted.hpp>
 #include <iowq/exec/route.hpp>
 #include <iowq/exec/stop_hook.hpp>
 
 namespace iowq {
 
-namespace detail {
-
-template <class Call>
-concept has_sqe = requires(Call& c, io_uring_sqe& sqe) {
-  c.prepare(sqe);
-};
-template <class Call>
-concept has_call = requires(Call& c, const stop_token& stop) {
-  { c.call(stop) } -> std::same_as<int>;
-};
-
-/// The pool's view of an operation; made when the operation is punted, not before.
-template <class Call>
-class punted final : public work {
- public:
-  punted(work_flags flags, Call& call, operation_base& op, answer& result, loop& owner) noexcept
-      : work{flags}, call_{call}, op_{op}, answer_{result}, owner_{owner} {}
-  void execute(const stop_token& stop) noexcept override { answer_.set(call_.call(stop)); }
-  void finished(bool cancelled) noexcept override {
-    if (cancelled) answer_.set(error() != 0 ? -error() : -ECANCELED);
-    owner_.post(op_);
-  }
-
- private:
-  Call& call_;
-  operation_base& op_;
-  answer& answer_;
-  loop& owner_;
-};
-struct never_punted {};
-}  // namespace detail
 /// One operation, from its arguments to its result: an awaitable that may be stored, and moved
 /// until it is awaited. Awaited once, on an executor's thread; yields its value or throws
 /// std::system_error (see as_result()). Buffers stay valid and untouched until it has ended.
@@ -72,12 +42,14 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
   using base = detail::operation_base;
   static constexpr detail::forms forms{detail::has_sqe<Call>, detail::has_call<Call>};
   static_assert(forms.sqe || forms.call);
+  static constexpr bool may_be_young =
+      forms.sqe && Call::row.first == route::ring && !detail::is_particular<Call>;
 
  public:
   template <class... Arguments>
   explicit operation(std::source_location at, Arguments && ... arguments) noexcept(
       std::is_nothrow_constructible_v<Call, Arguments...>)
-      : base{kind, &on_cqe, at}, call_{std::forward<Arguments>(arguments)...} {}
+      : base{kind, at}, call_{std::forward<Arguments>(arguments)...} {}
 
   operation(operation && other) noexcept : base{std::move(other)}, call_{std::move(other.call_)} {}
   ~operation() {
@@ -86,10 +58,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
   }
 
   /// Before it is awaited. See on_pool(), on_ring(), hashed().
-  void wish_for(route way) noexcept {
-    wish_.has_way = true;
-    wish_.way = way;
-  }
+  void wish_for(route way) noexcept { wish_.set_way(way); }
   void wish_for_key(std::uint64_t key) noexcept {
     wish_.has_key = true;
     key_ = key;
@@ -103,10 +72,17 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
 
   template <class Promise>
   bool await_suspend(std::coroutine_handle<Promise> waiter) noexcept {
-    return begin(waiter, detail::stop_of(waiter));
+    stage_ = detail::stage::ring;  // the rule, and one store with those of the constructor
+    detail::loop& here = detail::loop::current();
+    waiter_ = waiter;
+    if constexpr (may_be_young)
+      if (begin_young(here, detail::stop_of(waiter))) [[likely]]
+        return true;
+    return begin(here, detail::stop_of(waiter));
   }
 
   decltype(auto) await_resume() {
+    stage_ = detail::stage::over;
     if constexpr (!requires { typename Call::answers_itself; })
       if (answer_.res() < 0) [[unlikely]]
         throw_error(answer_.res(), row().name);
@@ -115,6 +91,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
 
   /// As await_resume(), without an exception.
   auto await_resume_result() requires(!requires { typename Call::may_throw; }) {
+    stage_ = detail::stage::over;
     using answer = result<decltype(value())>;
     if constexpr (!requires { typename Call::answers_itself; })
       if (answer_.res() < 0) return answer{to_error(answer_.res())};
@@ -132,27 +109,43 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
       return call_.value(answer_.res());
   }
 
-  /// False: it is over already, the coroutine goes on.
-  bool begin(std::coroutine_handle<> waiter, stop_token token) noexcept {
-    detail::loop& here = detail::loop::current();
-    waiter_ = waiter;
+  /// What is the rule: on the ring, under the executor's own token, and there is room.
+  IOWQ_ALWAYS_INLINE bool begin_young(detail::loop & here, stop_token token) noexcept {
+    if (wish_.is_any() || token != here.ambient()) return false;
+    if constexpr (requires { call_.check(); })
+      if (call_.check() < 0) return false;
+    if constexpr (Call::row.opcode != operation_row::no_opcode)
+      if (!here.backend().features().has(Call::row.opcode)) return false;
+    io_uring_sqe* const sqe = here.backend().sqe_at_once();
+    if (sqe == nullptr) return false;
+    call_.prepare(*sqe);
+    sqe->user_data = detail::whose::of(*this, detail::whose::young);
+    here.template count<Call::row>(&ledger_entry::ring_ops);
+    detail::annotate_release(static_cast<base*>(this));
+    return true;
+  }
+
+  /// The rest. False: it is over already, the coroutine goes on.
+  IOWQ_NOINLINE bool begin(detail::loop & here, stop_token token) noexcept {
+    if constexpr (may_be_young)
+      if (here.backend().finds_sqes() && begin_young(here, token)) return true;
     if constexpr (requires { call_.check(); })
       if (int const bad = call_.check(); bad < 0) [[unlikely]]
         return at_once(here, bad);
     bool const ambient = token == here.ambient();
     if constexpr (Call::row.cancellable)
       if (ambient ? here.stopping() : token.stop_requested()) [[unlikely]] {
-        ++here.template line<Call::row>().cancelled;
+        here.template count<Call::row>(&ledger_entry::cancelled);
         return at_once(here, -ECANCELED);
       }
     placement place{Call::row.first, Call::row.unbound, {}, any_node};
     if constexpr (requires { call_.place(place); })
-      if (!wish_.has_way || wish_.way == route::pool) call_.place(place);
+      if (!wish_.has_way() || wish_.way() == route::pool) call_.place(place);
     switch (
         detail::decide(Call::row, place, wish_, forms, here.punting(), here.backend().features())) {
       case route::inline_:
         if (int const r = attempt(here); r != -EAGAIN || !forms.call) {
-          ++here.template line<Call::row>().inline_ops;
+          here.template count<Call::row>(&ledger_entry::inline_ops);
           return at_once(here, r);
         }
         place.way = route::pool;
@@ -164,15 +157,15 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
       case route::ring:
         if constexpr (forms.sqe) {
           if constexpr (requires { call_.insist(); })
-            if (wish_.has_way || here.punting() == punt_policy::kernel) call_.insist();
-          if (io_uring_sqe* const sqe = here.sqe(); sqe != nullptr) [[likely]] {
+            if (wish_.has_way() || here.punting() == punt_policy::kernel) call_.insist();
+          if (io_uring_sqe* const sqe = here.backend().sqe(); sqe != nullptr) [[likely]] {
             stage_ = detail::stage::ring;
             call_.prepare(*sqe);
-            sqe->user_data = this->user_data();
-            detail::annotate_release(static_cast<completion*>(this));
+            sqe->user_data = detail::whose::of(*this);
+            detail::annotate_release(static_cast<base*>(this));
           } else {
             acts(&on_item);  // it may be cancelled in line
-            here.line_up(*this);
+            here.backend().line_up(*this);
           }
         }
         break;
@@ -216,16 +209,14 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
     }
   }
 
-  static void on_cqe(completion * self, int res, std::uint32_t flags) noexcept {
-    auto& op = *static_cast<operation*>(static_cast<base*>(self));
+  static void on_cqe(base & self, detail::answer what) noexcept {
+    auto& op = static_cast<operation&>(self);
     detail::loop& here = *detail::this_thread_loop;
-    if ((flags & (IORING_CQE_F_NOTIF | IORING_CQE_F_MORE)) != 0) [[unlikely]] {
-      // A notification only says that buffers are free again; the result came before it.
-      if ((flags & IORING_CQE_F_NOTIF) == 0) op.answer_.set(res, flags);
-      if ((flags & IORING_CQE_F_MORE) != 0) return;
-    } else {
-      op.answer_.set(res, flags);
-    }
+    // A notification only says that buffers are free again; the result came before it.
+    if ((what.flags() & IORING_CQE_F_NOTIF) == 0) [[likely]]
+      op.answer_ = what;
+    if ((what.flags() & IORING_CQE_F_MORE) != 0) [[unlikely]]
+      return;
     if constexpr (forms.call) {
       if (op.would_block(op.answer_.res())) [[unlikely]]
         return op.bounce(here);
@@ -251,7 +242,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
       settle(here);
       return here.template finish<Call::row>(*this, &ledger_entry::ring_ops);
     }
-    ++here.template line<Call::row>().bounced;
+    here.template count<Call::row>(&ledger_entry::bounced);
     start_work(here, {route::pool, Call::row.unbound, {}, any_node});
   }
 
@@ -283,8 +274,11 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
       return -1;
   }
 
-  static constexpr detail::operation_kind kind{&Call::row, forms.sqe ? &prepare : nullptr,
-                                               forms.call ? &as_work : nullptr, nullptr,
+  static constexpr detail::operation_kind kind{&Call::row,
+                                               forms.sqe ? &on_cqe : nullptr,
+                                               forms.sqe ? &prepare : nullptr,
+                                               forms.call ? &as_work : nullptr,
+                                               nullptr,
                                                &descriptor_of};
 
   Call call_;

@@ -16,6 +16,7 @@
 #include <iowq/base/policy.hpp>
 #include <iowq/base/result.hpp>
 #include <iowq/exec/operation.hpp>
+#include <iowq/exec/young.hpp>
 #include <iowq/queue/fifo.hpp>
 #include <iowq/ring/ring.hpp>
 
@@ -52,7 +53,7 @@ namespace iowq::detail {
 class ring_backend {
  public:
   /// Throws std::system_error with the reason if there can be no ring.
-  ring_backend(unsigned entries, punt_policy punt) {
+  ring_backend(unsigned entries, punt_policy punt, census& all) : young_{ring_, all} {
     int const wake = linux_policy::wake_open();
     if (wake < 0) throw_error(wake, "eventfd (raise RLIMIT_NOFILE, ulimit -n)");
     wake_fd_.reset(wake);
@@ -60,6 +61,7 @@ class ring_backend {
     int const r = ring_.open(entries, punt == punt_policy::pool ? 1 : 0);
     if (r < 0) throw_error(r, explain_ring_failure(r).c_str());
     waker_.owner = this;
+    young_.begin();
   }
 
   [[nodiscard]] const ring_features& features() const noexcept { return ring_.features(); }
@@ -69,7 +71,21 @@ class ring_backend {
   void wake() const noexcept { linux_policy::wake_ring(wake_fd_.get()); }
 
   /// An SQE for an operation that nobody waits in line before; null: line_up().
-  [[nodiscard]] io_uring_sqe* sqe() noexcept { return waiting_.empty() ? ring_.get() : nullptr; }
+  [[nodiscard]] io_uring_sqe* sqe() noexcept { return waiting_.empty() ? take_sqe() : nullptr; }
+
+  /// The same while the ring is open to all, which it is not while a stop is on or anyone waits
+  /// in line; null: ask anew, by sqe().
+  [[nodiscard]] IOWQ_ALWAYS_INLINE io_uring_sqe* sqe_at_once() noexcept {
+    return ring_.get_at_once();
+  }
+  /// After a null sqe_at_once(): is it worth another?
+  [[nodiscard]] bool finds_sqes() noexcept {
+    return open_to_all_ && waiting_.empty() && ring_.finds(young_.first());
+  }
+  void open_to_all(bool open) noexcept {
+    open_to_all_ = open;
+    if (!open) ring_.shut();
+  }
 
   /// Submits what there is to make room for `op`, or puts it into the line for the SQ.
   IOWQ_NOINLINE void line_up(operation_base& op) noexcept {
@@ -89,7 +105,7 @@ class ring_backend {
     op.set(operation_base::cancel_sent);
     sqe->opcode = IORING_OP_ASYNC_CANCEL;
     sqe->fd = -1;
-    sqe->addr = static_cast<completion&>(op).user_data();
+    sqe->addr = whose::of(op, op.is(operation_base::was_young) ? whose::young : 0);
   }
 
   /// Takes those that waited in line for an SQE and shall be cancelled: they never begin.
@@ -124,11 +140,16 @@ class ring_backend {
       broken(r);
   }
 
-  /// `after` runs behind each completion.
+  /// Ends what the kernel has done, `budget` operations at most. `after()` runs behind each.
   template <class After>
-  void reap(unsigned budget, After&& after) noexcept {
-    if (ring_.reap(budget, after) != 0) starved_ = {};
+  IOWQ_ALWAYS_INLINE void reap(unsigned budget, After&& after) noexcept {
+    if (young_.reap(budget, after) != 0) starved_ = {};
   }
+
+  /// The operations that are in the kernel's hands and not in the census.
+  [[nodiscard]] const young_ones& young() const noexcept { return young_; }
+  /// There are none any more.
+  void list_all() noexcept { young_.list_all(); }
 
  private:
   struct waker : completion {
@@ -143,19 +164,31 @@ class ring_backend {
   static void fill(operation_base& op, io_uring_sqe& sqe) noexcept {
     op.stage_ = stage::ring;
     op.kind_->prepare(op, sqe);
-    sqe.user_data = static_cast<completion&>(op).user_data();
-    annotate_release(static_cast<completion*>(&op));
+    sqe.user_data = whose::of(op);
+    annotate_release(&op);
+  }
+
+  /// The next SQE. The SQEs of the young are left alone, unless all are.
+  IOWQ_NOINLINE io_uring_sqe* take_sqe() noexcept {
+    io_uring_sqe* sqe = ring_.get(young_.first());
+    if (sqe == nullptr) {
+      young_.settle();
+      sqe = ring_.get(young_.first());
+    }
+    if (!open_to_all_ || !waiting_.empty()) ring_.shut();
+    return sqe;
   }
 
   /// An SQE; where the SQ is full, what it holds is submitted first. Null: the kernel takes none.
   [[nodiscard]] io_uring_sqe* sqe_or_submit() noexcept {
-    io_uring_sqe* sqe = ring_.get();
+    io_uring_sqe* sqe = take_sqe();
     if (sqe != nullptr) [[likely]]
       return sqe;
+    young_.settle();  // the kernel may need the CQ's room
     if (int const r = ring_.enter(false);
         r < 0 && r != -EINTR && r != -EAGAIN && r != -EBUSY && r != -ENOMEM)
       broken(r);
-    return ring_.get();
+    return take_sqe();
   }
 
   void drain_waiting() noexcept {
@@ -211,10 +244,12 @@ class ring_backend {
 
   fd wake_fd_;
   ring ring_;
+  young_ones young_;
   waker waker_;
   fifo<&loop_item::next>
       waiting_;                // operations for which there was no SQE, first come, first served
   bool cancels_wait_ = false;  // a cancel found no SQE either
+  bool open_to_all_ = true;
   std::chrono::milliseconds starved_{};
 };
 

@@ -44,6 +44,19 @@ class ledger {
       return slots_[hint].entry;
     return search(Row, hint);
   }
+  /// Counts one more; the rule costs a compare and an increment.
+  template <const operation_row& Row>
+  IOWQ_ALWAYS_INLINE void count(std::uint64_t ledger_entry::*way) noexcept {
+    constexpr std::size_t hint = ledger_hint(Row) % slots;
+    if (slots_[hint].row == &Row) [[likely]]
+      ++(slots_[hint].entry.*way);
+    else
+      ++(search(Row, hint).*way);
+  }
+  /// of() for a row that is only known now.
+  [[nodiscard]] ledger_entry& of(const operation_row& row) noexcept {
+    return search(row, ledger_hint(row) % slots);
+  }
 
  private:
   IOWQ_NOINLINE ledger_entry& search(const operation_row& row, std::size_t hint) noexcept {

@@ -29,7 +29,7 @@ inline constinit thread_local loop* this_thread_loop = nullptr;
 class loop {
  public:
   loop(unsigned entries, punt_policy punt, pool_options pool)
-      : punt_{punt}, ring_{entries, punt}, pool_{std::move(pool), entries} {}
+      : punt_{punt}, ring_{entries, punt, census_}, pool_{std::move(pool), entries} {}
 
   ~loop() {
     pool_.stop();
@@ -37,7 +37,7 @@ class loop {
     while (loop_item* next = inbox_.drain())
       while (loop_item* const now = next) next = now->next, now->run();
     while (loop_item* const now = ready_.pop_front()) now->run();
-    IOWQ_ASSERT(census_.after == &census_, "an executor was destroyed with operations in flight");
+    IOWQ_ASSERT(in_flight().empty(), "an executor was destroyed with operations in flight");
   }
 
   /// The loop of this thread; stops the program where none runs.
@@ -77,7 +77,7 @@ class loop {
 
   /// One turn. Blocks until there is something to do.
   void turn() noexcept {
-    now_ = linux_policy::now_coarsely();
+    census_.now(linux_policy::now_coarsely());
     // acquire: pairs with request_stop().
     if (stop_wanted_.load(std::memory_order_acquire)) stop_all();
     for (loop_item* next = inbox_.drain(); loop_item* const now = next;) {
@@ -111,15 +111,10 @@ class loop {
 
   /// Registers `op` as in flight. Call last: a token that was stopped cancels at once.
   void watch(operation_base& op, stop_token token, bool ambient) noexcept {
-    op.enter(census_);
-    op.since_ = now_;
+    census_.enter(op);
     if (!ambient) [[unlikely]]
       hook(op, token);
   }
-
-  /// See ring_backend.
-  [[nodiscard]] io_uring_sqe* sqe() noexcept { return ring_.sqe(); }
-  void line_up(operation_base& op) noexcept { ring_.line_up(op); }
 
   /// To the pool, which is started by the first. A null `w` is an allocation that failed.
   void start_work(operation_base& op, work* w) noexcept {
@@ -172,7 +167,7 @@ class loop {
   /// do in a completion or an item, whose caller then calls bounce_on().
   template <const operation_row& Row>
   void finish(operation_base& op, std::uint64_t ledger_entry::*way) noexcept {
-    op.leave();
+    census::leave(op);
     ++(ledger_.of<Row>().*way);
     if (op.is(operation_base::cancel_wanted | operation_base::hooked)) [[unlikely]]
       return finish_unusually(op, ledger_.of<Row>());
@@ -185,24 +180,24 @@ class loop {
   }
 
   template <const operation_row& Row>
-  [[nodiscard]] ledger_entry& line() noexcept {
-    return ledger_.of<Row>();
+  void count(std::uint64_t ledger_entry::*way) noexcept {
+    ledger_.count<Row>(way);
   }
 
   /// The token under which run() and spawn() start their tasks.
   [[nodiscard]] stop_token ambient() const noexcept { return ambient_; }
   [[nodiscard]] punt_policy punting() const noexcept { return punt_; }
+  [[nodiscard]] ring_backend& backend() noexcept { return ring_; }
   [[nodiscard]] const ring_backend& backend() const noexcept { return ring_; }
   [[nodiscard]] const class ledger& counts() const noexcept { return ledger_; }
   [[nodiscard]] class devices& devices() noexcept { return devices_; }
   [[nodiscard]] std::uint64_t items_run() const noexcept { return items_run_; }
   [[nodiscard]] bool ending() const noexcept { return ending_; }
   [[nodiscard]] bool stopping() const noexcept { return stop_->stop_requested(); }
-  /// Calls `f` with each operation in flight, newest first.
-  template <class F>
-  void for_each_in_flight(F&& f) const {
-    for (census_node* n = census_.after; n != &census_; n = n->after)
-      f(*static_cast<operation_base*>(n));
+  /// All operations in flight.
+  [[nodiscard]] const census& in_flight() noexcept {
+    ring_.list_all();
+    return census_;
   }
 
   [[nodiscard]] lazy_pool& pool() noexcept { return pool_; }
@@ -213,6 +208,7 @@ class loop {
     if (!stopping()) return;
     // relaxed: only the owner clears it, and a request that comes now is for the next run.
     stop_wanted_.store(false, std::memory_order_relaxed);
+    ring_.open_to_all(true);
     stop_.emplace();  // at the same address: ambient_ stays valid
   }
 
@@ -229,10 +225,14 @@ class loop {
 
   IOWQ_NOINLINE void finish_unusually(operation_base& op, ledger_entry& line) noexcept {
     if (op.answer_.res() == -ECANCELED && op.is(operation_base::cancel_wanted)) ++line.cancelled;
-    if (op.is(operation_base::hooked) && !op.hook_.object().end())
-      op.stage_ = stage::lingering;  // its stop request is still in our inbox, and touches it
-    else
-      resume(op);
+    if (op.is(operation_base::hooked)) {
+      if (!op.hook_.object().end()) {
+        op.stage_ = stage::lingering;  // its stop request is still in our inbox, and touches it
+        return;
+      }
+      op.hook_.destroy();
+    }
+    resume(op);
   }
 
   IOWQ_NOINLINE void fire_timers() noexcept {
@@ -262,13 +262,14 @@ class loop {
   /// Tells whoever asks the ambient token, and cancels all there is, whatever its own token.
   IOWQ_COLD void stop_all() noexcept {
     if (stopping()) return;
+    ring_.open_to_all(false);
     stop_->request_stop();
-    for_each_in_flight([this](operation_base& op) { cancel(op); });
+    in_flight().for_each([this](operation_base& op) { cancel(op); });
   }
 
   IOWQ_COLD void cancel_again() noexcept {
     ring_.cancels_wait(false);
-    for_each_in_flight([this](operation_base& op) {
+    census_.for_each([this](operation_base& op) {
       if (op.stage_ == stage::ring && op.is(operation_base::cancel_wanted)) ring_.cancel(op);
     });
   }
@@ -277,11 +278,10 @@ class loop {
   punt_policy punt_;
   std::optional<stop_source> stop_{std::in_place};
   stop_token const ambient_ = stop_->get_token();
-  time_point now_{};
+  census census_{ledger_};
   ring_backend ring_;
   fifo<&loop_item::next> ready_;
   timers timers_;
-  census_node census_{&census_, &census_};
   const bool* done_ = nullptr;
   bool ending_ = false;
   std::uint64_t items_run_ = 0;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/exec/operation.hpp -- one await in flight, whoever runs it.
-// Layer exec; needs ring, pool. Next in the book: exec/backend_ring.hpp.
+// Layer exec; needs pool. Next in the book: exec/census.hpp.
 //
 // The awaiter *is* the operation and lives in the coroutine's frame. From its submission to its
 // final completion it belongs to exactly one of: the SQ waiting line, the kernel, the pool, a
@@ -21,6 +21,7 @@
 #include <iowq/base/stop.hpp>
 #include <iowq/exec/item.hpp>
 #include <iowq/exec/lazy.hpp>
+#include <iowq/exec/ledger.hpp>
 #include <iowq/exec/row.hpp>
 #include <iowq/pool/work.hpp>
 #include <iowq/queue/timers.hpp>
@@ -51,34 +52,24 @@ enum class stage : std::uint8_t {
 /// What of an operation depends on its kind, for the paths that are not hot.
 struct operation_kind {
   const operation_row* row;
+  void (*on_cqe)(operation_base&, answer) noexcept;          // null: no SQE form
   void (*prepare)(operation_base&, io_uring_sqe&) noexcept;  // null: no SQE form
   work& (*as_work)(operation_base&) noexcept;                // null: no system-call form
   void (*disarm)(operation_base&) noexcept;                  // timers only
   int (*descriptor)(const operation_base&) noexcept;         // null: none that dump() could show
 };
 
-/// What came of an operation: a CQE's two words, as one. Two stores and then one load of both,
-/// which is what a compiler makes of two members, cost a store-forwarding stall an operation.
-class answer {
- public:
-  answer() noexcept {}  // no store
-  void set(int res, std::uint32_t flags = 0) noexcept {
-    both_ = std::uint64_t{flags} << 32 | static_cast<std::uint32_t>(res);
-  }
-  [[nodiscard]] int res() const noexcept { return static_cast<int>(both_); }
-  [[nodiscard]] std::uint32_t flags() const noexcept {
-    return static_cast<std::uint32_t>(both_ >> 32);
-  }
+/// What the user asked for: on_pool(), on_ring(), hashed().
+struct wish {
+  bool has_key = false;
+
+  void set_way(route way) noexcept { forced_ = static_cast<std::uint8_t>(1 + int(way)); }
+  [[nodiscard]] bool has_way() const noexcept { return forced_ != 0; }
+  [[nodiscard]] route way() const noexcept { return static_cast<route>(forced_ - 1); }
+  [[nodiscard]] bool is_any() const noexcept { return has_way() || has_key; }
 
  private:
-  std::uint64_t both_;
-};
-
-/// What the user asked for: on_pool(), on_ring(), hashed(). Trivial, so that it costs no store.
-struct wish {
-  bool has_way = false;
-  bool has_key = false;
-  route way = route::inline_;
+  std::uint8_t forced_ = 0;
 };
 
 /// Waits for a stop request on behalf of an operation whose token is not its executor's own.
@@ -116,25 +107,32 @@ class stop_hook : public loop_item {
   std::optional<stop_callback<request>> callback_;
 };
 
-/// A link of the ring of all operations in flight of a loop; the loop's own is its anchor.
+/// A link of a loop's census: a ring, whose anchor is the loop's own.
 struct census_node {
   census_node* before;
   census_node* after;
-
-  void enter(census_node& anchor) noexcept {
-    before = &anchor;
-    after = anchor.after;
-    anchor.after->before = this;
-    anchor.after = this;
-  }
-  void leave() noexcept {
-    before->after = after;
-    after->before = before;
-  }
 };
 
-/// The part of an operation that is the same for all. What an await touches comes first.
-class operation_base : public completion, public loop_item, public census_node {
+/// What every await writes, side by side. The rest of an operation is for those that last.
+struct operation_front {
+  const operation_kind* kind_;
+  // One store sets these four bytes.
+  stage stage_ = stage::created;
+  std::uint8_t bits_ = 0;
+  wish wish_;
+  // No more stores than needed: what follows is written before it is read.
+  union {
+    std::coroutine_handle<> waiter_;
+  };
+  answer answer_;
+  std::source_location source_;
+
+  operation_front(const operation_kind& kind, wish wished, std::source_location source) noexcept
+      : kind_{&kind}, wish_{wished}, source_{source} {}
+};
+
+/// The part of an operation that is the same for all.
+class operation_base : protected operation_front, public loop_item, public census_node {
  public:
   operation_base(const operation_base&) = delete;
   operation_base& operator=(const operation_base&) = delete;
@@ -155,17 +153,12 @@ class operation_base : public completion, public loop_item, public census_node {
   }
 
  protected:
-  operation_base(const operation_kind& kind, completion::function* on_cqe,
-                 std::source_location source) noexcept
-      : completion{on_cqe}, kind_{&kind}, source_{source} {}
+  operation_base(const operation_kind& kind, std::source_location source) noexcept
+      : operation_front{kind, wish{}, source} {}
 
   /// Moves an operation that was not awaited yet.
   operation_base(operation_base&& other) noexcept
-      : completion{other},
-        kind_{other.kind_},
-        wish_{other.wish_},
-        key_{other.key_},
-        source_{other.source_} {
+      : operation_front{*other.kind_, other.wish_, other.source_}, key_{other.key_} {
     IOWQ_ASSERT(other.stage_ == stage::created, "an operation was moved after it was awaited");
   }
 
@@ -173,40 +166,31 @@ class operation_base : public completion, public loop_item, public census_node {
     IOWQ_ASSERT(stage_ <= stage::over,
                 "a coroutine was destroyed while an operation of it is in flight: the kernel may "
                 "still write into its frame");
-    if (is(hooked)) [[unlikely]]
-      hook_.destroy();
   }
 
+  friend class census;
   friend class loop;
   friend class ring_backend;
+  friend class young_ones;
   friend class stop_hook;
 
   // What is unusual about an operation's end.
   static constexpr std::uint8_t cancel_wanted = 1;
   static constexpr std::uint8_t cancel_sent = 2;
-  static constexpr std::uint8_t hooked = 4;  // stops by its hook; else with the executor, or never
-  static constexpr std::uint8_t punted = 8;  // it has work
-  static constexpr std::uint8_t keyed = 16;  // it went to the pool with key_
+  static constexpr std::uint8_t hooked = 4;   // stops by its hook; else with the executor, or never
+  static constexpr std::uint8_t punted = 8;   // it has work
+  static constexpr std::uint8_t keyed = 16;   // it went to the pool with key_
+  static constexpr std::uint8_t listed = 32;  // it is, or was, in the census
+  static constexpr std::uint8_t was_young = 64;  // and was not from the beginning
 
   [[nodiscard]] bool is(std::uint8_t bits) const noexcept { return (bits_ & bits) != 0; }
   void set(std::uint8_t bit) noexcept { bits_ = static_cast<std::uint8_t>(bits_ | bit); }
 
-  const operation_kind* kind_;
-  // Side by side: one store sets them all.
-  stage stage_ = stage::created;
-  std::uint8_t bits_ = 0;
-  wish wish_;
-  // No more stores than needed: what follows is written before it is read.
-  union {
-    std::coroutine_handle<> waiter_;
-  };
-  answer answer_;
   std::uint64_t key_;  // wished for, or chosen
   union {
     time_point since_;
   };
-  std::source_location source_;
-  recycled<stop_hook> hook_;
+  recycled<stop_hook> hook_;  // while hooked
 };
 
 /// A deadline of an operation.

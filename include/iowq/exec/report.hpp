@@ -35,7 +35,11 @@ namespace detail {
   all.submitted = ring.submitted;
   all.entered = ring.entered;
   all.completed = ring.completed;
-  all.ledger = here.counts().lines();
+  class ledger finished = here.counts();
+  // Who is young was counted when it began.
+  here.backend().young().for_each(
+      [&](const operation_base& op) { --finished.of(op.row()).ring_ops; });
+  all.ledger = finished.lines();
   for (const ledger_entry& line : all.ledger) {
     all.inline_ops += line.inline_ops;
     all.ring_ops += line.ring_ops;
@@ -58,7 +62,7 @@ namespace detail {
 inline void write_census(std::ostream& out, loop& here) {
   std::size_t count = 0;
   time_point const now = linux_policy::now();
-  here.for_each_in_flight([&](const operation_base& op) {
+  here.in_flight().for_each([&](const operation_base& op) {
     ++count;
     out << op.row().name;
     if (op.descriptor_number() >= 0) out << " fd " << op.descriptor_number();

@@ -26,7 +26,7 @@ struct forms {
   route way = chosen.way;
   if (policy == punt_policy::kernel && way == route::pool) way = route::ring;
   if (wished.has_key) way = route::pool;
-  if (wished.has_way) way = wished.way;
+  if (wished.has_way()) way = wished.way();
   if (way == route::ring && !ring_can) return route::pool;
   if (way != route::ring && !has.call) return route::ring;
   return way;

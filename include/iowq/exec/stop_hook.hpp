@@ -17,10 +17,11 @@ inline void stop_hook::requested() noexcept {
 inline void stop_hook::arrived(loop_item* self) noexcept {
   auto& hook = *static_cast<stop_hook*>(self);
   hook.posted_ = false;
-  if (hook.op_.stage_ == stage::lingering)
-    hook.owner_.resume(hook.op_);
-  else
-    hook.owner_.cancel(hook.op_);
+  operation_base& op = hook.op_;
+  loop& owner = hook.owner_;
+  if (op.stage_ != stage::lingering) return owner.cancel(op);
+  op.hook_.destroy();
+  owner.resume(op);
 }
 
 }  // namespace iowq::detail

@@ -40,7 +40,7 @@ class [[nodiscard("co_await it")]] sleep_operation : public operation_base {
       .name = "sleep", .first = route::inline_, .reason = "a timer of the loop"};
 
   sleep_operation(time_point deadline, std::source_location at) noexcept
-      : operation_base{kind, &no_cqe, at}, deadline_{deadline} {
+      : operation_base{kind, at}, deadline_{deadline} {
     acts(&on_item);
   }
   sleep_operation(sleep_operation && other) noexcept
@@ -76,7 +76,6 @@ class [[nodiscard("co_await it")]] sleep_operation : public operation_base {
   }
 
  private:
-  static void no_cqe(completion*, int, std::uint32_t) noexcept {}
   static void on_item(loop_item * self) noexcept {
     auto& op = *static_cast<sleep_operation*>(static_cast<operation_base*>(self));
     this_thread_loop->finish<row_of_all>(op, &ledger_entry::inline_ops);
@@ -84,7 +83,7 @@ class [[nodiscard("co_await it")]] sleep_operation : public operation_base {
   static void disarm(operation_base & op) noexcept {
     this_thread_loop->disarm(static_cast<sleep_operation&>(op).alarm_);
   }
-  static constexpr operation_kind kind{&row_of_all, nullptr, nullptr, &disarm, nullptr};
+  static constexpr operation_kind kind{&row_of_all, nullptr, nullptr, nullptr, &disarm, nullptr};
 
   time_point deadline_;
   alarm alarm_{*this};

@@ -7,9 +7,10 @@
 // kernel from the moment it is filled; an enter that fails keeps it for the next.
 #pragma once
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
-#include <utility>
+#include <span>
 
 #include <iowq/base/assert.hpp>
 #include <iowq/base/policy.hpp>
@@ -26,10 +27,6 @@ struct ring_stats {
   std::uint64_t submitted = 0;  // SQEs the kernel took
   std::uint64_t entered = 0;    // io_uring_enter calls
   std::uint64_t completed = 0;  // CQEs
-};
-
-struct nothing_after {
-  void operator()() const noexcept {}
 };
 
 /// One io_uring instance. Everything on the thread that opened it.
@@ -55,20 +52,44 @@ class basic_ring {
   [[nodiscard]] const ring_stats& stats() const noexcept { return stats_; }
 
   /// The next free SQE, zeroed, or null: enter() first. To be filled at once, whatever happens.
-  [[nodiscard]] IOWQ_ALWAYS_INLINE io_uring_sqe* get() noexcept {
-    if (room_ == 0) [[unlikely]] {
-      // The kernel writes khead inside enter(), on this thread: a plain read is current.
-      room_ = entries_ - pending();
-      if (room_ == 0) return nullptr;
-    }
-    --room_;
-    io_uring_sqe* const sqe = &sqes_[tail_++ & mask_];
+  [[nodiscard]] io_uring_sqe* get() noexcept { return get(head()); }
+
+  /// As get(), but leaves alone what SQEs from number `kept` on hold.
+  [[nodiscard]] io_uring_sqe* get(unsigned kept) noexcept {
+    return finds(kept) ? get_at_once() : nullptr;
+  }
+
+  /// Would get(kept) give one?
+  [[nodiscard]] bool finds(unsigned kept) noexcept { return next_ != end_ || find_run(kept); }
+
+  /// As get(), from what an earlier get() found free: null may only mean to ask that.
+  [[nodiscard]] IOWQ_ALWAYS_INLINE io_uring_sqe* get_at_once() noexcept {
+    if (next_ == end_) [[unlikely]]
+      return nullptr;
+    io_uring_sqe* const sqe = next_++;
     *sqe = io_uring_sqe{};
     return sqe;
   }
+  /// Nothing is free at once until the next get().
+  void shut() noexcept {
+    run_tail_ = tail();
+    end_ = next_;
+  }
+
+  /// SQEs are numbered, without end: those before head() were taken by the kernel, those before
+  /// tail() are filled. The kernel writes its head inside enter(), on this thread: a plain read
+  /// is current.
+  [[nodiscard]] unsigned head() const noexcept { return *ring_.sq.khead; }
+  [[nodiscard]] unsigned tail() const noexcept {
+    return run_tail_ - static_cast<unsigned>(end_ - next_);
+  }
+  /// What an SQE held when it was filled, for as long as it is kept.
+  [[nodiscard]] const io_uring_sqe& sqe(unsigned number) const noexcept {
+    return sqes_[number & mask_];
+  }
 
   /// SQEs filled and not yet taken by the kernel.
-  [[nodiscard]] unsigned pending() const noexcept { return tail_ - *ring_.sq.khead; }
+  [[nodiscard]] unsigned pending() const noexcept { return tail() - head(); }
 
   /// Must enter() be called although nothing is submitted or awaited? CQEs overflowed, or
   /// completions wait for this thread to let the kernel finish them.
@@ -86,35 +107,47 @@ class basic_ring {
   }
 
   /// Are there CQEs to reap()?
-  [[nodiscard]] bool ready() const noexcept { return *ring_.cq.khead != cq_tail(); }
+  [[nodiscard]] bool ready() const noexcept { return cq_head() != cq_tail(); }
 
   /// One io_uring_enter: submits what is pending; with `wait`, sleeps until a CQE has come or
   /// `deadline` passed. 0, or -errno of what kept it from doing so: EINTR (a signal), ETIME (the
   /// deadline), EAGAIN, EBUSY, ENOMEM (reap, and try again). Nothing is lost in any case.
   int enter(bool wait, time_point deadline = never) noexcept;
 
-  /// Hands every CQE that has arrived to its completion, oldest first, at most `budget`; how
-  /// many. Completions may get() and enter(). `after()` is called behind each.
-  template <class After = nothing_after>
-  unsigned reap(unsigned budget, After&& after = {}) noexcept {
-    unsigned reaped = 0;
-    unsigned head = *ring_.cq.khead;
-    for (unsigned end = cq_tail(); head != end && reaped < budget; ++reaped) {
-      io_uring_cqe const& cqe = ring_.cq.cqes[head & cq_mask_];
+  /// CQEs are numbered, too: those before cq_head() were given back.
+  [[nodiscard]] unsigned cq_head() const noexcept { return *ring_.cq.khead; }
+  [[nodiscard]] const io_uring_cqe& cqe(unsigned number) const noexcept {
+    return ring_.cq.cqes[number & cq_mask_];
+  }
+  /// How many have arrived and were not given back.
+  [[nodiscard]] unsigned arrived() const noexcept { return cq_tail() - cq_head(); }
+
+  /// At most `count` from `number` on, as far as they lie side by side.
+  [[nodiscard]] std::span<io_uring_cqe> cqes(unsigned number, unsigned count) noexcept {
+    unsigned const place = number & cq_mask_;
+    return {ring_.cq.cqes + place, std::min(count, cq_mask_ + 1 - place)};
+  }
+
+  /// Gives the slots of the `count` oldest back: they were read, or copied.
+  void give_back(unsigned count) noexcept {
+    stats_.completed += count;
+    // release: our reads of the CQEs come before the kernel may write their slots again.
+    __atomic_store_n(ring_.cq.khead, cq_head() + count, __ATOMIC_RELEASE);
+  }
+
+  /// Where every SQE carries a completion or nobody: hands it every CQE that has arrived, oldest
+  /// first, at most `budget`; how many. Completions may get() and enter().
+  unsigned reap(unsigned budget) noexcept {
+    unsigned const all = std::min(budget, arrived());
+    for (unsigned reaped = 0; reaped != all; ++reaped) {
+      io_uring_cqe const cqe = this->cqe(cq_head());
+      give_back(1);
       completion* const target = completion::from(cqe.user_data);
-      int const res = cqe.res;
-      std::uint32_t const flags = cqe.flags;
-      // The slot is given back before the call, which may enter() and need it.
-      // release: our reads of the CQE come before the kernel may write the slot again.
-      __atomic_store_n(ring_.cq.khead, ++head, __ATOMIC_RELEASE);
-      if (target != nullptr) {
-        detail::annotate_acquire(target);
-        target->complete(res, flags);
-        after();
-      }
+      if (target == nullptr) continue;
+      detail::annotate_acquire(target);
+      target->complete(cqe.res, cqe.flags);
     }
-    stats_.completed += reaped;
-    return reaped;
+    return all;
   }
 
  private:
@@ -122,6 +155,9 @@ class basic_ring {
     // acquire: pairs with the kernel's release; the CQEs before it are written.
     return __atomic_load_n(ring_.cq.ktail, __ATOMIC_ACQUIRE);
   }
+  bool find_run(unsigned kept) noexcept;
+  int enter_until(time_point deadline) noexcept;
+  int enter(bool wait, unsigned flags, void* argument, std::size_t size) noexcept;
   int set_up(unsigned entries, unsigned flags) noexcept;
   int try_it() noexcept;
 
@@ -131,10 +167,12 @@ class basic_ring {
     return none;
   }
 
+  // A run of SQEs that are free for sure and lie side by side.
+  io_uring_sqe* next_ = nullptr;
+  io_uring_sqe* end_ = nullptr;
   io_uring_sqe* sqes_ = nullptr;
-  unsigned tail_ = 0;  // of the SQ: as we fill it, ahead of what the kernel has been shown
+  unsigned run_tail_ = 0;  // the number of the one at end_
   unsigned mask_ = 0;
-  unsigned room_ = 0;  // SQEs free for sure; counted anew when there are none
   unsigned cq_mask_ = 0;
   io_uring ring_ = closed();
   unsigned entries_ = 0;
@@ -162,8 +200,8 @@ int basic_ring<Kernel>::set_up(unsigned entries, unsigned flags) noexcept {
   entries_ = params.sq_entries;
   mask_ = params.sq_entries - 1;
   sqes_ = ring_.sq.sqes;
-  tail_ = *ring_.sq.ktail;
-  room_ = 0;
+  next_ = end_ = sqes_;
+  run_tail_ = *ring_.sq.ktail;
   cq_mask_ = params.cq_entries - 1;
   features_.setup_flags = flags;
   features_.feature_bits = params.features;
@@ -210,6 +248,18 @@ int basic_ring<Kernel>::open(unsigned entries, unsigned kernel_workers) noexcept
   return 0;
 }
 
+/// There is no run: looks for the next one, which ends at the end of the array at the latest.
+template <class Kernel>
+IOWQ_NOINLINE bool basic_ring<Kernel>::find_run(unsigned kept) noexcept {
+  unsigned const held = std::max(run_tail_ - head(), run_tail_ - kept);
+  unsigned const place = run_tail_ & mask_;
+  unsigned const length = std::min(entries_ - held, entries_ - place);
+  next_ = sqes_ + place;
+  end_ = next_ + length;
+  run_tail_ += length;
+  return length != 0;
+}
+
 /// A seccomp filter may allow the set-up and deny the use: send one NOP through.
 template <class Kernel>
 int basic_ring<Kernel>::try_it() noexcept {
@@ -225,30 +275,31 @@ int basic_ring<Kernel>::try_it() noexcept {
 
 template <class Kernel>
 int basic_ring<Kernel>::enter(bool wait, time_point deadline) noexcept {
-  // release: pairs with the kernel's acquire; the SQEs behind the old tail are filled.
-  __atomic_store_n(ring_.sq.ktail, tail_, __ATOMIC_RELEASE);
-  unsigned const submit = pending();
-  unsigned flags = enter_flags_ | IORING_ENTER_GETEVENTS;
-  io_uring_getevents_arg argument{};
+  if (wait && deadline != never) return enter_until(deadline);
+  return enter(wait, 0, nullptr, _NSIG / 8);
+}
+
+template <class Kernel>
+IOWQ_NOINLINE int basic_ring<Kernel>::enter_until(time_point deadline) noexcept {
+  auto const left = deadline - Kernel::now();
+  if (left <= time_point::duration::zero()) return enter(false);
+  timespec const span = linux_policy::to_timespec(time_point{left});
   __kernel_timespec until{};
-  void* extra = nullptr;
-  std::size_t size = _NSIG / 8;
-  if (wait && deadline != never) {
-    auto const left = deadline - Kernel::now();
-    if (left <= time_point::duration::zero()) {
-      wait = false;
-    } else {
-      timespec const span = linux_policy::to_timespec(time_point{left});
-      until.tv_sec = span.tv_sec;
-      until.tv_nsec = span.tv_nsec;
-      argument.ts = reinterpret_cast<std::uintptr_t>(&until);
-      extra = &argument;
-      size = sizeof argument;
-      flags |= IORING_ENTER_EXT_ARG;
-    }
-  }
+  until.tv_sec = span.tv_sec;
+  until.tv_nsec = span.tv_nsec;
+  io_uring_getevents_arg argument{};
+  argument.ts = reinterpret_cast<std::uintptr_t>(&until);
+  return enter(true, IORING_ENTER_EXT_ARG, &argument, sizeof argument);
+}
+
+template <class Kernel>
+int basic_ring<Kernel>::enter(bool wait, unsigned flags, void* argument,
+                              std::size_t size) noexcept {
+  // release: pairs with the kernel's acquire; the SQEs behind the old tail are filled.
+  __atomic_store_n(ring_.sq.ktail, tail(), __ATOMIC_RELEASE);
   ++stats_.entered;
-  int const r = Kernel::enter(ring_.enter_ring_fd, submit, wait ? 1 : 0, flags, extra, size);
+  int const r = Kernel::enter(ring_.enter_ring_fd, pending(), wait ? 1 : 0,
+                              enter_flags_ | IORING_ENTER_GETEVENTS | flags, argument, size);
   unheeded_ = r == 0 && !wait && !ready() ? 64 : 0;
   if (r < 0) return r;
   stats_.submitted += static_cast<unsigned>(r);
