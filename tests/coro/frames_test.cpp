@@ -63,7 +63,7 @@ TEST_SUITE("coro/frames") {
       std::vector<unsigned char*> frames;
       for (std::size_t size : sizes) {
         auto* const frame = static_cast<unsigned char*>(allocate_frame(size));
-        CHECK(reinterpret_cast<std::uintptr_t>(frame) % __STDCPP_DEFAULT_NEW_ALIGNMENT__ == 0);
+        CHECK(reinterpret_cast<std::uintptr_t>(frame) % 64 == 0);
         std::memset(frame, static_cast<int>(frames.size()), size);
         frames.push_back(frame);
       }

@@ -39,11 +39,24 @@ struct allocations {
   iowq_test::allocations::all_made.fetch_add(1, std::memory_order_relaxed);
   return memory;
 }
+[[gnu::noinline]] void* operator new(std::size_t size, std::align_val_t alignment) {
+  auto const step = static_cast<std::size_t>(alignment);
+  void* const memory = std::aligned_alloc(step, (size + step - 1) / step * step);
+  if (memory == nullptr) throw std::bad_alloc{};
+  iowq_test::allocations::all_made.fetch_add(1, std::memory_order_relaxed);
+  return memory;
+}
 [[gnu::noinline]] void operator delete(void* memory) noexcept {
   if (memory != nullptr) iowq_test::allocations::all_freed.fetch_add(1, std::memory_order_relaxed);
   std::free(memory);
 }
 [[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept {
+  ::operator delete(memory);
+}
+[[gnu::noinline]] void operator delete(void* memory, std::align_val_t) noexcept {
+  ::operator delete(memory);
+}
+[[gnu::noinline]] void operator delete(void* memory, std::size_t, std::align_val_t) noexcept {
   ::operator delete(memory);
 }
 #endif
