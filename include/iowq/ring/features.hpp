@@ -7,6 +7,7 @@
 
 #include <bitset>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 
 #include <iowq/ring/compat.hpp>
@@ -29,6 +30,13 @@ struct ring_features {
   [[nodiscard]] bool defers() const noexcept {
     return (setup_flags & compat::setup_defer_taskrun) != 0;
   }
+};
+
+/// What a ring counted.
+struct ring_stats {
+  std::uint64_t submitted = 0;  // SQEs the kernel took
+  std::uint64_t entered = 0;    // io_uring_enter calls
+  std::uint64_t completed = 0;  // CQEs
 };
 
 namespace detail {

@@ -22,13 +22,6 @@
 
 namespace iowq {
 
-/// What a ring counted.
-struct ring_stats {
-  std::uint64_t submitted = 0;  // SQEs the kernel took
-  std::uint64_t entered = 0;    // io_uring_enter calls
-  std::uint64_t completed = 0;  // CQEs
-};
-
 /// One io_uring instance. Everything on the thread that opened it.
 template <class Kernel = linux_kernel>
 class basic_ring {
@@ -284,9 +277,7 @@ IOWQ_NOINLINE int basic_ring<Kernel>::enter_until(time_point deadline) noexcept 
   auto const left = deadline - Kernel::now();
   if (left <= time_point::duration::zero()) return enter(false);
   timespec const span = linux_policy::to_timespec(time_point{left});
-  __kernel_timespec until{};
-  until.tv_sec = span.tv_sec;
-  until.tv_nsec = span.tv_nsec;
+  __kernel_timespec until{.tv_sec = span.tv_sec, .tv_nsec = span.tv_nsec};
   io_uring_getevents_arg argument{};
   argument.ts = reinterpret_cast<std::uintptr_t>(&until);
   return enter(true, IORING_ENTER_EXT_ARG, &argument, sizeof argument);
