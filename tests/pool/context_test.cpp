@@ -4,6 +4,7 @@
 #include <iowq/pool/pool.hpp>
 
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sched.h>
@@ -12,13 +13,16 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <cfenv>
 #include <cstddef>
+#include <fstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -43,6 +47,12 @@ struct context {
   int timer_slack = 0;
   int filesystem_user = 0;
   int no_new_privileges = 0;
+  long io_priority = 0;
+  int memory_policy = -1;
+  int rounding = 0;
+  int table = 0;  // of descriptors: whether number 900 is open in it
+  std::array<char, 64> network{}, host_name{};
+  std::array<char, 32> capabilities{}, file_mode{};
   std::array<char, 4096> directory{};
   bool filtered = false;
 
@@ -56,6 +66,17 @@ struct context {
     found.timer_slack = ::prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0);
     found.filesystem_user = ::setfsuid(static_cast<uid_t>(-1));
     found.no_new_privileges = ::prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0);
+    found.io_priority = ::syscall(SYS_ioprio_get, 1, 0);
+    (void)::syscall(SYS_get_mempolicy, &found.memory_policy, nullptr, 0, nullptr, 0);
+    found.rounding = std::fegetround();
+    found.table = ::fcntl(900, F_GETFD);
+    (void)::readlink("/proc/thread-self/ns/net", found.network.data(), found.network.size());
+    (void)::readlink("/proc/thread-self/ns/uts", found.host_name.data(), found.host_name.size());
+    std::ifstream status{"/proc/thread-self/status"};
+    for (std::string line; std::getline(status, line);) {
+      if (line.starts_with("CapEff:")) line.copy(found.capabilities.data(), 31);
+      if (line.starts_with("Umask:")) line.copy(found.file_mode.data(), 31);
+    }
     if (::getcwd(found.directory.data(), found.directory.size()) == nullptr) found.directory[0] = 0;
     ::syscall(SYS_getcpu, nullptr, nullptr, nullptr);
     found.filtered = ::syscall(SYS_personality, 0xffffffff) < 0;
@@ -98,8 +119,22 @@ TEST_SUITE("pool/context") {
       iowq::linux_policy::set_affinity(iowq::cpu_set{first}.native());
       ::setpriority(PRIO_PROCESS, 0, before.nice + 1);
       ::prctl(PR_SET_TIMERSLACK, 123'456, 0, 0, 0);
-      if (::unshare(CLONE_FS) == 0) CHECK(::chdir("/") == 0);
-      if (::geteuid() == 0) ::setfsuid(65534);
+      if (::unshare(CLONE_FS) == 0) {
+        CHECK(::chdir("/") == 0);
+        ::umask(0123);
+      }
+      if (::unshare(CLONE_FILES) == 0) CHECK(::dup2(STDERR_FILENO, 900) == 900);
+      ::syscall(SYS_ioprio_set, 1, 0, (2 << 13) | 7);  // best effort, the last
+      ::syscall(SYS_set_mempolicy, 4, nullptr, 0);     // MPOL_LOCAL
+      std::fesetround(FE_UPWARD);
+      if (::geteuid() == 0) {
+        (void)::unshare(CLONE_NEWNET);  // where this is forbidden it stays the same for all
+        (void)::unshare(CLONE_NEWUTS);
+        ::setfsuid(65534);
+        __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+        __user_cap_data_struct none[2]{};
+        CHECK(::syscall(SYS_capset, &header, none) == 0);
+      }
       context const after = context::mine();
       CHECK_FALSE(after == before);
       CHECK(on_worker(pool) == before);  // who was forked earlier knows nothing of it
@@ -120,6 +155,29 @@ TEST_SUITE("pool/context") {
       many.enqueue_all(pool);
       CHECK(many.wait_all());
       for (const context& one : seen) CHECK(one == after);
+    }};
+    owner.join();
+  }
+
+  TEST_CASE("wq-52, wq-53: on several nodes, too, workers keep to the owner's processors") {
+    cpu_set_t cpus;
+    REQUIRE(iowq::linux_policy::affinity(cpus));
+    iowq::cpu_set const all{cpus};
+    if (all.count() < 2) SKIP_CASE("there is one processor only");
+    std::thread owner{[&] {
+      unsigned first = 0;
+      while (!all.contains(first)) ++first;
+      unsigned second = first + 1;
+      while (!all.contains(second)) ++second;
+      iowq::pool pool{{.nodes = iowq::topology::of({{first, second}, {first, second}})}};
+      CHECK(on_worker(pool).affinity == (all & iowq::cpu_set{first, second}));
+      iowq::linux_policy::set_affinity(iowq::cpu_set{second}.native());
+      pool.context_changed();
+      CHECK(on_worker(pool).affinity == iowq::cpu_set{second});
+      pool.set_affinity({first});  // what it was told it keeps
+      CHECK(on_worker(pool).affinity == iowq::cpu_set{first});
+      pool.context_changed();
+      CHECK(on_worker(pool).affinity == iowq::cpu_set{first});
     }};
     owner.join();
   }

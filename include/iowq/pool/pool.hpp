@@ -54,10 +54,7 @@ class basic_pool {
  public:
   /// Starts the manager and, through it, one bound worker, and waits for neither.
   explicit basic_pool(pool_options options = {}) : process_{Policy::process_id()} {
-    cpu_set_t own;
-    CPU_ZERO(&own);
-    Policy::affinity(own);
-    inherited_ = cpu_set{own};
+    inherited_ = cpu_set::of_caller<Policy>();
     state_.affinity = options.affinity.empty() ? inherited_ : options.affinity;
     state_.nodes = options.nodes.template resolve<Policy>();
     if (state_.nodes.size() > 1 || !options.affinity.empty()) state_.affinity_version = 1;
@@ -180,7 +177,7 @@ class basic_pool {
     return before;
   }
 
-  /// Any thread. Each worker follows before its next item; empty: what the pool was made with.
+  /// Any thread. Each worker follows before its next item; empty: its owner's.
   void set_affinity(const cpu_set& cpus) {
     lock const held = state_.acquire();
     state_.affinity = cpus.empty() ? inherited_ : cpus;
@@ -195,8 +192,11 @@ class basic_pool {
     IOWQ_ASSERT(Policy::thread_id() == state_.owner_tid,
                 "context_changed() was called off the thread that made the pool");
     {
+      cpu_set const own = cpu_set::of_caller<Policy>();
       lock const held = state_.acquire();
       ++state_.epoch;
+      if (state_.affinity == std::exchange(inherited_, own)) state_.affinity = own;
+      count_processors();
       // In this very step: what the manager forks now would leave at once, and be forked again.
       state_.manager_retires = true;
       for (auto& account : state_.accounts) {

@@ -32,6 +32,14 @@ class cpu_set {
   }
   explicit cpu_set(const cpu_set_t& cpus) noexcept : cpus_{cpus} {}
 
+  /// The calling thread's; empty where the machine has more than a set can name.
+  template <class Policy>
+  [[nodiscard]] static cpu_set of_caller() noexcept {
+    cpu_set own;
+    if (!Policy::affinity(own.cpus_)) CPU_ZERO(&own.cpus_);
+    return own;
+  }
+
   void add(unsigned cpu) noexcept {
     if (cpu < capacity) CPU_SET(cpu, &cpus_);
   }
