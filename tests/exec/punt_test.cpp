@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 
+#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <stdexcept>
@@ -44,7 +45,7 @@ TEST_SUITE("exec/punt") {
     iowq::run(body());
   }
 
-  TEST_CASE("it runs on a worker of the pool and goes on on the owner") {
+  TEST_CASE("wq-1: it runs on a worker of the pool and goes on on the owner") {
     auto const body = []() -> task<> {
       auto const owner = ::pthread_self();
       auto const name = co_await iowq::punt([] { return thread_name(); });
@@ -52,6 +53,19 @@ TEST_SUITE("exec/punt") {
       CHECK(::pthread_equal(owner, ::pthread_self()) != 0);
     };
     iowq::run(body());
+  }
+
+  TEST_CASE("wq-7: bound workers by default are min(entries, 4 x processors)") {
+    iowq::cpu_set const own = [] {
+      cpu_set_t cpus;
+      CPU_ZERO(&cpus);
+      iowq::linux_policy::affinity(cpus);
+      return iowq::cpu_set{cpus};
+    }();
+    for (unsigned const entries : {2u, 4096u}) {
+      iowq::executor ex{{.entries = entries}};
+      CHECK(ex.pool().stats().bound.max_workers == std::min(entries, 4 * own.count()));
+    }
   }
 
   TEST_CASE("hazard-66: what the callable throws is rethrown at the await") {

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
+#include <cstdio>
 #include <map>
 #include <mutex>
 #include <random>
@@ -222,7 +223,7 @@ TEST_SUITE("pool/pool") {
     CHECK(blocked.wait());
   }
 
-  TEST_CASE("wq-11, wq-12: an item enqueued as the last idle worker leaves is not lost") {
+  TEST_CASE("wq-12: an item enqueued as the last idle worker leaves is not lost") {
     // Goal: strand an item between time-out and activation. Method: no time to idle at all, and
     // the last worker leaves as well.
     iowq_test::ledger books;
@@ -236,6 +237,38 @@ TEST_SUITE("pool/pool") {
         REQUIRE(b.wait(round));
       }
     }
+  }
+
+  TEST_CASE("wq-11: a million items, in bursts, against workers that leave at once") {
+    // Goal: an item that waits until somebody else comes. Method: bursts of any size, so that
+    // workers leave, are woken and are made at each of its moments; each burst is waited for.
+    iowq_test::ledger books;
+    iowq::pool pool{{.max_workers = {4, 1}, .idle_timeout = 0ms}};
+    constexpr int enough = IOWQ_TSAN || IOWQ_ASAN ? 50'000 : 1'000'000;
+    constexpr std::size_t most = 128;
+    counter ended;
+    struct light final : iowq::work {
+      void execute(const iowq::stop_token&) noexcept override {}
+      void finished(bool) noexcept override {
+        if (left->fetch_sub(1) == 1) all->add();
+      }
+      std::atomic<int>* left = nullptr;
+      counter* all = nullptr;
+    };
+    std::atomic<int> left{0};
+    std::vector<light> items(most);
+    for (light& one : items) one.left = &left, one.all = &ended;
+    std::mt19937 dice{11};
+    int bursts = 0;
+    for (int enqueued = 0; enqueued < enough;) {
+      auto const size = 1 + dice() % most;
+      left = static_cast<int>(size);
+      for (std::size_t i = 0; i < size; ++i) pool.enqueue(items[i]);
+      REQUIRE(ended.wait_for(++bursts));
+      enqueued += static_cast<int>(size);
+    }
+    CHECK(pool.stats().completed >= static_cast<std::uint64_t>(enough));
+    CHECK(pool.stats().bound.peak_workers <= 4);
   }
 
   TEST_CASE("wq-14: idle workers leave when their time is up, one of each class remains") {
@@ -575,6 +608,35 @@ TEST_SUITE("pool/pool") {
         REQUIRE(one.wait(round / 16));
       }
     }
+  }
+
+  TEST_CASE("a program that is executed inherits none of the pool's descriptors") {
+    auto const inherited = [] {
+      std::string names;
+      FILE* const list = ::popen("exec ls /proc/self/fd", "re");
+      if (list == nullptr) return names;
+      for (int c; (c = std::fgetc(list)) != EOF;) names += static_cast<char>(c == '\n' ? ' ' : c);
+      ::pclose(list);
+      return names;
+    };
+    std::string const before = inherited();
+    REQUIRE_FALSE(before.empty());
+    iowq::pool pool{with_limits(4, 1)};
+    gate hold;
+    std::atomic<int> wake{-1};
+    job opens{[&](const iowq::stop_token&) {
+      wake = iowq::this_worker::wake_descriptor();
+      (void)hold.wait();
+    }};
+    job waits;
+    pool.enqueue(opens);
+    REQUIRE(opens.wait_started());
+    pool.enqueue(waits);  // the manager looks at the first worker, through /proc
+    REQUIRE(waits.wait());
+    CHECK(wake >= 0);
+    CHECK(inherited() == before);
+    hold.open();
+    CHECK(opens.wait());
   }
 
   TEST_CASE("destroying a pool on its own worker is refused with a word") {

@@ -2,12 +2,18 @@
 // The moves under M, one by one, without a thread: workers here are records only.
 #include <iowq/pool/state.hpp>
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <cerrno>
+#include <cstddef>
 #include <memory>
+#include <new>
 #include <vector>
 
 #include <doctest/doctest.h>
 
+#include "death.hpp"
 #include "jobs.hpp"
 
 namespace {
@@ -160,6 +166,44 @@ TEST_SUITE("pool/state") {
     CHECK(pool.take(other) == nullptr);
     CHECK(pool.state.chains.keys() == 1);
     CHECK(pool.finish(keyed) == &still::in(b));
+  }
+
+  TEST_CASE("wq-38: a dequeue touches its item and its neighbours, however many wait") {
+    // Goal: a step that grows with the queue. Method: a hundred thousand items, of which only the
+    // first and the last page may be touched when one is taken, ended, and its key passed on.
+    for (bool const keyed : {false, true}) {
+      CAPTURE(keyed);
+      auto const end = iowq_test::death_output([keyed] {
+        struct bare final : iowq::work {
+          void execute(const iowq::stop_token&) noexcept override {}
+          void finished(bool) noexcept override {}
+        };
+        constexpr std::size_t count = 100'000, taken = 8;
+        auto const page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+        static_assert((taken + 1) * sizeof(bare) < 4096);
+        std::size_t const size = (count * sizeof(bare) / page + 1) * page;
+        void* const memory =
+            ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (memory == MAP_FAILED) ::_exit(2);
+        auto* const items = static_cast<bare*>(memory);
+        still pool{1};
+        auto& only = pool.born();
+        for (std::size_t i = 0; i < count; ++i) {
+          new (items + i) bare;
+          if (keyed) items[i].flags({.key = 7});
+          (void)pool.insert(items[i]);
+        }
+        ::mprotect(static_cast<char*>(memory) + page, size - 3 * page, PROT_NONE);
+        for (std::size_t i = 0; i < taken; ++i) {
+          item* const one = only.cur != nullptr ? only.cur : pool.take(only);
+          if (one != &still::in(items[i])) ::_exit(3);
+          (void)pool.finish(only);
+        }
+        ::_exit(pool.bound().queued == count - taken - (only.cur != nullptr) ? 0 : 4);
+      });
+      CHECK(end.exit_code == 0);
+      CHECK(end.signal == 0);
+    }
   }
 
   TEST_CASE("wq-34: after its batch a key goes to the end of the queue") {
