@@ -86,6 +86,7 @@
 #include <iowq/op/text.hpp>
 #include <iowq/op/open.hpp>
 #include <iowq/op/file.hpp>
+#include <iowq/op/vector.hpp>
 #include <iowq/op/space.hpp>
 #include <iowq/op/path.hpp>
 #include <iowq/op/attribute.hpp>

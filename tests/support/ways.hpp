@@ -27,11 +27,13 @@ inline std::ostream& operator<<(std::ostream& out, way go) {
   return out << (go == way::usual ? "as it is routed" : go == way::ring ? "on_ring" : "on_pool");
 }
 
-/// The operation, sent that way.
+/// The operation, sent that way; as it is routed, if it lacks the form for it.
 template <class Call>
 iowq::operation<Call> as(way go, iowq::operation<Call> op) {
-  if (go == way::ring) return iowq::on_ring(std::move(op));
-  if (go == way::pool) return iowq::on_pool(std::move(op));
+  if constexpr (iowq::detail::has_sqe<Call>)
+    if (go == way::ring) return iowq::on_ring(std::move(op));
+  if constexpr (iowq::detail::has_call<Call>)
+    if (go == way::pool) return iowq::on_pool(std::move(op));
   return op;
 }
 

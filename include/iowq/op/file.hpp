@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/file.hpp -- data in and out of descriptors, and onto the disk.
-// Layer op; needs exec. Next in the book: op/space.hpp.
+// Layer op; needs exec. Next in the book: op/vector.hpp.
 #pragma once
 
 #include <fcntl.h>
+#include <linux/stat.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <source_location>
+#include <string>
 #include <system_error>
 
 #include <iowq/base/fd.hpp>
@@ -200,6 +204,38 @@ namespace detail {
     done += *n;
   }
   co_return done;
+}
+
+namespace detail {
+/// How much a descriptor may hold: a file's size and one more, so that its end shows at once.
+[[nodiscard]] inline std::size_t first_guess(int file) noexcept {
+  constexpr std::size_t page = 4096, most = std::size_t{16} << 20;
+  struct ::statx now;
+  int const r =
+      ::statx(file, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE | STATX_SIZE, &now);
+  if (r != 0 || !S_ISREG(now.stx_mode)) return 16 * page;
+  return std::clamp(static_cast<std::size_t>(now.stx_size) + 1, page, most);
+}
+}  // namespace detail
+
+/// Reads until the end of file, from the file position on. Yields the bytes as a std::string, or
+/// as another container of bytes that is asked for: `read_all<std::vector<std::byte>>(file)`.
+/// Only what came before, where a stop request came after some had been read.
+template <class Bytes = std::string>
+requires detail::writable_byte_range<Bytes&>
+[[nodiscard("co_await it")]] task<Bytes> read_all(descriptor file) {
+  Bytes all(detail::first_guess(file.get()), typename Bytes::value_type{});
+  std::size_t done = 0;
+  for (;;) {
+    if (done == all.size()) all.resize(2 * done);
+    auto const n = co_await as_result(read(file, mutable_bytes{all}.after(done)));
+    if (!n && detail::keeps_part(n.error(), done)) break;
+    if (!n) throw_error(n.error(), "read_all");
+    if (*n == 0) break;
+    done += *n;
+  }
+  all.resize(done);
+  co_return all;
 }
 
 /// Writes all of it. Yields its size; less where a stop request came after some was written.

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/op/vector.hpp -- several buffers in one call.
+// Layer op; needs exec. Next in the book: op/space.hpp.
+#pragma once
+
+#include <limits.h>
+#include <sys/uio.h>
+
+#include <array>
+#include <cerrno>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <ranges>
+#include <source_location>
+#include <span>
+#include <type_traits>
+
+#include <iowq/base/fd.hpp>
+#include <iowq/exec/await.hpp>
+#include <iowq/op/blocking.hpp>
+#include <iowq/op/bytes.hpp>
+#include <iowq/op/file.hpp>
+
+namespace iowq {
+
+/// Several buffers, in order. Up to eight are listed, as in `readv(file, {head, body})`, and the
+/// list is kept here; an array of iovecs is borrowed, until the operation has ended. The bytes
+/// are borrowed in either case.
+template <class Bytes>
+class buffer_list {
+ public:
+  static constexpr std::size_t most_listed = 8;
+
+  template <class... Listed>
+  requires(sizeof...(Listed) >= 1 && sizeof...(Listed) <= most_listed &&
+           (std::convertible_to<Listed, Bytes> && ...)) buffer_list(Listed&&... listed)
+  noexcept  // NOLINT(google-explicit-constructor)
+      : listed_{part(static_cast<Listed&&>(listed))...}, count_{sizeof...(Listed)} {}
+
+  template <class Array>
+  requires(std::convertible_to<Array, std::span<const ::iovec>> &&
+           (std::is_lvalue_reference_v<Array> ||
+            std::ranges::borrowed_range<std::remove_cvref_t<Array>>)) buffer_list(Array&& borrowed)
+  noexcept  // NOLINT(google-explicit-constructor)
+      : borrowed_{std::span<const ::iovec>{borrowed}.data()},
+        count_{std::span<const ::iovec>{borrowed}.size()} {}
+
+  [[nodiscard]] const ::iovec* data() const noexcept {
+    return borrowed_ != nullptr ? borrowed_ : listed_.data();
+  }
+  [[nodiscard]] std::size_t size() const noexcept { return count_; }
+
+ private:
+  static ::iovec part(const Bytes& bytes) noexcept {
+    return {const_cast<void*>(static_cast<const void*>(bytes.data())), bytes.size()};
+  }
+  const ::iovec* borrowed_ = nullptr;
+  std::array<::iovec, most_listed> listed_{};
+  std::size_t count_;
+};
+using mutable_buffers = buffer_list<mutable_bytes>;
+using const_buffers = buffer_list<const_bytes>;
+
+namespace detail {
+
+/// What readv and writev have in common.
+template <class Bytes>
+struct vector_call {
+  int file;
+  buffer_list<Bytes> parts;
+  std::int64_t offset;
+
+  [[nodiscard]] int descriptor() const noexcept { return file; }
+  /// More parts than IOV_MAX are the kernel's EINVAL; here before an SQE cuts the count to 32 bits.
+  [[nodiscard]] int check() const noexcept {
+    return offset == no_offset || parts.size() > IOV_MAX ? -EINVAL : 0;
+  }
+  [[nodiscard]] bool may_wait() const noexcept { return !kind_of(file).is_stored(); }
+
+ protected:
+  void fill(io_uring_sqe& sqe, std::uint8_t opcode) const noexcept {
+    sqe.opcode = opcode;
+    sqe.fd = file;
+    sqe.addr = reinterpret_cast<std::uintptr_t>(parts.data());
+    sqe.len = static_cast<unsigned>(parts.size());
+    sqe.off = static_cast<std::uint64_t>(offset);
+  }
+  /// `once(flags)` is preadv2 or pwritev2.
+  template <class Once>
+  int wait_and(short events, const stop_token& stop, Once&& once) const noexcept {
+    if (offset != at_position || kind_of(file).is_stored()) return once(0);
+    return until_ready(file, events, stop, [&] {
+      int const r = once(RWF_NOWAIT);
+      if (r != -EOPNOTSUPP) return r;
+      // Some ttys and special files: wait for it, then an ordinary call need not.
+      int const ready = wait_for_events(file, events, stop);
+      return ready < 0 ? ready : once(0);
+    });
+  }
+};
+
+/// readv(2) and preadv(2).
+struct readv_call : vector_call<mutable_bytes> {
+  static constexpr operation_row row{
+      .name = "readv", .opcode = IORING_OP_READV, .first = route::ring, .reason = "as read"};
+
+  void prepare(io_uring_sqe& sqe) const noexcept { fill(sqe, IORING_OP_READV); }
+  int call(const stop_token& stop) const noexcept {
+    return wait_and(POLLIN, stop, [this](int flags) {
+      auto const count = static_cast<int>(parts.size());
+      return static_cast<int>(or_errno(::preadv2(file, parts.data(), count, offset, flags)));
+    });
+  }
+  static std::size_t value(int answer) noexcept { return static_cast<std::size_t>(answer); }
+};
+
+/// writev(2) and pwritev(2).
+struct writev_call : vector_call<const_bytes> {
+  static constexpr operation_row row{.name = "writev",
+                                     .opcode = IORING_OP_WRITEV,
+                                     .first = route::ring,
+                                     .key = "(device, inode) of a regular file or block device",
+                                     .reason = "as write: to stored files on the pool"};
+
+  void place(placement& where) const noexcept {
+    file_kind const kind = kind_of(file);
+    if (!kind.is_stored()) return;
+    where.way = route::pool;
+    where.key = kind.identity.key();
+  }
+  void prepare(io_uring_sqe& sqe) const noexcept { fill(sqe, IORING_OP_WRITEV); }
+  int call(const stop_token& stop) const noexcept {
+    return wait_and(POLLOUT, stop, [this](int flags) {
+      auto const count = static_cast<int>(parts.size());
+      return static_cast<int>(or_errno(::pwritev2(file, parts.data(), count, offset, flags)));
+    });
+  }
+  static std::size_t value(int answer) noexcept { return static_cast<std::size_t>(answer); }
+};
+
+}  // namespace detail
+
+/// readv(2) at the file position, or from a stream. Yields how many bytes; 0 at the end of file.
+///
+///     auto n = co_await iowq::readv(file, {header, body});
+[[nodiscard("co_await it")]] inline operation<detail::readv_call> readv(
+    descriptor file, const mutable_buffers& parts,
+    std::source_location at = std::source_location::current()) {
+  return operation<detail::readv_call>{
+      at, detail::readv_call{{file.get(), parts, detail::at_position}}};
+}
+
+/// preadv(2) at `offset` >= 0; the file position stays.
+[[nodiscard("co_await it")]] inline operation<detail::readv_call> preadv(
+    descriptor file, const mutable_buffers& parts, std::int64_t offset,
+    std::source_location at = std::source_location::current()) {
+  return operation<detail::readv_call>{
+      at, detail::readv_call{{file.get(), parts, detail::checked_offset(offset)}}};
+}
+
+/// writev(2) at the file position, or to a stream. Yields how many bytes were taken. No SIGPIPE.
+[[nodiscard("co_await it")]] inline operation<detail::writev_call> writev(
+    descriptor file, const const_buffers& parts,
+    std::source_location at = std::source_location::current()) {
+  return operation<detail::writev_call>{
+      at, detail::writev_call{{file.get(), parts, detail::at_position}}};
+}
+
+/// pwritev(2) at `offset` >= 0; the file position stays. A file opened with O_APPEND ignores it.
+[[nodiscard("co_await it")]] inline operation<detail::writev_call> pwritev(
+    descriptor file, const const_buffers& parts, std::int64_t offset,
+    std::source_location at = std::source_location::current()) {
+  return operation<detail::writev_call>{
+      at, detail::writev_call{{file.get(), parts, detail::checked_offset(offset)}}};
+}
+
+}  // namespace iowq
