@@ -85,10 +85,12 @@
 #include <iowq/op/blocking.hpp>
 #include <iowq/op/text.hpp>
 #include <iowq/op/open.hpp>
+#include <iowq/op/descriptor.hpp>
 #include <iowq/op/file.hpp>
 #include <iowq/op/vector.hpp>
 #include <iowq/op/space.hpp>
 #include <iowq/op/path.hpp>
+#include <iowq/op/link.hpp>
 #include <iowq/op/attribute.hpp>
 #include <iowq/op/directory.hpp>
 #include <iowq/op/endpoint.hpp>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/open.hpp -- descriptors begin and end.
-// Layer op; needs exec. Next in the book: op/file.hpp.
+// Layer op; needs exec. Next in the book: op/descriptor.hpp.
 #pragma once
 
 #include <fcntl.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/path.hpp -- names come, move and go.
-// Layer op; needs exec. Next in the book: op/attribute.hpp.
+// Layer op; needs exec. Next in the book: op/link.hpp.
 #pragma once
 
 #include <fcntl.h>
