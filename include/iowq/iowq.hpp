@@ -89,6 +89,8 @@
 #include <iowq/op/file.hpp>
 #include <iowq/op/vector.hpp>
 #include <iowq/op/space.hpp>
+#include <iowq/op/cache.hpp>
+#include <iowq/op/transfer.hpp>
 #include <iowq/op/path.hpp>
 #include <iowq/op/link.hpp>
 #include <iowq/op/attribute.hpp>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/space.hpp -- how much room a file has.
-// Layer op; needs exec. Next in the book: op/path.hpp.
+// Layer op; needs exec. Next in the book: op/cache.hpp.
 //
 // io-wq means to run these beside no buffered write to the same inode, and marks them hashed; but
 // it decides before the file is known, so the mark is lost and they overlap (seen on 6.18). Here

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/op/cache.hpp -- what the page cache shall do with a part of a file.
+// Layer op; needs exec. Next in the book: op/transfer.hpp.
+#pragma once
+
+#include <fcntl.h>
+
+#include <cerrno>
+#include <cstdint>
+#include <limits>
+#include <source_location>
+
+#include <iowq/base/fd.hpp>
+#include <iowq/exec/await.hpp>
+
+namespace iowq {
+
+namespace detail {
+
+/// sync_file_range(2).
+struct sync_file_range_call {
+  static constexpr operation_row row{.name = "sync_file_range",
+                                     .opcode = IORING_OP_SYNC_FILE_RANGE,
+                                     .first = route::pool,
+                                     .reason = "waits for the disk; the ring always punts it"};
+  int file;
+  std::int64_t offset, length;
+  unsigned flags;
+
+  [[nodiscard]] int descriptor() const noexcept { return file; }
+  [[nodiscard]] int check() const noexcept { return offset < 0 || length < 0 ? -EINVAL : 0; }
+  void prepare(io_uring_sqe& sqe) const noexcept {
+    // The entry has 32 bits for the length. What they cannot say becomes 0, up to the end of file:
+    // more than was asked for is no fault, less would be.
+    constexpr auto most = std::numeric_limits<std::uint32_t>::max();
+    sqe.opcode = IORING_OP_SYNC_FILE_RANGE;
+    sqe.fd = file;
+    sqe.off = static_cast<std::uint64_t>(offset);
+    sqe.len = length > most ? 0 : static_cast<std::uint32_t>(length);
+    sqe.sync_range_flags = flags;
+  }
+  int call(const stop_token&) const noexcept {
+    return or_errno(::sync_file_range(file, offset, length, flags));
+  }
+};
+
+/// posix_fadvise(2).
+struct fadvise_call {
+  static constexpr operation_row row{
+      .name = "fadvise",
+      .opcode = IORING_OP_FADVISE,
+      .first = route::pool,
+      .reason =
+          "WILLNEED starts reads and DONTNEED drops pages, which the ring always punts; "
+          "the others set a flag, inline"};
+  int file;
+  std::int64_t offset, length;
+  int advice;
+
+  [[nodiscard]] int descriptor() const noexcept { return file; }
+  [[nodiscard]] int check() const noexcept { return length < 0 ? -EINVAL : 0; }
+  void place(placement& where) const noexcept {
+    if (advice == POSIX_FADV_NORMAL || advice == POSIX_FADV_RANDOM ||
+        advice == POSIX_FADV_SEQUENTIAL)
+      where.way = route::inline_;
+  }
+  void prepare(io_uring_sqe& sqe) const noexcept {
+    // 32 bits for the length; advice about the first 4 GiB is good advice.
+    constexpr std::int64_t most = 0xfffff000;
+    sqe.opcode = IORING_OP_FADVISE;
+    sqe.fd = file;
+    sqe.off = static_cast<std::uint64_t>(offset);
+    sqe.len = static_cast<std::uint32_t>(length < most ? length : most);
+    sqe.fadvise_advice = static_cast<unsigned>(advice);
+  }
+  int call(const stop_token&) const noexcept {
+    return -::posix_fadvise(file, offset, length, advice);
+  }
+};
+
+}  // namespace detail
+
+/// sync_file_range(2): starts or awaits the writing of dirty pages, by SYNC_FILE_RANGE_* in
+/// `flags`; a length of 0 reaches to the end of file. Writes no metadata: no promise about what is
+/// found after a crash, that is fdatasync()'s.
+[[nodiscard("co_await it")]] inline operation<detail::sync_file_range_call> sync_file_range(
+    descriptor file, std::int64_t offset, std::int64_t length, unsigned flags,
+    std::source_location at = std::source_location::current()) {
+  return operation<detail::sync_file_range_call>{at, file.get(), offset, length, flags};
+}
+
+/// posix_fadvise(2): POSIX_FADV_WILLNEED and friends; a length of 0 reaches to the end of file.
+[[nodiscard("co_await it")]] inline operation<detail::fadvise_call> fadvise(
+    descriptor file, std::int64_t offset, std::int64_t length, int advice,
+    std::source_location at = std::source_location::current()) {
+  return operation<detail::fadvise_call>{at, file.get(), offset, length, advice};
+}
+
+}  // namespace iowq

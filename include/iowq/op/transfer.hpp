@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/op/transfer.hpp -- bytes from one descriptor to another, past us.
+// Layer op; needs exec. Next in the book: op/path.hpp.
+//
+// What goes through a pipe or a socket may wait without end, so on the pool it never sleeps in
+// the call: pipes are told by SPLICE_F_NONBLOCK, which holds for one call. For sockets there is
+// no such flag, so a blocking one is O_NONBLOCK while the call runs; operations of ours that meet
+// it meanwhile wait all the same.
+#pragma once
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <source_location>
+
+#include <iowq/base/fd.hpp>
+#include <iowq/exec/await.hpp>
+#include <iowq/op/blocking.hpp>
+#include <iowq/op/bytes.hpp>
+#include <iowq/op/space.hpp>
+
+namespace iowq {
+
+/// Where in a file: an offset >= 0, or nothing, which is the file position.
+using file_offset = std::optional<std::int64_t>;
+
+namespace detail {
+
+/// A socket that does not block, for as long as this lives.
+class nonblocking_socket {
+ public:
+  nonblocking_socket(int file, unsigned type) noexcept {
+    if (type != S_IFSOCK) return;
+    int const mode = ::fcntl(file, F_GETFL);
+    if (mode < 0 || (mode & O_NONBLOCK) != 0) return;
+    if (::fcntl(file, F_SETFL, mode | O_NONBLOCK) != 0) return;
+    file_ = file;
+    mode_ = mode;
+  }
+  nonblocking_socket(const nonblocking_socket&) = delete;
+  nonblocking_socket& operator=(const nonblocking_socket&) = delete;
+  ~nonblocking_socket() {
+    if (file_ >= 0) ::fcntl(file_, F_SETFL, mode_);
+  }
+
+ private:
+  int file_ = -1;
+  int mode_ = 0;
+};
+
+[[nodiscard]] constexpr bool is_negative(file_offset offset) noexcept {
+  return offset && *offset < 0;
+}
+
+/// copy_file_range(2).
+struct copy_file_range_call {
+  static constexpr operation_row row{.name = "copy_file_range",
+                                     .first = route::pool,
+                                     .key = "(device, inode) of the file that is written",
+                                     .reason = "reads and writes the disk; has no opcode"};
+  int from;
+  file_offset from_offset;
+  int to;
+  file_offset to_offset;
+  std::size_t length;
+  unsigned flags;
+
+  [[nodiscard]] int descriptor() const noexcept { return to; }
+  [[nodiscard]] int check() const noexcept {
+    return is_negative(from_offset) || is_negative(to_offset) ? -EINVAL : 0;
+  }
+  void place(placement& where) const noexcept { order_by_file(to, where); }
+  int call(const stop_token&) const noexcept {
+    ::off64_t in = from_offset.value_or(0), out = to_offset.value_or(0);
+    ::ssize_t r;
+    do
+      r = or_errno(::copy_file_range(from, from_offset ? &in : nullptr, to,
+                                     to_offset ? &out : nullptr, std::min(length, most_at_once),
+                                     flags));
+    while (r == -EINTR);
+    return static_cast<int>(r);
+  }
+  static std::size_t value(int answer) noexcept { return static_cast<std::size_t>(answer); }
+};
+
+/// sendfile(2).
+struct sendfile_call {
+  static constexpr operation_row row{
+      .name = "sendfile",
+      .first = route::pool,
+      .key = "(device, inode) of a regular file or block device that is written",
+      .reason = "reads the disk, and waits for a socket or pipe; has no opcode"};
+  int to, from;
+  file_offset offset;
+  std::size_t length;
+
+  [[nodiscard]] int descriptor() const noexcept { return to; }
+  [[nodiscard]] int check() const noexcept { return is_negative(offset) ? -EINVAL : 0; }
+  void place(placement& where) const noexcept { order_by_file(to, where); }
+  [[nodiscard]] bool may_wait() const noexcept { return !kind_of(to).is_stored(); }
+
+  int call(const stop_token& stop) const noexcept {
+    unsigned const in = kind_of(from).type, out = kind_of(to).type;
+    nonblocking_socket const mode{to, out};
+    // Into a pipe it is a splice, but for the flag; what it would refuse, it shall refuse.
+    bool const to_pipe = out == S_IFIFO && in != S_IFIFO && in != S_IFSOCK;
+    std::size_t const most = std::min(length, most_at_once);
+    ::off64_t at = offset.value_or(0);
+    ::off64_t* const where = offset ? &at : nullptr;
+    auto const once = [&](std::size_t count) {
+      auto const r = to_pipe ? ::splice(from, where, to, nullptr, count, SPLICE_F_NONBLOCK)
+                             : ::sendfile64(to, from, where, count);
+      return static_cast<int>(or_errno(r));
+    };
+    std::size_t done = 0;
+    for (;;) {
+      int const r = until_ready(to, POLLOUT, stop, [&] { return once(most - done); });
+      if (r > 0) done += static_cast<std::size_t>(r);
+      // As sendfile(2): a socket gets all of it, a pipe what it has room for.
+      bool const goes_on = r > 0 && out == S_IFSOCK && done < most && !stop.stop_requested();
+      if (!goes_on) return done != 0 ? static_cast<int>(done) : r;
+    }
+  }
+  static std::size_t value(int answer) noexcept { return static_cast<std::size_t>(answer); }
+};
+
+/// What splice and tee have in common: they wait for one end or the other.
+struct pipe_to_pipe {
+  int from, to;
+  unsigned flags;
+
+  [[nodiscard]] bool at_once() const noexcept { return (flags & SPLICE_F_NONBLOCK) != 0; }
+  [[nodiscard]] bool bounces(int answer) const noexcept { return answer == -EAGAIN && !at_once(); }
+
+  template <class Once>
+  int wait_and(const stop_token& stop, Once&& once) const noexcept {
+    unsigned const in = kind_of(from).type, out = kind_of(to).type;
+    nonblocking_socket const of_in{from, in}, of_out{to, out};
+    for (;;) {
+      int r = once(flags | SPLICE_F_NONBLOCK);
+      if (r == -EINTR) continue;
+      if (r != -EAGAIN || at_once()) return r;
+      // Which of them was it? Wait for what comes in, then for room: both are lasting.
+      if (waits(in) && (r = wait_for_events(from, POLLIN, stop)) < 0) return r;
+      if (waits(out) && (r = wait_for_events(to, POLLOUT, stop)) < 0) return r;
+    }
+  }
+
+ private:
+  static bool waits(unsigned type) noexcept { return type != S_IFREG && type != S_IFBLK; }
+};
+
+/// splice(2).
+struct splice_call : pipe_to_pipe {
+  static constexpr operation_row row{
+      .name = "splice",
+      .opcode = IORING_OP_SPLICE,
+      .first = route::pool,
+      .unbound = true,
+      .key = "none: while it waits for the pipe, writes to the file must not wait for it",
+      .reason = "may wait for either end; the ring always punts it"};
+  splice_call(int in, file_offset in_offset, int out, file_offset out_offset, std::size_t n,
+              unsigned f) noexcept
+      : pipe_to_pipe{in, out, f}, from_offset{in_offset}, to_offset{out_offset}, length{n} {}
+
+  [[nodiscard]] int descriptor() const noexcept { return to; }
+  [[nodiscard]] int check() const noexcept {
+    return is_negative(from_offset) || is_negative(to_offset) ? -EINVAL : 0;
+  }
+  void prepare(io_uring_sqe& sqe) const noexcept {
+    sqe.opcode = IORING_OP_SPLICE;
+    sqe.fd = to;
+    sqe.off = static_cast<std::uint64_t>(to_offset.value_or(-1));
+    sqe.splice_fd_in = from;
+    sqe.splice_off_in = static_cast<std::uint64_t>(from_offset.value_or(-1));
+    sqe.len = static_cast<unsigned>(std::min(length, most_at_once));
+    sqe.splice_flags = flags;
+  }
+  int call(const stop_token& stop) const noexcept {
+    return wait_and(stop, [this](unsigned how) {
+      ::off64_t in = from_offset.value_or(0), out = to_offset.value_or(0);
+      return static_cast<int>(
+          or_errno(::splice(from, from_offset ? &in : nullptr, to, to_offset ? &out : nullptr,
+                            std::min(length, most_at_once), how)));
+    });
+  }
+  static std::size_t value(int answer) noexcept { return static_cast<std::size_t>(answer); }
+
+  file_offset from_offset, to_offset;
+  std::size_t length;
+};
+
+/// tee(2).
+struct tee_call : pipe_to_pipe {
+  static constexpr operation_row row{
+      .name = "tee",
+      .opcode = IORING_OP_TEE,
+      .first = route::pool,
+      .unbound = true,
+      .reason = "may wait for either pipe; the ring always punts it"};
+  tee_call(int in, int out, std::size_t n, unsigned f) noexcept
+      : pipe_to_pipe{in, out, f}, length{n} {}
+
+  [[nodiscard]] int descriptor() const noexcept { return to; }
+  void prepare(io_uring_sqe& sqe) const noexcept {
+    sqe.opcode = IORING_OP_TEE;
+    sqe.fd = to;
+    sqe.splice_fd_in = from;
+    sqe.len = static_cast<unsigned>(std::min(length, most_at_once));
+    sqe.splice_flags = flags;
+  }
+  int call(const stop_token& stop) const noexcept {
+    return wait_and(stop, [this](unsigned how) {
+      return static_cast<int>(or_errno(::tee(from, to, std::min(length, most_at_once), how)));
+    });
+  }
+  static std::size_t value(int answer) noexcept { return static_cast<std::size_t>(answer); }
+
+  std::size_t length;
+};
+
+}  // namespace detail
+
+/// copy_file_range(2): `length` bytes of one file into another, by sharing blocks where the file
+/// system can. Yields how many, which may be fewer; 0 at the end of `from`. An offset that is not
+/// given is the file position, which then moves. Ordered with writes to the same file.
+[[nodiscard("co_await it")]] inline operation<detail::copy_file_range_call> copy_file_range(
+    descriptor from, file_offset from_offset, descriptor to, file_offset to_offset,
+    std::size_t length, unsigned flags = 0,
+    std::source_location at = std::source_location::current()) {
+  return operation<detail::copy_file_range_call>{
+      at,
+      detail::copy_file_range_call{from.get(), from_offset, to.get(), to_offset, length, flags}};
+}
+
+/// sendfile(2): `length` bytes of a file to a socket, pipe or file. Yields how many were taken: a
+/// socket gets all of it, unless the file ends or a stop request comes after some was sent.
+[[nodiscard("co_await it")]] inline operation<detail::sendfile_call> sendfile(
+    descriptor to, descriptor from, file_offset offset, std::size_t length,
+    std::source_location at = std::source_location::current()) {
+  return operation<detail::sendfile_call>{
+      at, detail::sendfile_call{to.get(), from.get(), offset, length}};
+}
+
+/// splice(2): at most `length` bytes into or out of a pipe. Yields how many; 0 when the input has
+/// ended. An offset is only for what is no pipe. Not ordered with writes to the same file.
+[[nodiscard("co_await it")]] inline operation<detail::splice_call> splice(
+    descriptor from, file_offset from_offset, descriptor to, file_offset to_offset,
+    std::size_t length, unsigned flags = 0,
+    std::source_location at = std::source_location::current()) {
+  return operation<detail::splice_call>{at,        from.get(), from_offset, to.get(),
+                                        to_offset, length,     flags};
+}
+
+/// tee(2): copies at most `length` bytes from pipe to pipe, and takes none away.
+[[nodiscard("co_await it")]] inline operation<detail::tee_call> tee(
+    descriptor from, descriptor to, std::size_t length, unsigned flags = 0,
+    std::source_location at = std::source_location::current()) {
+  return operation<detail::tee_call>{at, from.get(), to.get(), length, flags};
+}
+
+}  // namespace iowq
