@@ -94,6 +94,9 @@
 #include <iowq/op/path.hpp>
 #include <iowq/op/link.hpp>
 #include <iowq/op/attribute.hpp>
+#include <iowq/op/change.hpp>
+#include <iowq/op/xattr.hpp>
+#include <iowq/op/lock.hpp>
 #include <iowq/op/directory.hpp>
 #include <iowq/op/endpoint.hpp>
 #include <iowq/op/socket.hpp>

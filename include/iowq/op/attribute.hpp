@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/attribute.hpp -- what is known about a file.
-// Layer op; needs exec. Next in the book: op/directory.hpp.
+// Layer op; needs exec. Next in the book: op/change.hpp.
 #pragma once
 
 #include <fcntl.h>
@@ -139,6 +139,35 @@ struct fstat_call {
   struct ::statx buffer {};
 };
 
+/// statfs(2).
+struct statfs_call {
+  static constexpr operation_row row{.name = "statfs",
+                                     .first = route::pool,
+                                     .reason = "walks a path, and may ask a server; has no opcode"};
+  explicit statfs_call(std::string_view name) : path{name} {}
+
+  [[nodiscard]] int check() const noexcept { return path.check(); }
+  int call(const stop_token&) noexcept { return or_errno(::statfs(path.c_str(), &buffer)); }
+  [[nodiscard]] struct ::statfs value(int) const noexcept { return buffer; }
+
+  path_text path;
+  struct ::statfs buffer;
+};
+
+/// fstatfs(2).
+struct fstatfs_call {
+  static constexpr operation_row row{
+      .name = "fstatfs", .first = route::pool, .reason = "may ask a server; has no opcode"};
+  explicit fstatfs_call(int f) noexcept : file{f} {}
+
+  [[nodiscard]] int descriptor() const noexcept { return file; }
+  int call(const stop_token&) noexcept { return or_errno(::fstatfs(file, &buffer)); }
+  [[nodiscard]] struct ::statfs value(int) const noexcept { return buffer; }
+
+  int file;
+  struct ::statfs buffer;
+};
+
 }  // namespace detail
 
 /// stat(2): of what a symbolic link points at. Yields a file_status.
@@ -161,6 +190,17 @@ struct fstat_call {
 [[nodiscard("co_await it")]] inline operation<detail::fstat_call> fstat(
     descriptor file, std::source_location at = std::source_location::current()) {
   return operation<detail::fstat_call>{at, file.get()};
+}
+
+/// statfs(2): of the file system that holds `path`. Yields a struct statfs.
+[[nodiscard("co_await it")]] inline operation<detail::statfs_call> statfs(
+    std::string_view path, std::source_location at = std::source_location::current()) {
+  return operation<detail::statfs_call>{at, path};
+}
+/// fstatfs(2).
+[[nodiscard("co_await it")]] inline operation<detail::fstatfs_call> fstatfs(
+    descriptor file, std::source_location at = std::source_location::current()) {
+  return operation<detail::fstatfs_call>{at, file.get()};
 }
 
 }  // namespace iowq

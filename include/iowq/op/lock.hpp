@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/op/lock.hpp -- locks on files.
+// Layer op; needs exec. Next in the book: op/directory.hpp.
+//
+// Nothing announces that a file lock is free, and a sleep in flock(2) ends by a signal only, so
+// that a stop request could not reach it. It is tried, then, at growing intervals: who waits may
+// be overtaken by somebody who comes just in time, and gets it a little late.
+#pragma once
+
+#include <sys/file.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <source_location>
+
+#include <iowq/base/fd.hpp>
+#include <iowq/exec/await.hpp>
+#include <iowq/op/blocking.hpp>
+
+namespace iowq {
+
+namespace detail {
+
+/// flock(2).
+struct flock_call {
+  static constexpr operation_row row{
+      .name = "flock",
+      .first = route::pool,
+      .unbound = true,
+      .reason = "waits for whoever holds it, on some file systems for a server; has no opcode"};
+  int file, how;
+
+  [[nodiscard]] int descriptor() const noexcept { return file; }
+  int call(const stop_token& stop) const noexcept {
+    constexpr int longest = 50;  // milliseconds
+    for (int pause = 1;; pause = std::min(2 * pause, longest)) {
+      int const r = or_errno(::flock(file, how | LOCK_NB));
+      if (r == -EINTR) continue;
+      if (r != -EWOULDBLOCK || (how & LOCK_NB) != 0) return r;
+      if (int const slept = wait_for_events(-1, 0, stop, pause); slept < 0) return slept;
+    }
+  }
+};
+
+}  // namespace detail
+
+/// flock(2): LOCK_SH, LOCK_EX or LOCK_UN of an open file, with LOCK_NB EWOULDBLOCK instead of a
+/// wait. The lock belongs to the open file, not to the thread or the coroutine. Who waits does so
+/// on a worker of the unbound account.
+[[nodiscard("co_await it")]] inline operation<detail::flock_call> flock(
+    descriptor file, int how, std::source_location at = std::source_location::current()) {
+  return operation<detail::flock_call>{at, file.get(), how};
+}
+
+}  // namespace iowq
