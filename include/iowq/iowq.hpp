@@ -100,6 +100,8 @@
 #include <iowq/op/directory.hpp>
 #include <iowq/op/endpoint.hpp>
 #include <iowq/op/socket.hpp>
+#include <iowq/op/message.hpp>
+#include <iowq/op/socket_option.hpp>
 #include <iowq/op/wait.hpp>
 #include <iowq/op/time.hpp>
 #include <iowq/op/raw.hpp>

@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <linux/stat.h>
 #include <poll.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 #include <cerrno>
@@ -50,6 +51,15 @@ template <class Attempt>
     if (r != -EAGAIN) return r;
     if (int const ready = wait_for_events(fd, events, stop); ready < 0) return ready;
   }
+}
+
+/// Does a receive with these flags go on until the buffer is full? Datagrams know no
+/// MSG_WAITALL, and what is only looked at would be counted again.
+[[nodiscard]] inline bool waits_for_all(int socket, int flags) noexcept {
+  if ((flags & MSG_WAITALL) == 0 || (flags & MSG_PEEK) != 0) return false;
+  int type = 0;
+  ::socklen_t size = sizeof type;
+  return ::getsockopt(socket, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_STREAM;
 }
 
 /// What kind of file a descriptor is, without asking a server for anything.

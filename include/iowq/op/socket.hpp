@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/socket.hpp -- sockets.
-// Layer op; needs exec. Next in the book: op/wait.hpp.
+// Layer op; needs exec. Next in the book: op/message.hpp.
 //
 // Every descriptor made here is close-on-exec, and nothing sent raises SIGPIPE. On the pool the
 // calls that wait do so by poll(2), on the unbound account.
@@ -172,7 +172,7 @@ struct recv_call {
                                                 bytes.length() - done, flags | MSG_DONTWAIT)));
       });
       if (r > 0) done += static_cast<std::size_t>(r);
-      bool const whole = (flags & MSG_WAITALL) == 0 || done == bytes.length();
+      bool const whole = !waits_for_all(socket, flags) || done == bytes.length();
       if (r <= 0 || whole) return done != 0 ? static_cast<int>(done) : r;
     }
   }
