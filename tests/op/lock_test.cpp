@@ -69,7 +69,7 @@ TEST_SUITE("op/lock") {
       };
       auto& here = iowq::executor::current();
       here.spawn(waiter(two.get(), source.get_token(), end));
-      while (here.stats().pool.unbound.running == 0) co_await iowq::yield();  // it has begun
+      while (iowq_test::unbound_in_hand() == 0) co_await iowq::yield();
       source.request_stop();
       while (!end) co_await iowq::yield();
       CHECK(end == std::errc::operation_canceled);

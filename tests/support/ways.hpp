@@ -16,6 +16,7 @@
 #include <string>
 #include <utility>
 
+#include <iowq/exec/executor.hpp>
 #include <iowq/exec/force.hpp>
 
 namespace iowq_test {
@@ -35,6 +36,12 @@ iowq::operation<Call> as(way go, iowq::operation<Call> op) {
   if constexpr (iowq::detail::has_call<Call>)
     if (go == way::pool) return iowq::on_pool(std::move(op));
   return op;
+}
+
+/// How many operations are in the hands of unbound workers, asleep or not. On the owner.
+inline unsigned unbound_in_hand() {
+  auto const pool = iowq::executor::current().stats().pool;
+  return pool.unbound.running + pool.unbound.blocked;
 }
 
 /// A directory that is gone at the end, with all that is in it.

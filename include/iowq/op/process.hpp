@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/op/process.hpp -- other programs: started, and awaited.
+// Layer op; needs exec. Next in the book: op/time.hpp.
+//
+// posix_spawn(3) holds its caller until the program is found and mapped, from a disk or a server,
+// so a worker calls it. A worker has every signal blocked, which a child would inherit: it gets
+// an empty mask.
+#pragma once
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <concepts>
+#include <cstdint>
+#include <initializer_list>
+#include <new>
+#include <optional>
+#include <ranges>
+#include <source_location>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <iowq/base/fd.hpp>
+#include <iowq/exec/await.hpp>
+#include <iowq/op/blocking.hpp>
+#include <iowq/ring/compat.hpp>
+
+namespace iowq {
+
+/// The arguments of a program: a list, or any range of strings. Copied.
+class argument_list {
+ public:
+  argument_list(std::initializer_list<std::string_view> list) {  // NOLINT
+    for (std::string_view const one : list) add(one);
+  }
+  template <std::ranges::input_range R>
+  requires std::convertible_to<std::ranges::range_reference_t<R>, std::string_view> &&
+      (!std::same_as<std::remove_cvref_t<R>, argument_list>)
+          argument_list(R&& list) {  // NOLINT(google-explicit-constructor)
+    for (auto&& one : list) add(one);
+  }
+
+  [[nodiscard]] bool empty() const noexcept { return text_.empty(); }
+  /// None of them has a NUL inside.
+  [[nodiscard]] bool is_valid() const noexcept { return valid_; }
+  /// As execve(2) wants them; they point into this list.
+  [[nodiscard]] std::vector<char*> pointers() {
+    std::vector<char*> all;
+    for (std::size_t at = 0; at < text_.size(); at = text_.find('\0', at) + 1)
+      all.push_back(text_.data() + at);
+    all.push_back(nullptr);
+    return all;
+  }
+
+ private:
+  void add(std::string_view one) {
+    valid_ = valid_ && one.find('\0') == one.npos;
+    text_.append(one).push_back('\0');
+  }
+  std::string text_;
+  bool valid_ = true;
+};
+
+/// How to start a program. Borrowed while spawn_process() is called, and no longer.
+struct spawn_options {
+  int in = -1;   ///< becomes its standard input; -1: ours
+  int out = -1;  ///< becomes its standard output
+  int err = -1;  ///< becomes its standard error
+  std::optional<std::span<const std::string>> environment = {};  ///< "NAME=value"; none: ours
+  std::string_view directory = {};                               ///< where it starts; empty: here
+};
+
+/// A child. Its end is awaited once, with wait_for(); until then it stays a zombie. Destroying
+/// this neither ends nor awaits it.
+class process {
+ public:
+  process() noexcept = default;
+  process(::pid_t id, fd handle) noexcept : id_{id}, handle_{std::move(handle)} {}
+
+  [[nodiscard]] ::pid_t id() const noexcept { return id_; }
+  /// A pidfd, readable when it has ended; -1 where there was none to have.
+  [[nodiscard]] int handle() const noexcept { return handle_.get(); }
+  /// Sends it a signal; throws std::system_error (no_such_process once it was awaited).
+  void signal(int number) const {
+    long const r =
+        handle_ ? or_errno(::syscall(SYS_pidfd_send_signal, handle_.get(), number, nullptr, 0))
+                : or_errno(::kill(id_, number));
+    if (r < 0) throw_error(static_cast<int>(r), "process::signal");
+  }
+
+ private:
+  ::pid_t id_ = -1;
+  fd handle_;
+};
+
+/// How a child ended.
+class exit_status {
+ public:
+  explicit exit_status(const ::siginfo_t& info) noexcept
+      : exited_{info.si_code == CLD_EXITED}, number_{info.si_status} {}
+
+  [[nodiscard]] bool exited() const noexcept { return exited_; }
+  /// What it gave to exit(3); -1 if a signal ended it.
+  [[nodiscard]] int code() const noexcept { return exited_ ? number_ : -1; }
+  /// The signal that ended it; 0 if it exited.
+  [[nodiscard]] int signal() const noexcept { return exited_ ? 0 : number_; }
+  [[nodiscard]] bool success() const noexcept { return exited_ && number_ == 0; }
+
+ private:
+  bool exited_;
+  int number_;
+};
+
+namespace detail {
+
+/// waitid(2).
+struct waitid_call {
+  static constexpr operation_row row{.name = "waitid",
+                                     .opcode = compat::op_waitid,
+                                     .first = route::ring,
+                                     .unbound = true,
+                                     .reason = "the kernel's own wait queue, no thread"};
+  ::idtype_t which;
+  ::id_t id;
+  int options;
+  ::siginfo_t info{};
+
+  void prepare(io_uring_sqe& sqe) noexcept {
+    sqe.opcode = static_cast<std::uint8_t>(compat::op_waitid);
+    sqe.len = which;
+    sqe.fd = static_cast<int>(id);
+    sqe.file_index = static_cast<unsigned>(options);
+    sqe.off = reinterpret_cast<std::uintptr_t>(&info);
+  }
+  int call(const stop_token& stop) noexcept {
+    fd opened;
+    bool told = false;  // ... of an end that we were not given: a debugger comes first
+    for (int pause = 1;; pause = std::min(2 * pause, 50)) {
+      info = {};
+      int const r = or_errno(::waitid(which, id, &info, options | WNOHANG));
+      if (r == -EINTR) continue;
+      if (r < 0 || info.si_pid != 0 || (options & WNOHANG) != 0) return r;
+      int const handle = told ? -1 : announcer(opened);
+      told = handle >= 0;
+      int const waited =
+          told ? wait_for_events(handle, POLLIN, stop) : wait_for_events(-1, 0, stop, pause);
+      if (waited < 0) return waited;
+    }
+  }
+  [[nodiscard]] ::siginfo_t value(int) const noexcept { return info; }
+
+ private:
+  /// What becomes readable when it has happened; -1: nothing does, look again.
+  int announcer(fd& opened) const noexcept {
+    if ((options & (WSTOPPED | WCONTINUED)) != 0) return -1;
+    if (which == P_PIDFD) return static_cast<int>(id);
+    if (which != P_PID) return -1;
+    if (!opened)
+      opened.reset(static_cast<int>(::syscall(SYS_pidfd_open, static_cast<::pid_t>(id), 0)));
+    return opened.get();
+  }
+};
+
+/// The same, of a child of ours.
+struct wait_for_call : waitid_call {
+  explicit wait_for_call(const process& child) noexcept
+      : waitid_call{child.handle() >= 0 ? P_PIDFD : P_PID,
+                    static_cast<::id_t>(child.handle() >= 0 ? child.handle() : child.id()),
+                    WEXITED} {}
+  [[nodiscard]] exit_status value(int) const noexcept { return exit_status{info}; }
+};
+
+/// posix_spawnp(3).
+struct spawn_call {
+  static constexpr operation_row row{
+      .name = "spawn_process",
+      .first = route::pool,
+      .late = discard::close_descriptor,
+      .reason = "holds its caller until the program is found and mapped"};
+  spawn_call(argument_list list, const spawn_options& options)
+      : arguments{std::move(list)},
+        directory{options.directory},
+        standard{options.in, options.out, options.err} {
+    if (options.environment) environment.emplace(*options.environment);
+  }
+
+  [[nodiscard]] int check() const noexcept {
+    bool const valid = !arguments.empty() && arguments.is_valid() &&
+                       (!environment || environment->is_valid()) &&
+                       directory.find('\0') == directory.npos;
+    return valid ? 0 : -EINVAL;
+  }
+  int call(const stop_token&) noexcept {
+    try {
+      return spawn();
+    } catch (const std::bad_alloc&) {
+      return -ENOMEM;
+    }
+  }
+  [[nodiscard]] process value(int) noexcept { return {child, std::move(handle)}; }
+
+  argument_list arguments;
+  std::optional<argument_list> environment;
+  std::string directory;
+  int standard[3];
+  ::pid_t child = -1;
+  fd handle;
+
+ private:
+  struct setup {
+    setup() noexcept {
+      error = ::posix_spawn_file_actions_init(&actions);
+      if (error == 0) error = ::posix_spawnattr_init(&attributes);
+    }
+    setup(const setup&) = delete;
+    setup& operator=(const setup&) = delete;
+    ~setup() {
+      ::posix_spawn_file_actions_destroy(&actions);
+      ::posix_spawnattr_destroy(&attributes);
+    }
+    ::posix_spawn_file_actions_t actions{};
+    ::posix_spawnattr_t attributes{};
+    int error;
+  };
+
+  int spawn() {
+    setup how;
+    ::sigset_t none;
+    ::sigemptyset(&none);
+    int r = how.error;
+    if (r == 0) r = ::posix_spawnattr_setsigmask(&how.attributes, &none);
+    if (r == 0) r = ::posix_spawnattr_setflags(&how.attributes, POSIX_SPAWN_SETSIGMASK);
+    fd spare[3];
+    for (int i = 0; i < 3 && r == 0; ++i) {
+      int from = standard[i];
+      if (from < 0) continue;
+      if (from < 3 && from != i) {  // it may be replaced before its turn
+        spare[i].reset(::fcntl(from, F_DUPFD_CLOEXEC, 3));
+        if (!spare[i]) return -errno;
+        from = spare[i].get();
+      }
+      r = ::posix_spawn_file_actions_adddup2(&how.actions, from, i);
+    }
+    if (r == 0 && !directory.empty())
+      r = ::posix_spawn_file_actions_addchdir_np(&how.actions, directory.c_str());
+    if (r != 0) return -r;
+    std::vector<char*> argv = arguments.pointers(), envp;
+    if (environment) envp = environment->pointers();
+    r = ::posix_spawnp(&child, argv[0], &how.actions, &how.attributes, argv.data(),
+                       environment ? envp.data() : environ);
+    if (r != 0) return -r;
+    // Until it is awaited its number is nobody else's, so this is the right one.
+    handle.reset(static_cast<int>(::syscall(SYS_pidfd_open, child, 0)));
+    return 0;
+  }
+};
+
+}  // namespace detail
+
+/// waitid(2): P_PID, P_PIDFD, P_PGID or P_ALL; WEXITED, WSTOPPED and so on in `options`. Yields
+/// its siginfo_t; with WNOHANG its si_pid may be 0.
+[[nodiscard("co_await it")]] inline operation<detail::waitid_call> waitid(
+    ::idtype_t which, ::id_t id, int options,
+    std::source_location at = std::source_location::current()) {
+  return operation<detail::waitid_call>{at, detail::waitid_call{which, id, options}};
+}
+
+/// Starts a program: found by PATH as posix_spawnp(3) does, with no signal blocked, and with no
+/// descriptors of ours but the three standard ones and what is not close-on-exec. Yields a
+/// process, or fails with what kept the program from being started (no_such_file_or_directory).
+///
+///     auto [in, out] = co_await iowq::pipe();
+///     auto child = co_await iowq::spawn_process({"date", "-u"}, {.out = out.get()});
+[[nodiscard("co_await it")]] inline operation<detail::spawn_call> spawn_process(
+    argument_list arguments, const spawn_options& options = {},
+    std::source_location at = std::source_location::current()) {
+  return operation<detail::spawn_call>{at, std::move(arguments), options};
+}
+
+/// Waits until `child`, which stays valid, has ended. Yields its exit_status. Once.
+[[nodiscard("co_await it")]] inline operation<detail::wait_for_call> wait_for(
+    const process& child, std::source_location at = std::source_location::current()) {
+  return operation<detail::wait_for_call>{at, child};
+}
+
+}  // namespace iowq
