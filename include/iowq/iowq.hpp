@@ -104,6 +104,8 @@
 #include <iowq/op/message.hpp>
 #include <iowq/op/socket_option.hpp>
 #include <iowq/op/wait.hpp>
+#include <iowq/op/resolve.hpp>
+#include <iowq/op/connect.hpp>
 #include <iowq/op/futex.hpp>
 #include <iowq/op/process.hpp>
 #include <iowq/op/time.hpp>

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/op/resolve.hpp -- the addresses behind a name.
+// Layer op; needs exec, coro. Next in the book: op/connect.hpp.
+//
+// getaddrinfo(3) may take half a minute, and nothing ends it early. So a worker asks with a state
+// of its own, and whoever awaits the answer waits for an eventfd: a stop request ends that at
+// once, and the worker throws the answer away when it comes.
+#pragma once
+
+#include <netdb.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdint>
+#include <memory>
+#include <new>
+#include <source_location>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include <iowq/base/fd.hpp>
+#include <iowq/base/policy.hpp>
+#include <iowq/coro/as_result.hpp>
+#include <iowq/coro/task.hpp>
+#include <iowq/exec/await.hpp>
+#include <iowq/exec/executor.hpp>
+#include <iowq/op/blocking.hpp>
+#include <iowq/op/endpoint.hpp>
+#include <iowq/pool/pool.hpp>
+
+namespace iowq {
+
+/// Of what getaddrinfo(3) answers (EAI_NONAME, EAI_SERVICE, …).
+[[nodiscard]] inline const std::error_category& resolve_category() noexcept {
+  class category final : public std::error_category {
+    [[nodiscard]] const char* name() const noexcept override { return "getaddrinfo"; }
+    [[nodiscard]] std::string message(int code) const override { return ::gai_strerror(code); }
+  };
+  static category const only;
+  return only;
+}
+
+namespace detail {
+
+using getaddrinfo_function = int(const char*, const char*, const ::addrinfo*, ::addrinfo**);
+
+/// One question. Shared by who awaits it and the pool.
+class lookup final : public work {
+ public:
+  lookup(std::string host, std::string service, int flags, getaddrinfo_function* ask)
+      : work{work_flags{.unbound = true}},
+        host_{std::move(host)},
+        service_{std::move(service)},
+        flags_{flags},
+        ask_{ask},
+        event_{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)} {
+    if (!event_) throw_error(-errno, "resolve");
+  }
+
+  /// Keeps itself alive until finished().
+  static void start(const std::shared_ptr<lookup>& one, pool& workers) {
+    one->self_ = one;
+    workers.enqueue(*one);
+  }
+
+  void execute(const stop_token&) noexcept override {
+    ::addrinfo hints{};
+    hints.ai_flags = flags_;
+    hints.ai_socktype = SOCK_STREAM;  // or each address comes three times
+    ::addrinfo* found = nullptr;
+    int const r = ask_(host_.empty() ? nullptr : host_.c_str(),
+                       service_.empty() ? nullptr : service_.c_str(), &hints, &found);
+    if (r == EAI_SYSTEM)
+      error_ = to_error(-errno);
+    else if (r != 0)
+      error_ = {r, resolve_category()};
+    else
+      keep(found);
+    if (found != nullptr) ::freeaddrinfo(found);
+  }
+  void finished(bool cancelled) noexcept override {
+    std::shared_ptr<lookup> const last_use = std::move(self_);
+    if (cancelled) error_ = to_error(error() != 0 ? -error() : -ECANCELED);
+    // release: pairs with the acquire in take(); the answer is there.
+    done_.store(true, std::memory_order_release);
+    std::uint64_t const one = 1;
+    // An eventfd that was never read takes it for sure.
+    static_cast<void>(!::write(event_.get(), &one, sizeof one));
+  }
+
+  [[nodiscard]] int event() const noexcept { return event_.get(); }
+  /// Once event() is readable.
+  [[nodiscard]] std::vector<endpoint> take() {
+    // acquire: pairs with finished()'s release; the kernel's order is no order to the compiler.
+    IOWQ_ASSERT(done_.load(std::memory_order_acquire), "a lookup rang before it had ended");
+    if (error_) throw_error(error_, "resolve");
+    return std::move(found_);
+  }
+
+ private:
+  void keep(const ::addrinfo* found) noexcept {
+    try {
+      for (; found != nullptr; found = found->ai_next)
+        found_.emplace_back(found->ai_addr, found->ai_addrlen);
+    } catch (const std::bad_alloc&) {
+      error_ = to_error(-ENOMEM);
+    }
+  }
+  std::string host_, service_;
+  int flags_;
+  getaddrinfo_function* ask_;
+  fd event_;
+  std::vector<endpoint> found_;
+  std::error_code error_;
+  atomic<bool> done_{false};
+  std::shared_ptr<lookup> self_;
+};
+
+/// Waits for a lookup.
+struct resolve_call {
+  static constexpr operation_row row{
+      .name = "resolve",
+      .opcode = IORING_OP_POLL_ADD,
+      .first = route::ring,
+      .unbound = true,
+      .reason = "a worker is in getaddrinfo(3), which nothing stops; this waits for its eventfd"};
+  using may_throw = void;
+  std::shared_ptr<lookup> asked;
+
+  [[nodiscard]] int descriptor() const noexcept { return asked->event(); }
+  void prepare(io_uring_sqe& sqe) const noexcept {
+    sqe.opcode = IORING_OP_POLL_ADD;
+    sqe.fd = asked->event();
+    sqe.poll32_events = ring_backend::poll_mask(POLLIN);
+  }
+  int call(const stop_token& stop) const noexcept {
+    return wait_for_events(asked->event(), POLLIN, stop);
+  }
+  [[nodiscard]] std::vector<endpoint> value(int) const { return asked->take(); }
+};
+
+[[nodiscard]] inline task<std::vector<endpoint>> resolve_by(getaddrinfo_function* ask,
+                                                            std::string host, std::string service,
+                                                            int flags, std::source_location at) {
+  if (host.find('\0') != host.npos || service.find('\0') != service.npos)
+    throw_error(-EINVAL, "resolve");
+  auto const asked = std::make_shared<lookup>(std::move(host), std::move(service), flags, ask);
+  pool& workers = executor::current().pool();
+  lookup::start(asked, workers);
+  operation<resolve_call> answer{at, resolve_call{asked}};
+  auto found = co_await as_result(std::move(answer));
+  if (found) co_return std::move(*found);
+  // If no worker has it yet, none shall: a name server that is down would keep them all.
+  if (found.error() == std::errc::operation_canceled) workers.cancel(*asked);
+  throw_error(found.error(), "resolve");
+}
+
+}  // namespace detail
+
+/// getaddrinfo(3): where `service` ("https", "443") of `host` ("example.org", "::1") is, best
+/// first. No host is this machine, or with AI_PASSIVE in `flags` any address of it. Fails with
+/// what resolve_category() names. A stop request ends it at once; the question then goes on by
+/// itself, and an executor that is destroyed waits for it.
+///
+///     auto addresses = co_await iowq::resolve("example.org", "https");
+[[nodiscard("co_await it")]] inline task<std::vector<endpoint>> resolve(
+    std::string_view host, std::string_view service, int flags = 0,
+    std::source_location at = std::source_location::current()) {
+  return detail::resolve_by(&::getaddrinfo, std::string{host}, std::string{service}, flags, at);
+}
+
+}  // namespace iowq
