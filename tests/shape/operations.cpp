@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: BSL-1.0
+// Prints docs/operations.md from the rows of all operations.
+#include <iostream>
+#include <string_view>
+
+#include <iowq/iowq.hpp>
+
+namespace {
+
+using iowq::operation_row;
+namespace calls = iowq::detail;
+
+struct line {
+  const operation_row& row;
+  std::string_view functions;
+};
+
+void print(const line& one) {
+  const operation_row& row = one.row;
+  std::cout << "| `" << row.name << "` | " << one.functions << " | " << iowq::to_string(row.first)
+            << " | ";
+  if (row.opcode != operation_row::no_opcode) std::cout << row.opcode;
+  std::cout << " | " << (row.unbound ? "unbound" : "bound") << " | " << row.key << " | "
+            << row.reason << (row.cancellable ? "" : "; not stopped by a stop request") << " |\n";
+}
+
+template <std::size_t N>
+void family(std::string_view title, const line (&lines)[N]) {
+  std::cout << "\n## " << title
+            << "\n\n"
+               "| operation | functions | first | opcode | account | ordered by | because |\n"
+               "|---|---|---|---|---|---|---|\n";
+  for (const line& one : lines) print(one);
+}
+
+}  // namespace
+
+int main() {
+  std::cout <<
+      R"(# Every operation, from its row
+
+Printed by `tests/shape/operations.cpp`: change the rows, not this file.
+
+- **operation**: its name in `executor_stats::ledger`, in `dump()` and in what an error says.
+- **first**: where it goes before anything else is known: *inline*, called at once by the owner;
+  *ring*; *pool*, a worker. What the descriptor or the arguments change about that is under
+  **because**, and what "would block" on the ring goes to the pool.
+- **opcode**: its io_uring form, by number; none: it has no such form. What the running kernel does
+  not know goes to the pool.
+- **account**: which workers run it on the pool. `read`, `write`, `sendfile` and theirs are unbound
+  where the descriptor is no stored file.
+- **ordered by**: on the pool, never beside another of the same key, and in the order awaited.
+
+The functions that are coroutines made of these (`read_exactly`, `read_all`, `write_all`,
+`send_all`, `read_directory`, `walk`, `connect_to`, `listen_on`) have no row.
+)";
+  family("Open and close", {{calls::open_call::row, "`open` `openat` `openat2`"},
+                            {calls::close_call::row, "`close`"},
+                            {calls::dup_call::row, "`dup`"},
+                            {calls::pipe_call::row, "`pipe`"}});
+  family("Data", {{calls::read_call::row, "`read` `pread`"},
+                  {calls::write_call::row, "`write` `pwrite`"},
+                  {calls::readv_call::row, "`readv` `preadv`"},
+                  {calls::writev_call::row, "`writev` `pwritev`"},
+                  {calls::copy_file_range_call::row, "`copy_file_range`"},
+                  {calls::sendfile_call::row, "`sendfile`"},
+                  {calls::splice_call::row, "`splice`"},
+                  {calls::tee_call::row, "`tee`"}});
+  family("Durability and space", {{calls::fsync_call::row, "`fsync` `fdatasync`"},
+                                  {calls::sync_file_range_call::row, "`sync_file_range`"},
+                                  {calls::fallocate_call::row, "`fallocate`"},
+                                  {calls::ftruncate_call::row, "`ftruncate`"},
+                                  {calls::fadvise_call::row, "`fadvise`"}});
+  family("Names", {{calls::rename_call::row, "`rename` `renameat`"},
+                   {calls::unlink_call::row, "`unlink` `unlinkat` `rmdir`"},
+                   {calls::mkdir_call::row, "`mkdir` `mkdirat`"},
+                   {calls::link_call::row, "`link` `linkat`"},
+                   {calls::symlink_call::row, "`symlink` `symlinkat`"},
+                   {calls::readlink_call::row, "`readlink` `readlinkat`"},
+                   {calls::mkstemp_call::row, "`mkstemp`"},
+                   {calls::mkdtemp_call::row, "`mkdtemp`"},
+                   {calls::getdents_call::row, "`read_directory` `walk`"}});
+  family("Attributes", {{calls::stat_call::row, "`stat` `lstat` `statx`"},
+                        {calls::fstat_call::row, "`fstat`"},
+                        {calls::statfs_call::row, "`statfs`"},
+                        {calls::fstatfs_call::row, "`fstatfs`"},
+                        {calls::chmod_call::row, "`chmod`"},
+                        {calls::fchmod_call::row, "`fchmod`"},
+                        {calls::chown_call::row, "`chown`"},
+                        {calls::fchown_call::row, "`fchown`"},
+                        {calls::utimens_call::row, "`utimens`"},
+                        {calls::futimens_call::row, "`futimens`"},
+                        {calls::getxattr_call::row, "`getxattr`"},
+                        {calls::fgetxattr_call::row, "`fgetxattr`"},
+                        {calls::setxattr_call::row, "`setxattr`"},
+                        {calls::fsetxattr_call::row, "`fsetxattr`"},
+                        {calls::listxattr_call::row, "`listxattr`"},
+                        {calls::removexattr_call::row, "`removexattr`"},
+                        {calls::flock_call::row, "`flock`"}});
+  family("Sockets", {{calls::socket_call::row, "`socket`"},
+                     {calls::bind_call::row, "`bind`"},
+                     {calls::listen_call::row, "`listen`"},
+                     {calls::accept_call::row, "`accept`"},
+                     {calls::connect_call::row, "`connect`"},
+                     {calls::recv_call::row, "`recv`"},
+                     {calls::send_call::row, "`send`"},
+                     {calls::recvmsg_call::row, "`recvmsg`"},
+                     {calls::sendmsg_call::row, "`sendmsg`"},
+                     {calls::recvfrom_call::row, "`recvfrom`"},
+                     {calls::sendto_call::row, "`sendto`"},
+                     {calls::shutdown_call::row, "`shutdown`"},
+                     {calls::getsockopt_call<int>::row, "`getsockopt`"},
+                     {calls::setsockopt_call<int>::row, "`setsockopt`"},
+                     {calls::resolve_call::row, "`resolve`"}});
+  family("Waiting, processes, and the rest",
+         {{calls::poll_call::row, "`poll`"},
+          {calls::sleep_operation::row_of_all, "`sleep_for` `sleep_until`"},
+          {calls::futex_wait_call::row, "`futex_wait`"},
+          {calls::futex_wake_call::row, "`futex_wake`"},
+          {calls::waitid_call::row, "`waitid` `wait_for`"},
+          {calls::spawn_call::row, "`spawn_process`"},
+          {calls::raw_call<void (*)(io_uring_sqe&)>::row, "`raw`"},
+          {calls::punt_call<int (*)()>::row, "`punt`"}});
+}
