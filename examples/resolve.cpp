@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: BSL-1.0
+// Where a service is: prints the addresses of HOST and SERVICE, best first. With --connect it says
+// to which of them a connection could be made; with --timeout it gives up, and at once, although
+// nothing can make getaddrinfo(3) return.
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <iostream>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <iowq/iowq.hpp>
+
+namespace {
+
+struct options {
+  std::string host, service;
+  bool connect = false;
+  double timeout = 0;  // seconds; 0: none
+};
+
+iowq::task<> give_up_after(double seconds) {
+  co_await iowq::sleep_for(std::chrono::duration<double>{seconds});
+  iowq::executor::current().request_stop();
+}
+
+iowq::task<int> answer(const options& wanted) {
+  iowq::executor& here = iowq::executor::current();
+  if (wanted.timeout > 0) here.spawn(give_up_after(wanted.timeout));
+  int exit_code = 0;
+  auto const found = co_await iowq::as_result(iowq::resolve(wanted.host, wanted.service));
+  if (found) {
+    for (const iowq::endpoint& one : *found) std::cout << one.to_string() << '\n';
+    if (wanted.connect) {
+      auto const socket = co_await iowq::as_result(iowq::connect_to(*found));
+      if (socket)
+        std::cout << "connected to " << iowq::endpoint::peer_of(socket->get()).to_string() << '\n';
+      else
+        std::cerr << "resolve: connect: " << socket.error().message() << '\n';
+      exit_code = socket ? 0 : 1;
+    }
+  } else {
+    std::cerr << "resolve: " << wanted.host << ": " << found.error().message() << '\n';
+    exit_code = 1;
+  }
+  here.request_stop();  // the clock need not run out
+  co_return exit_code;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{"Where a service is", "resolve"};
+  options wanted;
+  app.add_option("host", wanted.host, "a name, or an address in numbers")->required();
+  app.add_option("service", wanted.service, "a name, or a port")->required();
+  app.add_flag("--connect", wanted.connect, "connect to it, too");
+  app.add_option("--timeout", wanted.timeout, "give up after so many seconds")
+      ->check(CLI::PositiveNumber);
+  CLI11_PARSE(app, argc, argv);
+  return iowq::run(answer(wanted));
+}
