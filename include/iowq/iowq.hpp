@@ -113,3 +113,7 @@
 
 // flow: several at once
 #include <iowq/flow/for_each.hpp>
+
+// sync: waiting for one another
+#include <iowq/sync/waiter.hpp>
+#include <iowq/sync/event.hpp>
