@@ -117,3 +117,4 @@
 // sync: waiting for one another
 #include <iowq/sync/waiter.hpp>
 #include <iowq/sync/event.hpp>
+#include <iowq/sync/mutex.hpp>
