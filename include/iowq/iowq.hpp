@@ -118,3 +118,4 @@
 #include <iowq/sync/waiter.hpp>
 #include <iowq/sync/event.hpp>
 #include <iowq/sync/mutex.hpp>
+#include <iowq/sync/semaphore.hpp>
