@@ -119,3 +119,4 @@
 #include <iowq/sync/event.hpp>
 #include <iowq/sync/mutex.hpp>
 #include <iowq/sync/semaphore.hpp>
+#include <iowq/sync/latch.hpp>
