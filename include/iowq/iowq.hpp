@@ -16,6 +16,7 @@
 #include <iowq/coro/awaiter.hpp>
 #include <iowq/coro/frames.hpp>
 #include <iowq/coro/trampoline.hpp>
+#include <iowq/coro/continuation.hpp>
 #include <iowq/coro/promise.hpp>
 #include <iowq/coro/task.hpp>
 #include <iowq/coro/as_result.hpp>

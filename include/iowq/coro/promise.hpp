@@ -9,8 +9,8 @@
 #include <utility>
 
 #include <iowq/base/stop.hpp>
+#include <iowq/coro/continuation.hpp>
 #include <iowq/coro/frames.hpp>
-#include <iowq/coro/trampoline.hpp>
 
 namespace iowq {
 
@@ -26,11 +26,11 @@ class promise_base : public recycled_frame {
   [[nodiscard]] stop_token stop() const noexcept { return stop_; }
   void stop(stop_token token) noexcept { stop_ = token; }
 
-  [[nodiscard]] std::coroutine_handle<> continuation() const noexcept { return continuation_; }
-  void continuation(std::coroutine_handle<> waiter) noexcept { continuation_ = waiter; }
+  [[nodiscard]] detail::continuation continuation() const noexcept { return continuation_; }
+  void continuation(detail::continuation waiter) noexcept { continuation_ = waiter; }
 
  private:
-  std::coroutine_handle<> continuation_;
+  detail::continuation continuation_;
   stop_token stop_;
 };
 
@@ -51,7 +51,7 @@ struct final_awaiter {
   static bool await_ready() noexcept { return false; }
   template <carries_stop Promise>
   static void await_suspend(std::coroutine_handle<Promise> ended) noexcept {
-    hand_over(ended.promise().continuation());
+    ended.promise().continuation().run();
   }
   static void await_resume() noexcept {}
 };

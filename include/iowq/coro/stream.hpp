@@ -26,8 +26,8 @@ struct yield_awaiter {
   static void await_suspend(std::coroutine_handle<Promise> producer) noexcept {
     // Taken, not read: a stream without a waiting consumer may be destroyed.
     auto const consumer = producer.promise().continuation();
-    producer.promise().continuation(nullptr);
-    hand_over(consumer);
+    producer.promise().continuation({});
+    consumer.run();
   }
   static void await_resume() noexcept {}
 };

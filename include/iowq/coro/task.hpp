@@ -107,6 +107,14 @@ class [[nodiscard("co_await it, or it never starts")]] task {
 
   auto operator co_await() noexcept { return awaiter{*this, handle_}; }
 
+  /// Begins with a listener in the place of a coroutine (coro/continuation.hpp).
+  bool start(detail::listener & waiter, stop_token token) noexcept {
+    return awaiter{*this, handle_}.begin(waiter, token), true;
+  }
+  /// What came of one that a listener was told about. Its frame stays until it is destroyed: the
+  /// listener is told from within.
+  T take_result() { return handle_.promise().take(); }
+
  private:
   friend promise_type;
   using handle_type = std::coroutine_handle<promise_type>;
@@ -116,15 +124,16 @@ class [[nodiscard("co_await it, or it never starts")]] task {
     task& owner;
     handle_type child;
 
-    bool await_ready() const noexcept {
-      IOWQ_ASSERT(child, "a task was awaited twice, or after it had been moved away");
-      IOWQ_ASSERT(!child.promise().continuation(), "a task was awaited twice");
-      return false;
-    }
+    static bool await_ready() noexcept { return false; }
     template <class Promise>
     void await_suspend(std::coroutine_handle<Promise> parent) const noexcept {
-      child.promise().continuation(parent);
-      child.promise().stop(detail::stop_of(parent));
+      begin(parent, detail::stop_of(parent));
+    }
+    void begin(detail::continuation waiter, stop_token token) const noexcept {
+      IOWQ_ASSERT(child, "a task was awaited twice, or after it had been moved away");
+      IOWQ_ASSERT(!child.promise().continuation(), "a task was awaited twice");
+      child.promise().continuation(waiter);
+      child.promise().stop(token);
       detail::hand_over(child);
     }
     T await_resume() const {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/coro/trampoline.hpp -- one coroutine hands over to the next without growing the stack.
-// Layer coro; needs base. Next in the book: coro/promise.hpp.
+// Layer coro; needs base. Next in the book: coro/continuation.hpp.
 //
 // Symmetric transfer (await_suspend returning a handle) should be a tail call, but g++ 12 makes
 // it an ordinary one below -O2 and under sanitizers (720 bytes an await with ASan), and no macro
