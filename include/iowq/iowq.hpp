@@ -113,6 +113,9 @@
 #include <iowq/op/raw.hpp>
 
 // flow: several at once
+#include <iowq/flow/walkable.hpp>
+#include <iowq/flow/together.hpp>
+#include <iowq/flow/when_all.hpp>
 #include <iowq/flow/for_each.hpp>
 
 // sync: waiting for one another

@@ -22,17 +22,11 @@
 #include <iowq/coro/promise.hpp>
 #include <iowq/coro/task.hpp>
 #include <iowq/exec/loop.hpp>
+#include <iowq/flow/walkable.hpp>
 
 namespace iowq {
 
 namespace detail {
-
-/// What a for loop can walk: std's ranges and range-v3's alike.
-template <class R>
-concept walkable = requires(R& r) {
-  std::ranges::begin(r) != std::ranges::end(r);
-  *std::ranges::begin(r);
-};
 
 /// One walker: started by the loop, destroys itself at its end.
 struct walker {
@@ -160,7 +154,7 @@ task<> for_each_of(R range, std::size_t limit, F function) {
 /// `f` must not be a coroutine lambda that captures, unless it outlives the await: pass what it
 /// needs as arguments, or return the task of a named coroutine, as above.
 template <class R, class F>
-requires detail::walkable<std::remove_reference_t<R>>
+requires detail::walkable<R>
 [[nodiscard("co_await it")]] task<> for_each(R&& range, std::size_t limit, F f) {
   if (limit == 0) throw_error(-EINVAL, "for_each (limit 0)");
   // An lvalue deduces R as a reference, which for_each_of then holds; an rvalue is moved in.

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/flow/walkable.hpp -- which ranges are taken.
+// Layer flow; needs op. Next in the book: flow/together.hpp.
+#pragma once
+
+#include <iterator>
+#include <ranges>
+#include <type_traits>
+#include <utility>
+
+namespace iowq::detail {
+
+/// What a for loop can walk: std's ranges and range-v3's alike, single-pass and infinite ones too.
+template <class R>
+concept walkable = requires(std::remove_reference_t<R>& r) {
+  std::ranges::begin(r) != std::ranges::end(r);
+  *std::ranges::begin(r);
+};
+
+template <walkable R>
+using element_of =
+    std::remove_cvref_t<decltype(*std::ranges::begin(std::declval<std::remove_reference_t<R>&>()))>;
+
+}  // namespace iowq::detail
