@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cerrno>
+#include <exception>
 #include <string>
 #include <system_error>
 #include <type_traits>
@@ -29,6 +30,17 @@ namespace iowq {
 }
 [[noreturn]] IOWQ_COLD inline void throw_error(std::error_code error, const char* operation) {
   throw std::system_error(error, operation);
+}
+
+/// Is `error` that of an operation which ended because it was asked to stop?
+[[nodiscard]] IOWQ_COLD inline bool is_cancellation(const std::exception_ptr& error) noexcept {
+  try {
+    std::rethrow_exception(error);
+  } catch (const std::system_error& e) {
+    return e.code() == std::errc::operation_canceled;
+  } catch (...) {
+    return false;
+  }
 }
 
 /// What a system call that sets errno answered, in the library's form.

@@ -131,17 +131,6 @@ class executor {
     return options.entries;
   }
 
-  /// Did a stop end it? Then the error says nothing new.
-  static bool is_cancelled(const std::exception_ptr& error) {
-    try {
-      std::rethrow_exception(error);
-    } catch (const std::system_error& e) {
-      return e.code() == std::errc::operation_canceled;
-    } catch (...) {
-      return false;
-    }
-  }
-
   template <class T>
   detail::detached root_of(task<T> root, outcome<T>& end) {
     try {
@@ -189,7 +178,7 @@ class executor {
   }
 
   IOWQ_COLD void unhandled(const std::exception_ptr& error) noexcept {
-    if (loop_.stopping() && is_cancelled(error)) return;  // as it was asked to
+    if (loop_.stopping() && is_cancellation(error)) return;  // as it was asked to
     if (unhandled_) return unhandled_(error);
     try {
       std::rethrow_exception(error);
@@ -216,7 +205,7 @@ template <>
 struct executor::outcome<void> {
   std::exception_ptr error;
   void take(bool stopped) const {
-    if (error && !(stopped && is_cancelled(error))) std::rethrow_exception(error);
+    if (error && !(stopped && is_cancellation(error))) std::rethrow_exception(error);
   }
 };
 
