@@ -115,6 +115,7 @@
 // flow: several at once
 #include <iowq/flow/walkable.hpp>
 #include <iowq/flow/together.hpp>
+#include <iowq/flow/with_stop.hpp>
 #include <iowq/flow/when_all.hpp>
 #include <iowq/flow/for_each.hpp>
 

@@ -172,17 +172,22 @@ class one_of final : listener, loop_item {
   }
   /// Nobody wants its value any more; it may own something all the same, a descriptor, say.
   void drop() noexcept {
-    if constexpr (is_task<startable_of<A>>) return;  // it goes with the frame
+    if constexpr (!is_task<startable_of<A>>) (void)succeeds();  // a task's goes with its frame
+  }
+  /// Did it succeed? Its value is dropped; an operation's failure costs no exception.
+  bool succeeds() noexcept {
     try {
       if constexpr (result_awaiter<startable_of<A>>)
-        (void)awaitable_.await_resume_result();
+        return awaitable_.await_resume_result().has_value();
       else
-        (void)result_of(awaitable_);
+        return static_cast<void>(result_of(awaitable_)), true;
     } catch (...) {
+      return false;
     }
   }
 
   [[nodiscard]] given<value> give() { return detail::give<value>(*value_); }
+  [[nodiscard]] kept<value>&& kept_value() { return std::move(*value_); }
 
  private:
   static void over(listener* self) noexcept {
