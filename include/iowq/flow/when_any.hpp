@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/flow/when_any.hpp -- all at once, and the first that succeeds.
+// Layer flow; needs op. Next in the book: flow/timeout.hpp.
+#pragma once
+
+#include <cerrno>
+#include <cstddef>
+#include <exception>
+#include <limits>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include <iowq/base/assert.hpp>
+#include <iowq/base/result.hpp>
+#include <iowq/flow/together.hpp>
+#include <iowq/flow/walkable.hpp>
+
+namespace iowq {
+
+/// Which of several succeeded first, and what it yielded.
+template <class... Ts>
+class when_any_result {
+  using choice = std::variant<detail::kept<Ts>...>;
+  template <std::size_t I>
+  using at = detail::given<std::tuple_element_t<I, std::tuple<Ts...>>>;
+
+ public:
+  template <std::size_t I, class Value>
+  when_any_result(std::in_place_index_t<I> which, Value&& value)
+      : choice_{which, std::forward<Value>(value)} {}
+
+  /// Its place among the arguments.
+  [[nodiscard]] std::size_t index() const noexcept { return choice_.index(); }
+  /// What the one at place `I` yielded, std::monostate for void. It must be the winner.
+  template <std::size_t I>
+  [[nodiscard]] auto& get() & {
+    return pick<I>(*this);
+  }
+  template <std::size_t I>
+  [[nodiscard]] const auto& get() const& {
+    return pick<I>(*this);
+  }
+  template <std::size_t I>
+  [[nodiscard]] at<I> get() && {
+    return static_cast<at<I>&&>(pick<I>(*this));
+  }
+
+ private:
+  template <std::size_t I, class Self>
+  static auto& pick(Self& self) {
+    auto* const value = std::get_if<I>(&self.choice_);
+    IOWQ_ASSERT(value != nullptr, "get<I>() of a when_any that another one has won");
+    if constexpr (std::is_reference_v<at<I>>)
+      return **value;
+    else
+      return *value;
+  }
+  choice choice_;
+};
+
+/// The same of a range, whose elements all yield a `T`.
+template <class T>
+class when_any_range_result {
+ public:
+  when_any_range_result(std::size_t index, detail::kept<T>&& value)
+      : index_{index}, value_(std::move(value)) {}
+
+  /// Its place in the range.
+  [[nodiscard]] std::size_t index() const noexcept { return index_; }
+  /// What it yielded, std::monostate for void.
+  [[nodiscard]] auto& value() & { return pick(*this); }
+  [[nodiscard]] const auto& value() const& { return pick(*this); }
+  [[nodiscard]] detail::given<T> value() && { return static_cast<detail::given<T>&&>(pick(*this)); }
+
+ private:
+  template <class Self>
+  static auto& pick(Self& self) {
+    if constexpr (std::is_reference_v<T>)
+      return *self.value_;
+    else
+      return self.value_;
+  }
+  std::size_t index_;
+  detail::kept<T> value_;
+};
+
+namespace detail {
+
+/// The rule: the first success stops the others; without one the last failure is thrown.
+template <class Derived>
+class one_succeeds : public awaited_together<Derived> {
+ public:
+  template <class One>
+  void ended(One& one) noexcept {
+    if (winner_ != nobody) {
+      one.drop();
+    } else if (one.take(error_)) {
+      winner_ = static_cast<Derived*>(this)->place_of(one);
+      this->stop_the_rest();
+    }
+    this->one_less();
+  }
+
+ protected:
+  std::size_t winner() {
+    if (winner_ == nobody) std::rethrow_exception(std::exchange(error_, nullptr));
+    return winner_;
+  }
+
+ private:
+  static constexpr std::size_t nobody = std::numeric_limits<std::size_t>::max();
+  std::size_t winner_ = nobody;
+  std::exception_ptr error_;
+};
+
+template <class... As>
+class [[nodiscard("co_await it")]] any_of_these final : public one_succeeds<any_of_these<As...>> {
+  using answer = when_any_result<value_of<As>...>;
+
+ public:
+  explicit any_of_these(As && ... awaitables) : ones_{std::move(awaitables)...} {}
+
+  answer await_resume() { return pick<0>(this->winner()); }
+
+  bool begin(continuation waiter, stop_token outer) noexcept {
+    return this->begin_each(waiter, outer, sizeof...(As), [this] {
+      std::apply([&](auto&... one) { (one.start(*this), ...); }, ones_);
+    });
+  }
+  template <class One>
+  [[nodiscard]] std::size_t place_of(const One& winner) const noexcept {
+    auto const is_winner = [&winner](const auto& one) {
+      return static_cast<const void*>(&one) == static_cast<const void*>(&winner);
+    };
+    return std::apply(
+        [&](const auto&... one) {
+          std::size_t place = 0;
+          static_cast<void>(((is_winner(one) || (++place, false)) || ...));
+          return place;
+        },
+        ones_);
+  }
+
+ private:
+  template <std::size_t I>
+  answer pick(std::size_t winner) {
+    if constexpr (I + 1 < sizeof...(As))
+      if (winner != I) return pick<I + 1>(winner);
+    return answer{std::in_place_index<I>, std::get<I>(ones_).kept_value()};
+  }
+  std::tuple<one_of<any_of_these, As>...> ones_;
+};
+
+template <class A>
+class [[nodiscard("co_await it")]] any_of_those final : public one_succeeds<any_of_those<A>> {
+ public:
+  template <class R>
+  explicit any_of_those(R && range) : ones_{ones_of<any_of_those, A>(range)} {
+    if (ones_.empty()) throw_error(-EINVAL, "when_any (an empty range)");
+  }
+
+  when_any_range_result<value_of<A>> await_resume() {
+    std::size_t const place = this->winner();
+    return {place, ones_[place].kept_value()};
+  }
+
+  bool begin(continuation waiter, stop_token outer) noexcept {
+    return this->begin_each(waiter, outer, ones_.size(), [this] {
+      for (auto& one : ones_) one.start(*this);
+    });
+  }
+  [[nodiscard]] std::size_t place_of(const one_of<any_of_those, A>& winner) const noexcept {
+    return static_cast<std::size_t>(&winner - ones_.data());
+  }
+
+ private:
+  std::vector<one_of<any_of_those, A>> ones_;
+};
+
+}  // namespace detail
+
+/// Awaits all of them at once. The first to succeed wins, the others are stopped and awaited; if
+/// all fail, the last failure is rethrown. Yields a when_any_result. A loser that succeeded all the
+/// same, since its stop came too late, is dropped with its value, which owns what it opened.
+///
+///     auto first = co_await iowq::when_any(iowq::recv(socket, buffer), quit.wait());
+///     if (first.index() == 0) use(first.get<0>());
+template <class... As>
+requires(sizeof...(As) != 0 && (awaitable<As> && ...))
+    [[nodiscard("co_await it")]] auto when_any(As... awaitables) {
+  return detail::any_of_these<As...>{std::move(awaitables)...};
+}
+
+/// The same for a range of awaitables, which is walked now; its elements are moved out of it.
+/// Yields a when_any_range_result. An empty range is invalid_argument: nobody can win.
+template <detail::walkable R>
+requires(!awaitable<R>) [[nodiscard("co_await it")]] auto when_any(R&& range) {
+  return detail::any_of_those<detail::element_of<R>>{range};
+}
+
+}  // namespace iowq
