@@ -118,6 +118,7 @@
 #include <iowq/flow/with_stop.hpp>
 #include <iowq/flow/when_all.hpp>
 #include <iowq/flow/when_any.hpp>
+#include <iowq/flow/timeout.hpp>
 #include <iowq/flow/for_each.hpp>
 
 // sync: waiting for one another

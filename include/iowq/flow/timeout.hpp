@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/flow/timeout.hpp -- not longer than that.
+// Layer flow; needs op. Next in the book: flow/task_group.hpp.
+#pragma once
+
+#include <cerrno>
+#include <chrono>
+#include <exception>
+#include <source_location>
+#include <system_error>
+#include <type_traits>
+#include <utility>
+
+#include <iowq/base/result.hpp>
+#include <iowq/flow/together.hpp>
+#include <iowq/op/time.hpp>
+
+namespace iowq {
+
+namespace detail {
+
+/// An `A` and a sleep; whichever ends first stops the other.
+template <class A>
+class [[nodiscard("co_await it")]] within_time final : public awaited_together<within_time<A>> {
+  using part = one_of<within_time, A>;
+  using limit = one_of<within_time, sleep_operation>;
+
+ public:
+  within_time(A && awaitable, sleep_operation && time)
+      : work_{std::move(awaitable)}, limit_{std::move(time)} {}
+
+  value_of<A> await_resume() {
+    if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+    if constexpr (!std::is_void_v<value_of<A>>) return work_.give();
+  }
+
+  bool begin(continuation waiter, stop_token outer) noexcept {
+    return this->begin_each(waiter, outer, 2, [this] {
+      limit_.start(*this);  // first: so it is there although the other ends at once
+      work_.start(*this);
+    });
+  }
+
+  template <class One>
+  void ended(One & one) noexcept {
+    if constexpr (std::is_same_v<One, limit>) {
+      if (&one == &limit_) {
+        expired_ = one.succeeds() && !over_;
+        return stop_the_other();
+      }
+    }
+    if constexpr (std::is_same_v<One, part>) {
+      over_ = true;
+      if (!one.take(error_) && expired_ && is_cancellation(error_))
+        error_ = std::make_exception_ptr(std::system_error{to_error(-ETIMEDOUT), "timeout"});
+      stop_the_other();
+    }
+  }
+
+ private:
+  void stop_the_other() noexcept {
+    this->stop_the_rest();
+    this->one_less();
+  }
+
+  bool over_ = false;
+  bool expired_ = false;
+  std::exception_ptr error_;
+  part work_;
+  limit limit_;
+};
+
+}  // namespace detail
+
+/// Awaits `awaitable`, `limit` long at most: then it is stopped and, when it has ended, the await
+/// fails with errc::timed_out. What succeeds all the same, since the stop came too late, has
+/// succeeded: its result is yielded, not lost. The time runs from this call on.
+///
+///     auto n = co_await as_result(iowq::timeout(iowq::recv(socket, buffer), 5s));
+template <awaitable A, class Rep, class Period>
+requires(!std::is_lvalue_reference_v<A>) [[nodiscard("co_await it")]] auto timeout(
+    A&& awaitable, std::chrono::duration<Rep, Period> limit,
+    std::source_location at = std::source_location::current()) {
+  return detail::within_time<std::remove_cvref_t<A>>{std::move(awaitable), sleep_for(limit, at)};
+}
+
+}  // namespace iowq
