@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // Counts what the whole program takes from the heap and gives back. Replaces the global operator
-// new, so include it in one test file of a program only. A sanitizer has an operator new of its
-// own: nothing is counted there, and `counted` says so.
+// new. A sanitizer has an operator new of its own: nothing is counted there, and `counted` says so.
 #pragma once
 
 #include <atomic>
@@ -33,30 +32,32 @@ struct allocations {
 
 #if !IOWQ_ASAN && !IOWQ_TSAN
 // noinline: else g++ looks through them and warns that free() meets what operator new gave.
-[[gnu::noinline]] void* operator new(std::size_t size) {
+// weak: several files of a program may include this.
+[[gnu::noinline, gnu::weak]] void* operator new(std::size_t size) {
   void* const memory = std::malloc(size != 0 ? size : 1);
   if (memory == nullptr) throw std::bad_alloc{};
   iowq_test::allocations::all_made.fetch_add(1, std::memory_order_relaxed);
   return memory;
 }
-[[gnu::noinline]] void* operator new(std::size_t size, std::align_val_t alignment) {
+[[gnu::noinline, gnu::weak]] void* operator new(std::size_t size, std::align_val_t alignment) {
   auto const step = static_cast<std::size_t>(alignment);
   void* const memory = std::aligned_alloc(step, (size + step - 1) / step * step);
   if (memory == nullptr) throw std::bad_alloc{};
   iowq_test::allocations::all_made.fetch_add(1, std::memory_order_relaxed);
   return memory;
 }
-[[gnu::noinline]] void operator delete(void* memory) noexcept {
+[[gnu::noinline, gnu::weak]] void operator delete(void* memory) noexcept {
   if (memory != nullptr) iowq_test::allocations::all_freed.fetch_add(1, std::memory_order_relaxed);
   std::free(memory);
 }
-[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept {
+[[gnu::noinline, gnu::weak]] void operator delete(void* memory, std::size_t) noexcept {
   ::operator delete(memory);
 }
-[[gnu::noinline]] void operator delete(void* memory, std::align_val_t) noexcept {
+[[gnu::noinline, gnu::weak]] void operator delete(void* memory, std::align_val_t) noexcept {
   ::operator delete(memory);
 }
-[[gnu::noinline]] void operator delete(void* memory, std::size_t, std::align_val_t) noexcept {
+[[gnu::noinline, gnu::weak]] void operator delete(void* memory, std::size_t,
+                                                  std::align_val_t) noexcept {
   ::operator delete(memory);
 }
 #endif
