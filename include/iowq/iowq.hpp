@@ -119,6 +119,7 @@
 #include <iowq/flow/when_all.hpp>
 #include <iowq/flow/when_any.hpp>
 #include <iowq/flow/timeout.hpp>
+#include <iowq/flow/task_group.hpp>
 #include <iowq/flow/for_each.hpp>
 
 // sync: waiting for one another

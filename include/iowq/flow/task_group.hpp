@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/flow/task_group.hpp -- a nursery: as many tasks as come, and none outlives it.
+// Layer flow; needs op. Next in the book: flow/for_each.hpp.
+#pragma once
+
+#include <coroutine>
+#include <cstddef>
+#include <exception>
+#include <optional>
+#include <utility>
+
+#include <iowq/base/assert.hpp>
+#include <iowq/base/result.hpp>
+#include <iowq/base/stop.hpp>
+#include <iowq/coro/continuation.hpp>
+#include <iowq/coro/frames.hpp>
+#include <iowq/coro/promise.hpp>
+#include <iowq/coro/task.hpp>
+#include <iowq/exec/loop.hpp>
+
+namespace iowq {
+
+/// Tasks that run beside their parent and are joined before it goes on: the group is destroyed
+/// only after join(), or the program stops. The first failure stops the others. It is stopped with
+/// the token it was made with (else its executor's), with whoever joins it, and by request_stop().
+/// Owner thread, but for request_stop().
+///
+///     iowq::task_group group;
+///     for (auto& peer : peers) group.spawn(talk_to(peer));
+///     co_await group.join();
+///
+/// What may throw between spawn() and join() would leave tasks behind: catch it, request a stop,
+/// and join.
+class task_group {
+ public:
+  task_group() noexcept = default;
+  /// Stops when `outer` does: pass `co_await ambient_stop()` where it may wait long to be joined.
+  explicit task_group(stop_token outer) noexcept : outer_{outer} {}
+  task_group(const task_group&) = delete;
+  task_group& operator=(const task_group&) = delete;
+  ~task_group() {
+    IOWQ_ASSERT(running_ == 0,
+                "a task_group was destroyed while tasks of it run: co_await its join()");
+  }
+
+  /// Starts `child` at the next turn of the loop, after those spawned before; also from within a
+  /// task of the group. It is destroyed at its end, not with the group. Throws std::bad_alloc.
+  void spawn(task<> child) {
+    IOWQ_ASSERT(child, "a task was spawned after it had been moved away");
+    detail::loop& here = detail::loop::current();
+    auto* const fresh = new member{*this, std::move(child)};
+    if (running_++ == 0)
+      inherited_.emplace(outer_.stop_possible() ? outer_ : here.ambient(), pass_on{&stop_});
+    here.ready(*fresh);
+  }
+
+  /// Asks all of them to stop, and those that are spawned later. They are still to be joined; that
+  /// they were stopped is then no failure. Any thread.
+  void request_stop() noexcept {
+    // relaxed: a flag of its own; who acts on the stop reads it on the owner's thread after the
+    // stop's own release and acquire.
+    asked_.store(true, std::memory_order_relaxed);
+    stop_.request_stop();
+  }
+  [[nodiscard]] bool stop_requested() const noexcept { return stop_.stop_requested(); }
+  /// Under which its tasks run.
+  [[nodiscard]] stop_token token() const noexcept { return stop_.get_token(); }
+  /// Tasks that have not ended.
+  [[nodiscard]] std::size_t size() const noexcept { return running_; }
+
+ private:
+  struct pass_on {
+    stop_source* source;
+    void operator()() const noexcept { source->request_stop(); }
+  };
+
+  class member final : public detail::recycled_frame,
+                       public detail::listener,
+                       public detail::loop_item {
+   public:
+    member(task_group& group, task<> work) noexcept
+        : listener{&over}, loop_item{&begin}, group_{group}, work_{std::move(work)} {}
+
+   private:
+    static void begin(loop_item* self) noexcept {
+      auto& one = *static_cast<member*>(self);
+      one.work_.start(one, one.group_.token());
+    }
+    /// The task is still at its last step: its frame goes at the next turn.
+    static void over(listener* self) noexcept {
+      auto& one = *static_cast<member*>(self);
+      one.acts(&bury);
+      detail::this_thread_loop->ready(one);
+    }
+    static void bury(loop_item* self) noexcept {
+      auto* const one = static_cast<member*>(self);
+      task_group& group = one->group_;
+      try {
+        one->work_.take_result();
+      } catch (...) {
+        group.failed(std::current_exception());
+      }
+      delete one;
+      group.one_less();
+    }
+    task_group& group_;
+    task<> work_;
+  };
+
+  class [[nodiscard("co_await it")]] joiner {
+   public:
+    explicit joiner(task_group & group) noexcept : group_{group} {}
+    [[nodiscard]] bool await_ready() const noexcept { return group_.running_ == 0; }
+    template <class Promise>
+    void await_suspend(std::coroutine_handle<Promise> waiter) noexcept {
+      group_.wait(waiter, detail::stop_of(waiter));
+    }
+    bool start(detail::listener & waiter, stop_token token) noexcept {
+      if (await_ready()) return false;
+      group_.wait(waiter, token);
+      return true;
+    }
+    void await_resume() const { group_.rethrow(); }
+
+   private:
+    task_group& group_;
+  };
+
+ public:
+  /// Awaits the end of all tasks of the group, those spawned meanwhile too, and rethrows the first
+  /// failure. A stop ends the tasks, not the join. The group may be used again, under the stop it
+  /// got, if any.
+  [[nodiscard("co_await it")]] joiner join() noexcept { return joiner{*this}; }
+
+ private:
+  void wait(detail::continuation waiter, stop_token token) noexcept {
+    IOWQ_ASSERT(!waiter_, "a task_group was joined twice at once");
+    waiter_ = waiter;
+    if (token.stop_possible()) joined_.emplace(token, pass_on{&stop_});
+  }
+  void failed(std::exception_ptr error) noexcept {
+    // relaxed: see request_stop().
+    if (asked_.load(std::memory_order_relaxed) && is_cancellation(error)) return;
+    if (!error_) error_ = std::move(error);
+    stop_.request_stop();
+  }
+  void one_less() noexcept {
+    if (--running_ != 0) return;
+    inherited_.reset();
+    joined_.reset();
+    if (waiter_) std::exchange(waiter_, {}).run();
+  }
+  void rethrow() {
+    if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+  }
+
+  stop_source stop_;
+  atomic<bool> asked_{false};
+  stop_token outer_;
+  std::size_t running_ = 0;
+  detail::continuation waiter_;
+  std::exception_ptr error_;
+  std::optional<stop_callback<pass_on>> inherited_;
+  std::optional<stop_callback<pass_on>> joined_;
+};
+
+}  // namespace iowq
