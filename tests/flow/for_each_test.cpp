@@ -15,6 +15,7 @@
 #include <iowq/exec/run.hpp>
 #include <iowq/op/time.hpp>
 
+#include "allocations.hpp"
 #include "ledger.hpp"
 
 namespace {
@@ -87,6 +88,39 @@ TEST_SUITE("flow/for_each") {
     };
     CHECK(iowq::run(body(each)) == ECANCELED);
     CHECK(m.active == 5);
+  }
+
+  TEST_CASE("memory grows with the limit, not with the range") {
+    if (!iowq_test::allocations::counted) return;
+    long sum = 0;
+    auto const each = [&sum](long n) -> task<> {
+      if (n % 1000 == 0) co_await iowq::yield();
+      sum += n;
+    };
+    auto const body = [](auto f) -> task<> {
+      auto const before = iowq_test::allocations::now();
+      co_await iowq::for_each(std::views::iota(0L, 10'000'000L), 100, f);
+      CHECK((iowq_test::allocations::now() - before).made <= 5 * 100);
+    };
+    iowq::run(body(each));
+    CHECK(sum == 9'999'999L * 10'000'000 / 2);
+  }
+
+  TEST_CASE("a range that breaks on the way is a failure like another") {
+    auto const breaks = [](int n) {
+      if (n == 20) throw std::runtime_error("broken");
+      return n;
+    };
+    for (int const at_once : {5, 100}) {
+      meter m;
+      auto const each = [&m](int n) { return one(n, m); };
+      auto const body = [](auto range, std::size_t limit, auto f) -> task<> {
+        co_await iowq::for_each(range, limit, f);
+      };
+      auto const range = std::views::iota(0, 50) | std::views::transform(breaks);
+      CHECK_THROWS_WITH(iowq::run(body(range, static_cast<std::size_t>(at_once), each)), "broken");
+      CHECK(m.active == 0);
+    }
   }
 
   TEST_CASE("nested ones work, and a limit of 0 is refused") {

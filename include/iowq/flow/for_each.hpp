@@ -9,7 +9,6 @@
 
 #include <cerrno>
 #include <concepts>
-#include <coroutine>
 #include <cstddef>
 #include <exception>
 #include <iterator>
@@ -21,73 +20,12 @@
 #include <iowq/base/stop.hpp>
 #include <iowq/coro/promise.hpp>
 #include <iowq/coro/task.hpp>
-#include <iowq/exec/loop.hpp>
+#include <iowq/flow/task_group.hpp>
 #include <iowq/flow/walkable.hpp>
 
 namespace iowq {
 
 namespace detail {
-
-/// One walker: started by the loop, destroys itself at its end.
-struct walker {
-  struct promise_type final : promise_base, loop_item {
-    promise_type() noexcept : loop_item{&start} {}
-    walker get_return_object() noexcept {
-      return {std::coroutine_handle<promise_type>::from_promise(*this)};
-    }
-    static std::suspend_always initial_suspend() noexcept { return {}; }
-    static std::suspend_never final_suspend() noexcept { return {}; }
-    static void return_void() noexcept {}
-    [[noreturn]] static void unhandled_exception() noexcept { std::terminate(); }
-    static void start(loop_item* self) noexcept {
-      std::coroutine_handle<promise_type>::from_promise(*static_cast<promise_type*>(self)).resume();
-    }
-  };
-  std::coroutine_handle<promise_type> handle;
-};
-
-/// What the walkers of one for_each have in common. Owner thread only.
-class walkers : loop_item {
- public:
-  walkers() noexcept : loop_item{&joined} {}
-
-  /// Starts one more, at the next turn.
-  void start(walker fresh) {
-    ++running_;
-    fresh.handle.promise().stop(stop_.get_token());
-    loop::current().ready(fresh.handle.promise());
-  }
-  void ended() noexcept {
-    if (--running_ == 0 && waiter_) loop::current().ready(*this);
-  }
-  /// The first failure stops the others and is the one that is rethrown.
-  void failed() noexcept {
-    if (!error_) error_ = std::current_exception();
-    stop_.request_stop();
-  }
-  void request_stop() noexcept { stop_.request_stop(); }
-  [[nodiscard]] bool stopped() const noexcept { return stop_.stop_requested(); }
-
-  /// Awaits the end of all walkers.
-  auto join() noexcept {
-    struct awaiter {
-      walkers& all;
-      bool await_ready() const noexcept { return all.running_ == 0; }
-      void await_suspend(std::coroutine_handle<> waiter) const noexcept { all.waiter_ = waiter; }
-      void await_resume() const {
-        if (all.error_) std::rethrow_exception(std::exchange(all.error_, nullptr));
-      }
-    };
-    return awaiter{*this};
-  }
-
- private:
-  static void joined(loop_item* self) noexcept { static_cast<walkers*>(self)->waiter_.resume(); }
-  stop_source stop_;
-  std::size_t running_ = 0;
-  std::exception_ptr error_;
-  std::coroutine_handle<> waiter_;
-};
 
 template <class R, class F>
 struct for_each_state {
@@ -98,47 +36,50 @@ struct for_each_state {
       std::conditional_t<std::forward_iterator<iterator>, decltype(*std::declval<iterator&>()),
                          std::remove_cvref_t<decltype(*std::declval<iterator&>())>>;
 
-  for_each_state(R& range, F& f)
-      : next{std::ranges::begin(range)}, end{std::ranges::end(range)}, function{f} {}
+  for_each_state(R& range, F& f, stop_token outer)
+      : next{std::ranges::begin(range)},
+        end{std::ranges::end(range)},
+        function{f},
+        walkers{outer} {}
+
+  [[nodiscard]] bool goes_on() { return next != end && !walkers.stop_requested(); }
 
   iterator next;
   sentinel end;
   F& function;
-  walkers all;
+  task_group walkers;
 };
 
 /// A walker gets its first item from whoever starts it, so none is started for nothing.
 template <class State>
-walker walk(State& state, typename State::item first) {
-  try {
-    co_await state.function(static_cast<typename State::item&&>(first));
-    while (!state.all.stopped() && state.next != state.end) {
-      typename State::item item = *state.next;
-      ++state.next;
-      co_await state.function(static_cast<typename State::item&&>(item));
-    }
-  } catch (...) {
-    state.all.failed();
+task<> walk(State& state, typename State::item first) {
+  co_await state.function(static_cast<typename State::item&&>(first));
+  while (state.goes_on()) {
+    typename State::item item = *state.next;
+    ++state.next;
+    co_await state.function(static_cast<typename State::item&&>(item));
   }
-  state.all.ended();
 }
 
 /// `R` is a reference for a range that stays the caller's, else the range itself.
 template <class R, class F>
 task<> for_each_of(R range, std::size_t limit, F function) {
   using state_of = for_each_state<std::remove_reference_t<R>, F>;
-  state_of state{range, function};
   stop_token const outer = co_await ambient_stop();
-  {
-    auto const pass_on = [&state] { state.all.request_stop(); };
-    stop_callback<decltype(pass_on)> const inherited{outer, pass_on};
-    for (std::size_t n = 0; n < limit && state.next != state.end && !state.all.stopped(); ++n) {
+  state_of state{range, function, outer};
+  std::exception_ptr broken;
+  try {
+    for (std::size_t n = 0; n < limit && state.goes_on(); ++n) {
       typename state_of::item item = *state.next;
       ++state.next;
-      state.all.start(walk(state, static_cast<typename state_of::item&&>(item)));
+      state.walkers.spawn(walk(state, static_cast<typename state_of::item&&>(item)));
     }
-    co_await state.all.join();
+  } catch (...) {
+    broken = std::current_exception();  // the range, or memory: those that run come first
+    state.walkers.request_stop();
   }
+  co_await state.walkers.join();
+  if (broken) std::rethrow_exception(broken);
   if (outer.stop_requested() && state.next != state.end) throw_error(-ECANCELED, "for_each");
 }
 
