@@ -154,7 +154,7 @@ class loop {
         if (auto* const pool = pool_.if_started()) pool->cancel(op.kind_->as_work(op));
         break;
       case stage::timer:
-        op.kind_->disarm(op);
+        if (!op.kind_->disarm(op)) break;
         op.answer_.set(-ECANCELED);
         end_soon(op);
         break;

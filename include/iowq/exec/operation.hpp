@@ -55,7 +55,7 @@ struct operation_kind {
   void (*on_cqe)(operation_base&, answer) noexcept;          // null: no SQE form
   void (*prepare)(operation_base&, io_uring_sqe&) noexcept;  // null: no SQE form
   work& (*as_work)(operation_base&) noexcept;                // null: no system-call form
-  void (*disarm)(operation_base&) noexcept;                  // timers only
+  bool (*disarm)(operation_base&) noexcept;                  // stage::timer only: false, too late
   int (*descriptor)(const operation_base&) noexcept;         // null: none that dump() could show
 };
 

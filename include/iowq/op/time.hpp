@@ -80,8 +80,9 @@ class [[nodiscard("co_await it")]] sleep_operation : public operation_base {
     auto& op = *static_cast<sleep_operation*>(static_cast<operation_base*>(self));
     this_thread_loop->finish<row_of_all>(op, &ledger_entry::inline_ops);
   }
-  static void disarm(operation_base & op) noexcept {
+  static bool disarm(operation_base & op) noexcept {
     this_thread_loop->disarm(static_cast<sleep_operation&>(op).alarm_);
+    return true;
   }
   static constexpr operation_kind kind{&row_of_all, nullptr, nullptr, nullptr, &disarm, nullptr};
 

@@ -43,10 +43,12 @@ class waiting_line {
   [[nodiscard]] bool empty() const noexcept { return line_.empty(); }
   void join(waiter& w) noexcept { line_.push_back(w); }
   void leave(waiter& w) noexcept { line_.erase(w); }
+  /// The first one, or null.
+  waiter* pop() noexcept { return line_.pop_front(); }
   /// The first one's turn, at the loop's next: false if there was none.
   template <class Wait>
   bool call_first() noexcept {
-    auto* const first = static_cast<Wait*>(line_.pop_front());
+    auto* const first = static_cast<Wait*>(pop());
     if (first != nullptr) first->granted();
     return first != nullptr;
   }
@@ -125,9 +127,10 @@ class [[nodiscard("co_await it")]] waiting_for final : public waiter {
     auto& op = *static_cast<waiting_for*>(static_cast<operation_base*>(self));
     this_thread_loop->finish<Thing::row>(op, &ledger_entry::inline_ops);
   }
-  static void disarm(operation_base & op) noexcept {
+  static bool disarm(operation_base & op) noexcept {
     auto& self = static_cast<waiting_for&>(op);
     self.thing_.line_.leave(self);
+    return true;
   }
   static constexpr operation_kind kind{&Thing::row, nullptr, nullptr, nullptr, &disarm, nullptr};
 
