@@ -128,3 +128,5 @@
 #include <iowq/sync/mutex.hpp>
 #include <iowq/sync/semaphore.hpp>
 #include <iowq/sync/latch.hpp>
+#include <iowq/sync/channel_wait.hpp>
+#include <iowq/sync/channel.hpp>

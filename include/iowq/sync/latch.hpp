@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/sync/latch.hpp -- all have arrived.
-// Layer sync; needs op. Next in the book: sync/channel.hpp.
+// Layer sync; needs op. Next in the book: sync/channel_wait.hpp.
 #pragma once
 
 #include <cstddef>

@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/sync/channel.hpp -- values from some coroutines to others, on whatever thread.
+// Layer sync; needs op. Last in the book.
+//
+// One short lock guards all of it. Who must wait leaves the value, or the place for it, in its own
+// frame; whoever comes from the other side moves it there and calls the waiter, through the inbox
+// of its executor if that is another's: so a thread is woken only if it sleeps, and once for all
+// that it is sent meanwhile.
+#pragma once
+
+#include <cerrno>
+#include <coroutine>
+#include <cstddef>
+#include <optional>
+#include <source_location>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <iowq/base/assert.hpp>
+#include <iowq/base/result.hpp>
+#include <iowq/sync/channel_wait.hpp>
+
+namespace iowq {
+
+template <class T>
+class channel;
+
+namespace detail {
+
+template <class T>
+class [[nodiscard("co_await it")]] channel_send final : public channel_wait {
+ public:
+  channel_send(channel<T> & to, T && value, std::source_location at) noexcept
+      : channel_wait{kind, at, to}, value_(std::move(value)) {
+    acts(&on_item);
+  }
+  channel_send(channel_send && other) noexcept
+      : channel_wait{std::move(other)}, value_(std::move(other.value_)) {
+    acts(&on_item);
+  }
+  ~channel_send() = default;
+
+  static bool await_ready() noexcept { return false; }
+  template <class Promise>
+  bool await_suspend(std::coroutine_handle<Promise> coroutine) noexcept {
+    waiter_ = coroutine;
+    return begin(stop_of(coroutine));
+  }
+  void await_resume() const {
+    if (answer_.res() < 0) throw_error(answer_.res(), row.name);
+  }
+  result<void> await_resume_result() const noexcept {
+    if (answer_.res() < 0) return to_error(answer_.res());
+    return {};
+  }
+
+ private:
+  friend channel<T>;
+  static constexpr operation_row row{
+      .name = "channel.send", .first = route::inline_, .reason = "a line in user space"};
+
+  bool begin(stop_token token) noexcept {
+    return channel_wait::begin(token, all_.senders, [this] {
+      answer_.set(channel_of(*this).put(value_));
+      return answer_.res() != -EAGAIN;
+    });
+  }
+  static channel<T>& channel_of(channel_send & self) noexcept {
+    return static_cast<channel<T>&>(self.all_);
+  }
+  static void on_item(loop_item * self) noexcept {
+    auto& op = *static_cast<channel_send*>(static_cast<operation_base*>(self));
+    op.let_caller_go();
+    this_thread_loop->finish<row>(op, &ledger_entry::inline_ops);
+  }
+  static bool disarm(operation_base & op) noexcept {
+    auto& self = static_cast<channel_send&>(op);
+    return self.leave(self.all_.senders);
+  }
+  static constexpr operation_kind kind{&row, nullptr, nullptr, nullptr, &disarm, nullptr};
+
+  T value_;
+};
+
+template <class T>
+class [[nodiscard("co_await it")]] channel_recv final : public channel_wait {
+ public:
+  channel_recv(channel<T> & from, std::source_location at) noexcept : channel_wait{kind, at, from} {
+    acts(&on_item);
+  }
+  channel_recv(channel_recv && other) noexcept : channel_wait{std::move(other)} { acts(&on_item); }
+  ~channel_recv() = default;
+
+  static bool await_ready() noexcept { return false; }
+  template <class Promise>
+  bool await_suspend(std::coroutine_handle<Promise> coroutine) noexcept {
+    waiter_ = coroutine;
+    return begin(stop_of(coroutine));
+  }
+  std::optional<T> await_resume() {
+    if (answer_.res() < 0) throw_error(answer_.res(), row.name);
+    return std::move(value_);
+  }
+  result<std::optional<T>> await_resume_result() {
+    if (answer_.res() < 0) return to_error(answer_.res());
+    return std::move(value_);
+  }
+
+ private:
+  friend channel<T>;
+  static constexpr operation_row row{
+      .name = "channel.recv", .first = route::inline_, .reason = "a line in user space"};
+
+  bool begin(stop_token token) noexcept {
+    return channel_wait::begin(token, all_.receivers, [this] {
+      answer_.set(0);
+      return static_cast<channel<T>&>(all_).get(value_) || all_.closed;
+    });
+  }
+  static void on_item(loop_item * self) noexcept {
+    auto& op = *static_cast<channel_recv*>(static_cast<operation_base*>(self));
+    op.let_caller_go();
+    this_thread_loop->finish<row>(op, &ledger_entry::inline_ops);
+  }
+  static bool disarm(operation_base & op) noexcept {
+    auto& self = static_cast<channel_recv&>(op);
+    return self.leave(self.all_.receivers);
+  }
+  static constexpr operation_kind kind{&row, nullptr, nullptr, nullptr, &disarm, nullptr};
+
+  std::optional<T> value_;  // under the lock while it waits
+};
+
+}  // namespace detail
+
+/// A queue of at most `capacity` values (0: a sender waits until its value is taken) between any
+/// number of senders and receivers, on any executors. First come, first served, on both sides.
+/// Takes its memory when it is made. Destroy it when nobody uses it any more.
+///
+///     iowq::channel<std::string> names{16};
+///     co_await names.send(std::move(name));                       // one side, then names.close()
+///     while (auto name = co_await names.recv()) greet(*name);     // the other
+template <class T>
+class channel : private detail::channel_base {
+  static_assert(
+      std::is_nothrow_move_constructible_v<T>,
+      "a channel moves its values under its lock: their move constructor must be noexcept");
+
+ public:
+  explicit channel(std::size_t capacity) : slots_(capacity) {}
+  channel(const channel&) = delete;
+  channel& operator=(const channel&) = delete;
+  ~channel() {
+    IOWQ_ASSERT(senders.empty() && receivers.empty(),
+                "a channel was destroyed while coroutines wait for it");
+  }
+
+  /// Waits until there is room. Throws broken_pipe if the channel is closed, or is before there
+  /// was room; operation_canceled if a stop came first. Then the value was not sent.
+  [[nodiscard("co_await it")]] detail::channel_send<T> send(
+      T value, std::source_location at = std::source_location::current()) noexcept {
+    return {*this, std::move(value), at};
+  }
+  /// The next value, std::nullopt once the channel is closed and drained. Throws
+  /// operation_canceled if a stop came first.
+  [[nodiscard("co_await it")]] detail::channel_recv<T> recv(
+      std::source_location at = std::source_location::current()) noexcept {
+    return {*this, at};
+  }
+
+  /// Sends `value` if there is room now, else leaves it as it is. Any thread.
+  [[nodiscard]] bool try_send(T&& value) noexcept {
+    lock const held{mutex};
+    return put(value) == 0;
+  }
+  /// A value if there is one now. Any thread.
+  [[nodiscard]] std::optional<T> try_recv() noexcept {
+    lock const held{mutex};
+    std::optional<T> value;
+    get(value);
+    return value;
+  }
+
+  /// No more values: what is in it can still be received, senders that wait fail. Any thread;
+  /// again is nothing.
+  void close() noexcept {
+    lock const held{mutex};
+    closed = true;
+    while (auto* const waiting = receivers.pop())
+      static_cast<detail::channel_recv<T>*>(waiting)->call(0);
+    while (auto* const waiting = senders.pop())
+      static_cast<detail::channel_send<T>*>(waiting)->call(-EPIPE);
+  }
+  [[nodiscard]] bool is_closed() const noexcept {
+    lock const held{mutex};
+    return closed;
+  }
+  /// Values in it, not counting those of senders that wait.
+  [[nodiscard]] std::size_t size() const noexcept {
+    lock const held{mutex};
+    return used_;
+  }
+  [[nodiscard]] std::size_t capacity() const noexcept { return slots_.size(); }
+
+ private:
+  friend detail::channel_send<T>;
+  friend detail::channel_recv<T>;
+  friend detail::channel_wait;
+
+  /// 0, or -EPIPE if it is closed, -EAGAIN if there is no room. Takes `value` only at 0.
+  int put(T& value) noexcept {
+    if (closed) return -EPIPE;
+    if (auto* const waiting = static_cast<detail::channel_recv<T>*>(receivers.pop())) {
+      waiting->value_.emplace(std::move(value));
+      waiting->call(0);
+      return 0;
+    }
+    if (used_ == slots_.size()) return -EAGAIN;
+    slots_[(first_ + used_++) % slots_.size()].emplace(std::move(value));
+    return 0;
+  }
+  bool get(std::optional<T>& value) noexcept {
+    auto* const waiting = static_cast<detail::channel_send<T>*>(senders.pop());
+    if (used_ != 0) {
+      value.emplace(std::move(*slots_[first_]));
+      slots_[first_].reset();
+      first_ = (first_ + 1) % slots_.size();
+      --used_;
+      if (waiting != nullptr)
+        slots_[(first_ + used_++) % slots_.size()].emplace(std::move(waiting->value_));
+    } else if (waiting != nullptr) {
+      value.emplace(std::move(waiting->value_));
+    }
+    if (waiting != nullptr) waiting->call(0);
+    return value.has_value();
+  }
+
+  // Under `mutex`.
+  std::vector<std::optional<T>> slots_;
+  std::size_t first_ = 0;
+  std::size_t used_ = 0;
+};
+
+}  // namespace iowq
