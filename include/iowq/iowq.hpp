@@ -121,6 +121,7 @@
 #include <iowq/flow/timeout.hpp>
 #include <iowq/flow/task_group.hpp>
 #include <iowq/flow/for_each.hpp>
+#include <iowq/flow/transform.hpp>
 
 // sync: waiting for one another
 #include <iowq/sync/waiter.hpp>

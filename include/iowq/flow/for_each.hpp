@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/flow/for_each.hpp -- the same for every item of a range, some at a time.
-// Layer flow; needs exec. Last in the book.
+// Layer flow; needs exec. Next in the book: flow/transform.hpp.
 //
 // `limit` walkers take the next item from the range whenever they are free, so memory grows with
 // the limit, not with the range, which may be infinite. Everything is on one thread: the walkers
@@ -31,10 +31,7 @@ template <class R, class F>
 struct for_each_state {
   using iterator = decltype(std::ranges::begin(std::declval<R&>()));
   using sentinel = decltype(std::ranges::end(std::declval<R&>()));
-  // An item outlives the iterator's next step only if the range is multi-pass.
-  using item =
-      std::conditional_t<std::forward_iterator<iterator>, decltype(*std::declval<iterator&>()),
-                         std::remove_cvref_t<decltype(*std::declval<iterator&>())>>;
+  using item = item_of<R>;
 
   for_each_state(R& range, F& f, stop_token outer)
       : next{std::ranges::begin(range)},

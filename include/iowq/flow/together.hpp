@@ -186,6 +186,7 @@ class one_of final : listener, loop_item {
     }
   }
 
+  [[nodiscard]] bool has_value() const noexcept { return value_.has_value(); }
   [[nodiscard]] given<value> give() { return detail::give<value>(*value_); }
   [[nodiscard]] kept<value>&& kept_value() { return std::move(*value_); }
 

@@ -21,4 +21,11 @@ template <walkable R>
 using element_of =
     std::remove_cvref_t<decltype(*std::ranges::begin(std::declval<std::remove_reference_t<R>&>()))>;
 
+/// An item as it is handed on: a value where the element lasts no longer than the iterator's next
+/// step, which is so unless the range is multi-pass.
+template <walkable R, class Iterator =
+                          decltype(std::ranges::begin(std::declval<std::remove_reference_t<R>&>()))>
+using item_of = std::conditional_t<std::forward_iterator<Iterator>, std::iter_reference_t<Iterator>,
+                                   std::remove_cvref_t<std::iter_reference_t<Iterator>>>;
+
 }  // namespace iowq::detail
