@@ -33,6 +33,9 @@ inline void check(bool holds, const char* what, const where& at = where::current
   if (!holds) here.fail("%s (line %u)", what, at.line());
 }
 
+/// The model has shown what it is about; how a pool ends is the business of others. Halves a tree.
+[[noreturn]] inline void enough() { here.enough(); }
+
 /// Counts up; whoever waits for a number sleeps until it is reached. Orders like a semaphore.
 class gate {
  public:

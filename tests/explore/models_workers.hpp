@@ -72,6 +72,7 @@ EXPLORE_MODEL(wake, spinner_and_sleeper, "with one worker spinning and one aslee
   two.done.wait();
   pool.enqueue(three);
   three.done.wait();
+  enough();
 }
 
 EXPLORE_MODEL(wake, for_no_reason, "a futex that is woken for no reason ends no wait") {
@@ -120,6 +121,26 @@ EXPLORE_MODEL(wake, waits_in_a_region, "... and so if it says that it may block"
   pool.enqueue(opener);
   sleeper.done.wait();
   opener.done.wait();
+}
+
+EXPLORE_MODEL(wake, idle_one_for_a_sleeper, "on one processor, an idle worker relieves a sleeper") {
+  gate opened;
+  job one{{.concurrent = true}}, two{{.concurrent = true}};
+  job sleeper{{}, [&](job&, auto&) { opened.wait(); }};
+  job opener{{}, [&](job&, auto&) { opened.open(); }};
+  pool_under_test pool{workers(2)};
+  iowq::work_chain both;
+  both.push_back(one);
+  both.push_back(two);
+  pool.enqueue(both);
+  one.done.wait();
+  two.done.wait();
+  both.push_back(sleeper);
+  both.push_back(opener);
+  pool.enqueue(both);
+  sleeper.done.wait();
+  opener.done.wait();
+  enough();
 }
 
 EXPLORE_MODEL(wake, marked_while_waking, "a worker that is taken for asleep as it wakes goes on") {
@@ -207,6 +228,7 @@ EXPLORE_MODEL(idle, both_leave, "with exit_on_idle all may leave; what comes the
   two.done.wait();
   pool.enqueue(last);
   last.done.wait();
+  enough();
 }
 
 // ---- Threads that are not to be had ----
@@ -267,6 +289,18 @@ EXPLORE_MODEL(create, no_manager, "where there is no manager, everybody's item f
   two.done.wait();
 }
 
+EXPLORE_MODEL(create, no_manager_for_keys, "... and so does what waits behind a key, in any class") {
+  refuse(0, 100);
+  job one{{.unbound = true, .key = 7}}, two{{.key = 7}};
+  pool_under_test pool{workers(1)};
+  iowq::work_chain both;
+  both.push_back(one);
+  both.push_back(two);
+  pool.enqueue(both);
+  one.done.wait();
+  two.done.wait();
+}
+
 EXPLORE_MODEL(create, key_to_the_other_class, "what fails passes its key on to the other class") {
   refuse(1, 100, ENOMEM);
   job one{{.key = 7}}, two{{.unbound = true, .key = 7}};
@@ -321,6 +355,7 @@ EXPLORE_MODEL(limit, lowered_and_raised, "a limit that goes down and up strands 
   pool.enqueue(opener);
   sleeper.done.wait();
   opener.done.wait();
+  enough();
 }
 
 }  // namespace explore

@@ -254,6 +254,14 @@ struct policy {
   }
 };
 
+/// poll(2) of one descriptor, without a wait.
+[[nodiscard]] inline bool is_readable(int fd) {
+  here.turn();
+  (void)here.tick();
+  here.happened(the_descriptors[fd - 100].history);
+  return the_descriptors[fd - 100].rung != 0;
+}
+
 /// poll(2) of one descriptor, without end: the thread sleeps in it.
 inline void wait_readable(int fd, const where& at = where::current()) {
   descriptor& polled = the_descriptors[fd - 100];

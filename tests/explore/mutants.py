@@ -1,0 +1,266 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSL-1.0
+"""Puts a mistake into a copy of the headers and demands that the explorer finds it.
+
+    mutants.py --list
+    mutants.py NAME ROOT SCRATCH -- COMPILER FLAG...     exits 1 if the mutant lives
+
+A mutant is a name, a header, a text that occurs in it exactly once, what stands there instead, and
+the models that must fail. If the text is gone the test fails: the code has changed, and the mutant
+has to follow it, or to go with a reason.
+"""
+
+import pathlib
+import shutil
+import subprocess
+import sys
+from typing import NamedTuple
+
+
+class Mutant(NamedTuple):
+    name: str
+    header: str
+    right: str
+    wrong: str
+    models: tuple
+
+
+MUTANTS = [
+    # ---- The inbox ----
+    Mutant('inbox: a post publishes nothing', 'queue/inbox.hpp',
+           'head_.compare_exchange_weak(seen, &newest, std::memory_order_release,',
+           'head_.compare_exchange_weak(seen, &newest, std::memory_order_relaxed,',
+           ('inbox.post_against_park', 'inbox.two_producers')),
+    Mutant('inbox: a drain acquires nothing', 'queue/inbox.hpp',
+           'head_.exchange(nullptr, std::memory_order_acquire)',
+           'head_.exchange(nullptr, std::memory_order_relaxed)',
+           ('inbox.post_against_park', 'inbox.fifo')),
+    Mutant('inbox: a park overwrites what came', 'queue/inbox.hpp',
+           'return head_.compare_exchange_strong(empty, parked(), std::memory_order_relaxed);',
+           'head_.store(parked(), std::memory_order_relaxed); return empty == nullptr;',
+           ('inbox.post_against_park',)),
+    Mutant('inbox: a park looks, then acts', 'queue/inbox.hpp',
+           'return head_.compare_exchange_strong(empty, parked(), std::memory_order_relaxed);',
+           'if (head_.load(std::memory_order_relaxed) != empty) return false; '
+           'head_.store(parked(), std::memory_order_relaxed); return true;',
+           ('inbox.post_against_park',)),
+    Mutant('inbox: nobody owes a wake', 'queue/inbox.hpp',
+           'return seen == parked();', 'return false;',
+           ('inbox.post_against_park', 'inbox.one_wake')),
+    Mutant('inbox: a chain loses what came before it', 'queue/inbox.hpp',
+           'oldest.*Link = is_empty(seen)', 'newest.*Link = is_empty(seen)',
+           ('inbox.chain_post',)),
+
+    # ---- Enqueue against sleep ----
+    Mutant('wake: an activated worker is not woken', 'pool/roster.hpp',
+           'todo.add(sleeper);', '(void)todo;',
+           ('wake.two_items',)),
+    Mutant('wake: the manager is not woken', 'pool/roster.hpp',
+           'if (todo.unpark) Policy::futex_wake(this->manager_word, 1);', '',
+           ('wake.classes_apart', 'limit.raised')),
+    Mutant('wake: a window between the look for work and the idle stack', 'pool/runner.hpp',
+           '        pool_.go_idle(self_);\n',
+           '        { held.unlock(); held.lock(); pool_.go_idle(self_); }\n',
+           ('wake.two_enqueuers',)),
+    Mutant('wake: the manager parks after it gave M up', 'pool/manager.hpp',
+           '    pool_.manager_word.store(how, std::memory_order_relaxed);\n    held.unlock();\n',
+           '    held.unlock();\n    pool_.manager_word.store(how, std::memory_order_relaxed);\n',
+           ('end.creating',)),
+    Mutant('wake: a worker is born before it is counted', 'pool/runner.hpp',
+           'while (self_.word.load(std::memory_order_relaxed) == worker_type::unborn)',
+           'if (self_.word.load(std::memory_order_relaxed) == worker_type::unborn)',
+           ('wake.for_no_reason',)),
+    Mutant('wake: a spinner goes to sleep over its activation', 'pool/runner.hpp',
+           '(void)self_.word.compare_exchange_strong(expected, worker_type::idle,\n'
+           '                                               std::memory_order_relaxed);',
+           '{ (void)expected; self_.word.store(worker_type::idle, std::memory_order_relaxed); }',
+           ('wake.spinner',)),
+    Mutant('wake: an activation looks, then acts', 'pool/roster.hpp',
+           '''    return sleeper.word.exchange(worker_type::awake, std::memory_order_relaxed) !=
+           worker_type::spinning;''',
+           '''    bool const spins = sleeper.word.load(std::memory_order_relaxed) == worker_type::spinning;
+    sleeper.word.store(worker_type::awake, std::memory_order_relaxed);
+    return !spins;''',
+           ('wake.spinner',)),
+    Mutant('wake: no watch while somebody is idle', 'pool/dispatch.hpp',
+           '         (counts.idle > 0 || counts.live + counts.creating < counts.max_workers);',
+           '         counts.idle == 0 && counts.live + counts.creating < counts.max_workers;',
+           ('wake.idle_one_for_a_sleeper',)),
+    Mutant('wake: the watch sees nobody asleep', 'pool/watch.hpp',
+           'one->sample_holds = one->probe.look(one->thread, one->tid) == expected;',
+           'one->sample_holds = false;',
+           ('wake.waits_for_the_next', 'wake.waits_in_a_region')),
+    Mutant('wake: a sleeper that is taken for awake', 'pool/roster.hpp',
+           '    --account.nr_running;\n    ++account.sleeping;\n',
+           '    ++account.sleeping;\n    --account.idle;\n',
+           ('wake.waits_for_the_next',)),
+    Mutant('idle: a time-out does not ask whether it was activated', 'pool/runner.hpp',
+           'if (self_.state != worker_state::idle) {  // D3', 'if (false) {',
+           ('idle.time_out_against_enqueue',)),
+    Mutant('idle: who leaves settles nothing', 'pool/roster.hpp',
+           '    settle(account, leaver.node, false, todo);\n', '',
+           ('context.while_others_enqueue',)),
+
+    # ---- Creation, limits, context ----
+    Mutant('create: a reservation is promised to nobody', 'pool/roster.hpp',
+           '          account.reserve();\n          call_manager(true, todo);\n',
+           '          account.reserve();\n',
+           ('wake.classes_apart',)),
+    Mutant('create: what has no worker is not failed', 'pool/manager.hpp',
+           'if (account.live + account.creating == 0) fail_queued(account, error, held);', '',
+           ('create.no_worker',)),
+    Mutant('create: a reservation is not given back', 'pool/manager.hpp',
+           '    --account.creating;\n    ++pool_.create_failures;\n',
+           '    ++pool_.create_failures;\n',
+           ('create.no_worker',)),
+    Mutant('create: the owner does not try again', 'pool/pool.hpp',
+           'if (Policy::thread_id() == state_.owner_tid && manager_.start()) return;', '',
+           ('create.no_manager_at_first',)),
+    Mutant('create: a rescue looks once', 'pool/pool.hpp',
+           '        failed = true;\n', '',
+           ('create.no_manager_for_keys',)),
+    Mutant('limit: raised for nobody', 'pool/pool.hpp',
+           '    state_.settle(account, 0, account.concurrent > 0, todo);\n', '    (void)todo;\n',
+           ('limit.raised',)),
+    Mutant('limit: more are promised than are allowed', 'pool/dispatch.hpp',
+           'if (counts.live + counts.creating >= counts.max_workers) return step::none;',
+           'if (counts.live >= counts.max_workers) return step::none;',
+           ('wake.two_items', 'limit.lowered')),
+    Mutant('context: an old worker takes a new item', 'pool/dispatch.hpp',
+           'return exit || stale || counts.live > counts.max_workers;',
+           'return exit || (stale && counts.live == 0) || counts.live > counts.max_workers;',
+           ('context.idle_worker',)),
+    Mutant('context: the old manager forks on', 'pool/pool.hpp',
+           '      state_.manager_retires = true;\n', '',
+           ('context.busy_worker',)),
+
+    # ---- Cancel ----
+    Mutant('cancel: the worker is not held', 'pool/cancel.hpp',
+           'runner.rung = runner.held = true;', 'runner.rung = true;',
+           ('cancel.against_end',)),
+    Mutant('cancel: a held worker is let go for no reason', 'pool/runner.hpp',
+           'while (self_.held) {', 'if (self_.held) {',
+           ('cancel.for_no_reason',)),
+    Mutant('cancel: the holder wakes nobody', 'pool/cancel.hpp',
+           '    Policy::futex_wake(runner.word, 1);\n', '',
+           ('cancel.against_end',)),
+    Mutant('cancel: who opens its descriptor late is not rung', 'pool/worker.hpp',
+           '        if (rung) Policy::wake_ring(fd);  // the canceller looked before there was one\n',
+           '',
+           ('cancel.wakes_a_poll',)),
+    Mutant('cancel: a descriptor is published by nothing', 'pool/worker.hpp',
+           'wake_fd.store(fd, std::memory_order_release);',
+           'wake_fd.store(fd, std::memory_order_relaxed);',
+           ('cancel.wakes_a_poll',)),
+    Mutant('cancel: a descriptor is used unseen', 'pool/cancel.hpp',
+           'one->wake_fd.load(std::memory_order_acquire)',
+           'one->wake_fd.load(std::memory_order_relaxed)',
+           ('cancel.wakes_a_poll',)),
+    Mutant('cancel: the descriptor stays rung', 'pool/runner.hpp',
+           '      Policy::wake_drain(fd);\n', '      (void)fd;\n',
+           ('cancel.stopped_twice',)),
+    Mutant('cancel: the token stays stopped', 'pool/runner.hpp',
+           '    self_.stop.emplace();\n', '',
+           ('cancel.stopped_twice',)),
+    Mutant('cancel: followers of what runs are not looked at', 'pool/cancel.hpp',
+           'if (one->cur != nullptr && one->cur->keyed) dequeue_followers(*one->cur, wanted);',
+           '(void)one;',
+           ('key.all_cancelled',)),
+
+    # ---- Keys, links, nodes ----
+    Mutant('key: an heir inherits nobody', 'pool/chain.hpp',
+           '    heir->followers = leader.followers;\n', '    heir->followers = nullptr;\n',
+           ('key.in_order',)),
+    Mutant('key: a follower does not wait', 'pool/chain.hpp',
+           '    if (item* const leader = *find(entered.key); leader != nullptr) {\n',
+           '    if (item* const leader = *find(entered.key);\n'
+           '        leader != nullptr && leader->state != item_state::running) {\n',
+           ('key.two_enqueuers', 'key.in_order')),
+    Mutant('key: the heir of what ran wakes nobody', 'pool/state.hpp',
+           'if (heir->kind() != ender.kind) this->settle(account, heir->lane, heir->concurrent, todo);',
+           '(void)todo;',
+           ('key.across_classes',)),
+    Mutant('key: the heir of what was cancelled wakes nobody', 'pool/state.hpp',
+           '          this->settle(other, heir->lane, heir->concurrent, todo);\n', '',
+           ('key.leader_cancelled',)),
+    Mutant('link: a pool that has ended goes on', 'pool/state.hpp',
+           'if (this->closed || successor.withdrawn)', 'if (successor.withdrawn)',
+           ('end.linked',)),
+    Mutant('node: nobody steals', 'pool/state.hpp',
+           '      if (oldest == nullptr) continue;\n', '      if (oldest == nullptr) break;\n',
+           ('node.steal',)),
+
+    # ---- Quiet, and the end ----
+    Mutant('quiet: what is being finished is not published', 'pool/runner.hpp',
+           '''        // release: pairs with is_quiet(); who finds us through also sees what finished() did.
+        self_.finishing.store(false, std::memory_order_release);''',
+           '        self_.finishing.store(false, std::memory_order_relaxed);',
+           ('quiet.items',)),
+    Mutant('quiet: a canceller is not waited for', 'pool/cancel.hpp',
+           'if (dequeued_.empty()) pool_.finishers.fetch_add(1, std::memory_order_relaxed);',
+           'pool_.finishers.store(1, std::memory_order_relaxed);\n'
+           '    pool_.finishers.store(dequeued_.empty() ? 0 : 1, std::memory_order_relaxed);',
+           ('quiet.cancelled',)),
+    Mutant('end: idle workers are not told', 'pool/pool.hpp',
+           'for (auto& account : state_.accounts) state_.rouse(account);\n    }\n    everything',
+           '}\n    everything',
+           ('end.idle',)),
+    Mutant('end: the manager is not told', 'pool/manager.hpp',
+           '      pool_.call_manager(true, todo);\n', '',
+           ('end.creating', 'end.idle')),
+    Mutant('end: the rest of a batch is taken for done', 'pool/runner.hpp',
+           '    if (last->next != nullptr) pool_.abandon_rest(*last, never);\n', '',
+           ('end.brief',)),
+    Mutant('end: descriptors are left open', 'pool/manager.hpp',
+           '    if (fd >= 0) Policy::wake_close(fd);\n', '    (void)fd;\n',
+           ('end.running',)),
+]
+
+
+def slug(name):
+    return ''.join(letter if letter.isalnum() else '_' for letter in name)
+
+
+def mutate(mutant, root, scratch):
+    """A copy of the headers with the mistake in it; why not, if that cannot be."""
+    copy = scratch / slug(mutant.name)
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(root / 'include', copy / 'include')
+    header = copy / 'include' / 'iowq' / mutant.header
+    text = header.read_text()
+    if (found := text.count(mutant.right)) != 1:
+        sys.exit(f'{mutant.header} has this {found} times, not once:\n{mutant.right}')
+    header.write_text(text.replace(mutant.right, mutant.wrong))
+    return copy
+
+
+def main():
+    if sys.argv[1:] == ['--list']:
+        print('\n'.join(mutant.name for mutant in MUTANTS))
+        return
+    name, root, scratch, _, *compiler = sys.argv[1:]
+    mutant = next(one for one in MUTANTS if one.name == name)
+    root = pathlib.Path(root)
+    copy = mutate(mutant, root, pathlib.Path(scratch))
+    program = copy / 'explore'
+    # No warnings: a mutant leaves things unused.
+    subprocess.run([*compiler, '-w', '-O0', '-std=c++20', f'-I{copy}/include',
+                    root / 'tests' / 'explore' / 'explore.cpp', '-o', program,
+                    '-Wl,--wrap=malloc', '-Wl,--wrap=calloc', '-Wl,--wrap=free',
+                    '-lboost_context'], check=True)
+    alive = []
+    for model in mutant.models:
+        ran = subprocess.run([program, '--model', model, '--more', '20000', '--random', '500'],
+                             capture_output=True, text=True, check=False)
+        print(ran.stdout)
+        if ran.returncode == 0:
+            alive.append(model)
+        elif ran.returncode != 1:
+            sys.exit(f'{model} ended with {ran.returncode}')
+    shutil.rmtree(copy)
+    if alive:
+        sys.exit(f'{mutant.header}: it lives, in {", ".join(alive)}')
+
+
+if __name__ == '__main__':
+    main()
