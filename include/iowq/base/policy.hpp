@@ -48,6 +48,7 @@ enum class pause_point : unsigned char {
   idle_wait,       // on the idle stack, not yet asleep
   decide_create,   // a reservation was made, the thread not yet created
   sample_apply,    // thread states were read, not yet acted upon
+  held_stop,       // a worker is held for a canceller, its token not yet stopped
 };
 
 /// What a thread does, as far as another can tell.

@@ -79,6 +79,7 @@ class cancellation {
     if (finishes) pool_.finishers.fetch_sub(1, std::memory_order_release);
     for (worker_type *one = held_, *next = nullptr; one != nullptr; one = next) {
       next = one->next_rung;
+      Policy::pause(pause_point::held_stop);
       one->stop->request_stop();
       // acquire: pairs with wake_descriptor()'s release; the descriptor is open, and stays so
       // while we hold the worker. Not there yet: who opens it rings it.
