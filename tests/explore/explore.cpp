@@ -106,6 +106,10 @@ random_walk the_walk;
 std::string searched() { return the_search.taken.name(here.bound); }
 std::string walked() { return the_walk.taken.name(here.bound); }
 
+bool is_stopped(void* record) {
+  return static_cast<iowq::detail::worker<policy>*>(record)->stop->get_token().stop_requested();
+}
+
 /// Around every model: what may not be left behind.
 void whole_model() {
   the_machine = {};
@@ -310,6 +314,7 @@ int run(int count, char** words) {
   }
   if (wanted.bound > states::most_left) wanted.bound = states::most_left;
   watch_out();
+  here.stop_requested = &is_stopped;
   int looked_at = 0, failures = 0;
   for (const model* one = model::first; one != nullptr; one = one->next) {
     std::string const full = std::string{one->group} + '.' + one->name;

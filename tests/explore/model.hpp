@@ -162,9 +162,8 @@ class job : public iowq::work {
 }
 /// A body that waits, as a well-behaved item does, until it is asked to stop.
 inline void until_stopped(job&, const iowq::stop_token& stop) {
-  int const fd = wake_descriptor();
   while (!asked_to_stop(stop)) {
-    wait_readable(fd);
+    wait_readable(wake_descriptor());
     policy::relax();  // it may be rung a moment before
   }
 }
@@ -173,6 +172,7 @@ inline void until_stopped(job&, const iowq::stop_token& stop) {
   iowq::pool_options options;
   options.max_workers = {bound, unbound};
   options.spin = {};
+  options.check_drift = iowq::drift_check::off;
   return options;
 }
 

@@ -104,17 +104,22 @@ EXPLORE_MODEL(cancel, stopped_twice, "what rang for the first item does not ring
 
 EXPLORE_MODEL(cancel, for_no_reason, "a worker that is held stays held if its futex is woken") {
   here.spurious_wakes = true;
-  gate begun;
+  gate begun, cancelled;
   job one{{}, [&](job&, auto&) { begun.open(); }};
   bool next_was_asked = false;
-  job two{{}, [&](job&, const iowq::stop_token& stop) { next_was_asked = asked_to_stop(stop); }};
+  job two{{}, [&](job&, const iowq::stop_token& stop) {
+            cancelled.wait();
+            next_was_asked = asked_to_stop(stop);
+          }};
   pool_under_test pool{workers(1)};
   pool.enqueue(one);
   pool.enqueue(two);
   begun.wait();
   (void)pool.cancel(one);
+  cancelled.open();
   two.done.wait();
   check(!next_was_asked, "the wrong item was stopped");
+  enough();
 }
 
 EXPLORE_MODEL(cancel, all_against_enqueue, "cancel_all() meets what comes meanwhile, or does not") {
@@ -181,6 +186,7 @@ EXPLORE_MODEL(key, across_classes, "a key is handed on from one class to the oth
   two.done.wait();
   three.done.wait();
   check(log.text.get() == 123, "the order is not that of enqueue()");
+  enough();
 }
 
 EXPLORE_MODEL(key, two_enqueuers, "items of one key from two threads do not overlap") {
@@ -209,6 +215,7 @@ EXPLORE_MODEL(key, past_a_busy_one,
   sleeper.done.wait();
   behind.done.wait();
   opener.done.wait();
+  enough();
 }
 
 EXPLORE_MODEL(key, leader_cancelled,
@@ -224,6 +231,7 @@ EXPLORE_MODEL(key, leader_cancelled,
   three.done.wait();
   check_outcome(outcome, one);
   check(two.ran() && three.ran(), "a follower was cancelled");
+  enough();
 }
 
 EXPLORE_MODEL(key, follower_cancelled,
@@ -272,6 +280,7 @@ EXPLORE_MODEL(link, in_order, "what is linked runs after what it is linked behin
   two.done.wait();
   three.done.wait();
   check(log.text.get() == 123, "not in order");
+  enough();
 }
 
 EXPLORE_MODEL(link, cancelled_as_it_is_handed_on, "a linked item is cancelled, or runs, once") {
@@ -287,6 +296,21 @@ EXPLORE_MODEL(link, cancelled_as_it_is_handed_on, "a linked item is cancelled, o
   check(one.ran(), "it was not meant");
   if (outcome == cancel_outcome::dequeued)
     check(two.was_cancelled() && three.was_cancelled(), "dequeued, but it ran");
+}
+
+EXPLORE_MODEL(link, to_a_busy_key, "what is linked waits for its key like anybody else") {
+  keyed_log log;
+  job one, two{{.key = 7}, log.writes(2)}, three{{.key = 7, .concurrent = true}, log.writes(3)};
+  one.then(two);
+  pool_under_test pool{workers(2)};
+  pool.enqueue(one);
+  pool.enqueue(three);
+  one.done.wait();
+  two.done.wait();
+  three.done.wait();
+  int const text = log.text.get();
+  check(text == 23 || text == 32, "one did not run, or ran twice");
+  enough();
 }
 
 EXPLORE_MODEL(link, failed, "what is linked behind an item that fails is cancelled after it") {
@@ -381,6 +405,19 @@ EXPLORE_MODEL(context, while_others_enqueue,
   two.done.wait();
 }
 
+EXPLORE_MODEL(context, drift, "an owner that compares its context with the manager's meets one") {
+  job one, two;
+  iowq::pool_options options = workers(1);
+  options.check_drift = iowq::drift_check::always;
+  pool_under_test pool{options};
+  pool.enqueue(one);
+  pool.context_changed();
+  pool.enqueue(two);
+  one.done.wait();
+  two.done.wait();
+  enough();
+}
+
 EXPLORE_MODEL(context, no_new_manager, "if nobody can be forked in the new context, items fail") {
   job one;
   pool_under_test pool{workers(1)};
@@ -401,6 +438,7 @@ EXPLORE_MODEL(quiet, items, "after quiesce() every item is finished, and what it
   pool.enqueue(two);
   pool.quiesce();
   check(one.ran() && two.ran(), "one was not finished");
+  enough();
 }
 
 EXPLORE_MODEL(quiet, linked, "after quiesce() what is linked is finished, too") {
@@ -410,6 +448,7 @@ EXPLORE_MODEL(quiet, linked, "after quiesce() what is linked is finished, too") 
   pool.enqueue(one);
   pool.quiesce();
   check(one.ran() && two.ran(), "one was not finished");
+  enough();
 }
 
 EXPLORE_MODEL(quiet, withdrawn, "... even if it was cancelled as it was handed on") {
@@ -476,6 +515,7 @@ EXPLORE_MODEL(end, idle, "a pool ends as its worker goes idle") {
 }
 
 EXPLORE_MODEL(end, spinning, "a pool ends as its worker spins") {
+  here.spinners_are_free = true;
   the_machine.processors = 4;
   job one;
   iowq::pool_options options = workers(1);

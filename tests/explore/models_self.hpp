@@ -101,6 +101,13 @@ EXPLORE_WRONG_MODEL(self, early_free, "an atomic dies while another thread may t
   delete word;
 }
 
+EXPLORE_WRONG_MODEL(self, slow_repair, "a wake is lost, and a time-out repairs it after a second") {
+  atomic<std::uint32_t> word{0};
+  thread waker{"waker", [&] { word.store(1, std::memory_order_relaxed); }};
+  while (word.load(std::memory_order_relaxed) == 0)
+    (void)policy::futex_wait(word, 0, policy::now() + std::chrono::seconds{1});
+}
+
 EXPLORE_WRONG_MODEL(self, early_timeout, "a time-out does not pass while others work") {
   atomic<std::uint32_t> word{0};
   thread waker{"waker", [&] {

@@ -47,6 +47,7 @@ EXPLORE_MODEL(wake, again_from_finished, "an item may be enqueued again from its
 }
 
 EXPLORE_MODEL(wake, spinner, "a worker that spins sees an item, or sleeps and is woken") {
+  here.spinners_are_free = true;
   the_machine.processors = 4;
   job one, two;
   iowq::pool_options options = workers(1);
@@ -56,6 +57,7 @@ EXPLORE_MODEL(wake, spinner, "a worker that spins sees an item, or sleeps and is
   one.done.wait();
   pool.enqueue(two);
   two.done.wait();
+  enough();
 }
 
 EXPLORE_MODEL(wake, spinner_and_sleeper, "with one worker spinning and one asleep, two items run") {
@@ -213,6 +215,7 @@ EXPLORE_MODEL(idle, last_stays, "when two time out one of them stays, and takes 
   opener.done.wait();
   pool.enqueue(last);
   last.done.wait();
+  enough();
 }
 
 EXPLORE_MODEL(idle, both_leave, "with exit_on_idle all may leave; what comes then has one made") {
@@ -289,7 +292,8 @@ EXPLORE_MODEL(create, no_manager, "where there is no manager, everybody's item f
   two.done.wait();
 }
 
-EXPLORE_MODEL(create, no_manager_for_keys, "... and so does what waits behind a key, in any class") {
+EXPLORE_MODEL(create, no_manager_for_keys,
+              "... and so does what waits behind a key, in any class") {
   refuse(0, 100);
   job one{{.unbound = true, .key = 7}}, two{{.key = 7}};
   pool_under_test pool{workers(1)};

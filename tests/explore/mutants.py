@@ -97,9 +97,10 @@ MUTANTS = [
     Mutant('idle: a time-out does not ask whether it was activated', 'pool/runner.hpp',
            'if (self_.state != worker_state::idle) {  // D3', 'if (false) {',
            ('idle.time_out_against_enqueue',)),
-    Mutant('idle: who leaves settles nothing', 'pool/roster.hpp',
-           '    settle(account, leaver.node, false, todo);\n', '',
-           ('context.while_others_enqueue',)),
+    Mutant('idle: who leaves tells nobody', 'pool/roster.hpp',
+           '    settle(account, leaver.node, false, todo);\n    call_manager(true, todo);\n',
+           '    settle(account, leaver.node, false, todo);\n',
+           ('end.idle',)),
 
     # ---- Creation, limits, context ----
     Mutant('create: a reservation is promised to nobody', 'pool/roster.hpp',
@@ -125,7 +126,7 @@ MUTANTS = [
     Mutant('limit: more are promised than are allowed', 'pool/dispatch.hpp',
            'if (counts.live + counts.creating >= counts.max_workers) return step::none;',
            'if (counts.live >= counts.max_workers) return step::none;',
-           ('wake.two_items', 'limit.lowered')),
+           ('limit.lowered',)),
     Mutant('context: an old worker takes a new item', 'pool/dispatch.hpp',
            'return exit || stale || counts.live > counts.max_workers;',
            'return exit || (stale && counts.live == 0) || counts.live > counts.max_workers;',
@@ -183,9 +184,10 @@ MUTANTS = [
     Mutant('key: the heir of what was cancelled wakes nobody', 'pool/state.hpp',
            '          this->settle(other, heir->lane, heir->concurrent, todo);\n', '',
            ('key.leader_cancelled',)),
-    Mutant('link: a pool that has ended goes on', 'pool/state.hpp',
-           'if (this->closed || successor.withdrawn)', 'if (successor.withdrawn)',
-           ('end.linked',)),
+    Mutant('link: what is linked runs beside its key', 'pool/state.hpp',
+           'after.next == nullptr && !successor.keyed && !successor.withdrawn',
+           'after.next == nullptr && !successor.withdrawn',
+           ('link.to_a_busy_key',)),
     Mutant('node: nobody steals', 'pool/state.hpp',
            '      if (oldest == nullptr) continue;\n', '      if (oldest == nullptr) break;\n',
            ('node.steal',)),
@@ -250,7 +252,7 @@ def main():
                     '-lboost_context'], check=True)
     alive = []
     for model in mutant.models:
-        ran = subprocess.run([program, '--model', model, '--more', '20000', '--random', '500'],
+        ran = subprocess.run([program, '--model', model, '--more', '300000', '--random', '500'],
                              capture_output=True, text=True, check=False)
         print(ran.stdout)
         if ran.returncode == 0:

@@ -231,9 +231,16 @@ struct policy {
   }
   [[nodiscard]] static unsigned long max_threads() noexcept { return 64; }
   static int read_text(const char*, char*, std::size_t) noexcept { return -ENOENT; }
+  static int read_link(const char*, char*, std::size_t) noexcept { return -ENOENT; }
 
-  /// Nothing: a turn comes before whatever follows it and could be seen.
-  static constexpr void pause(iowq::pause_point) noexcept {}
+  /// A turn, where a step follows that is not the policy's: the stop token's. Before all others
+  /// a turn comes anyway, or nothing that could be seen.
+  static void pause(iowq::pause_point point) noexcept {
+    if (point != iowq::pause_point::held_stop) return;
+    here.turn();
+    (void)here.tick();
+    here.happened(83);
+  }
 
  private:
   static constexpr int first_fd = 100;

@@ -15,7 +15,8 @@
 //
 // Two executions whose fibers read from the same writes, with the writes in the same order, are in
 // the same state. `history` is a hash of that for each fiber, the sum of them a name for the state:
-// a state that was seen with no fewer deviations left is not followed a second time.
+// a state that was seen with no fewer deviations left is not followed a second time. Stop tokens
+// are no part of the policy, so whether a worker's is stopped is added to the name.
 //
 // A *deviation* is what a machine that is nearly idle would not do: to take the processor from a
 // fiber that could go on, to let a time-out pass while somebody could go on, to read a value that
@@ -105,6 +106,9 @@ struct step {
 class world {
  public:
   static constexpr unsigned step_limit = 20'000;
+  // A wake that was lost is often repaired by a time-out, seconds later. That is no excuse: where
+  // only a wait as long as this one could go on, nobody can.
+  static constexpr std::chrono::milliseconds patience{500};
   static constexpr std::size_t stack_size = 128 * 1024;
   static constexpr unsigned places_limit = 1024;
   static constexpr unsigned clock_place = 0;
@@ -113,7 +117,7 @@ class world {
   // ---- The search's side ----
 
   unsigned bound = 0;
-  bool spurious_wakes = false;
+  bool (*stop_requested)(void* worker) = nullptr;
   chooser* search = nullptr;
 
   outcome run(void (*model)()) {
@@ -129,6 +133,7 @@ class world {
     learnt_ = false;
     message_[0] = 0;
     outcome_ = outcome::passed;
+    spurious_wakes = spinners_are_free = false;
     model_ = model;
     current_ = 0;
     (void)add_fiber(
@@ -164,7 +169,8 @@ class world {
       for (const char* next = file; next != nullptr; next = std::strstr(next + 1, "iowq/"))
         file = next;
       if (file == nullptr) file = one.at.file_name();
-      std::printf("  %-16s %-22s", one.fiber < count_ ? fibers_[one.fiber].name : "?", one.what);
+      std::printf("  %2d %-16s %-22s", one.fiber,
+                  one.fiber < count_ ? fibers_[one.fiber].name : "?", one.what);
       if (one.place != 0)
         std::printf(" #%-3u = %-18llx", one.place, static_cast<unsigned long long>(one.value));
       else
@@ -174,6 +180,11 @@ class world {
   }
 
   // ---- The model's side ----
+
+  // What it wants, said before anything else.
+  bool spurious_wakes = false;     // a futex may be woken for no reason
+  bool spinners_are_free = false;  // who spins has a processor of its own, so that whoever goes on
+                                   // beside it is no deviation; but then no spin may be endless
 
   [[nodiscard]] fiber& me() noexcept { return fibers_[current_]; }
   [[nodiscard]] fiber& of(int id) noexcept { return fibers_[id]; }
@@ -221,7 +232,10 @@ class world {
     self.skew += std::chrono::microseconds{1};
     self.spinning = true;
     ++spinning_;
-    (void)wait(moves_, moves_ + 1, "a spin");
+    if (spinners_are_free)
+      turn();
+    else
+      (void)wait(moves_, moves_ + 1, "a spin");
     --spinning_;
     self.spinning = false;
     happened(7);
@@ -360,8 +374,11 @@ class world {
     if (spinning_ > 0)
       for (int i = 0; i < count_; ++i)
         if (fibers_[i].spinning && fibers_[i].ready()) state += mix(fibers_[i].history + 2);
+    for (int i = 0; i < count_; ++i)
+      if (fibers_[i].worker != nullptr && stop_requested(fibers_[i].worker))
+        state += mix(fibers_[i].history + 3);
     if (search->known(state, left)) leave(outcome::cut);
-    if (on && left == 0) return current_;  // no choice
+    if (on && left == 0 && !(spinning_ > 0 && spinners_are_free)) return current_;  // no choice
 
     option options[3 * max_fibers];
     unsigned n = 0;
@@ -374,7 +391,8 @@ class world {
     if (on) add({current_, false, false}, false);
     for (int k = 1; k < count_; ++k) {
       fiber const& other = fibers_[(current_ + k) % count_];
-      if (other.ready() && (left > 0 || !on)) add({other.id, false, false}, on);
+      bool const free = !on || (spinners_are_free && (self.spinning || other.spinning));
+      if (other.ready() && (left > 0 || free)) add({other.id, false, false}, !free);
     }
     if (n == 0 && spinning_ > 0)  // nobody moves but for those who spin, who find nothing new
       for (int i = 0; i < count_; ++i)
@@ -385,7 +403,8 @@ class world {
         if (fibers_[i].deadline != iowq::never &&
             (soonest < 0 || fibers_[i].deadline < fibers_[soonest].deadline))
           soonest = i;
-      if (soonest < 0) dead();
+      if (soonest < 0) stuck("for ever");
+      if (fibers_[soonest].deadline - time_ > patience) stuck("before a long time-out");
       add({soonest, true, false}, false);
     }
     if (left > 0)
@@ -413,17 +432,17 @@ class world {
     return taken;
   }
 
-  [[noreturn]] void dead() {
+  [[noreturn]] void stuck(const char* how_long) {
     char list[400];
     std::size_t used = 0;
     list[0] = 0;
     for (int i = 0; i < count_; ++i) {
       if (fibers_[i].ended != 0 || used >= sizeof list) continue;
-      int const more = std::snprintf(list + used, sizeof list - used, "%s%s waits for %s",
-                                     used == 0 ? "" : ", ", fibers_[i].name, fibers_[i].what);
+      int const more = std::snprintf(list + used, sizeof list - used, "%s%s/%d waits for %s",
+                                     used == 0 ? "" : ", ", fibers_[i].name, i, fibers_[i].what);
       used += static_cast<std::size_t>(more);
     }
-    fail("nobody can go on: %s", list);
+    fail("nobody can go on, %s: %s", how_long, list);
   }
 
   // Of this execution.
