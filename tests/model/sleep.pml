@@ -12,8 +12,8 @@
  * after M is free (wakes, completions, forks, looks at other threads) are steps of their own.
  *
  * What is left to chance. Where the code decides by a measurement (are items quick, does one want
- * a worker of its own, does a spin pay, which idle worker is the newest) the model may go either
- * way, so it holds for every measurement. `disturbed`: a futex returns for no reason and idle
+ * a worker of its own, does somebody doze, does a spin pay, which idle worker is the newest) the
+ * model may go either way, so it holds for every measurement. `disturbed`: a futex returns for no reason and idle
  * time-outs pass, whenever they like, until the world comes to rest; that may be at once, and
  * then nobody is saved by an accident. The manager's ticks go on: they are promised.
  *

@@ -252,6 +252,28 @@ TEST_SUITE("pool/context") {
     owner.join();
   }
 
+  TEST_CASE("wq-55: a capability that was dropped is missing from all that is enqueued after") {
+    if (::geteuid() != 0) SKIP_CASE("capabilities to drop need root");
+    std::thread owner{[] {
+      iowq::pool pool{{.check_drift = iowq::drift_check::off}};
+      auto on_it = [&pool] {
+        int error = -1;
+        job look{[&](const iowq::stop_token&) { error = ::chroot("/") == 0 ? 0 : errno; }};
+        pool.enqueue(look);
+        CHECK(look.wait());
+        return error;
+      };
+      int const before = on_it();
+      __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+      __user_cap_data_struct none[2]{};
+      CHECK(::syscall(SYS_capset, &header, none) == 0);
+      CHECK(on_it() == before);  // who was forked earlier keeps it
+      pool.context_changed();
+      for (int i = 0; i < 20; ++i) CHECK(on_it() == EPERM);
+    }};
+    owner.join();
+  }
+
   TEST_CASE("context changes race with enqueuing from elsewhere, and nothing is lost") {
     iowq_test::ledger books;
     jobs all;

@@ -211,6 +211,19 @@ TEST_SUITE("pool/manager") {
     for (std::size_t i = 1; i < log.size(); ++i) CHECK(log[i].by == managers[0]);
     hold.open();
     CHECK(all.wait_all());
+
+    pool.context_changed();  // another epoch, another manager
+    job next;
+    {
+      std::jthread stranger{[&] { pool.enqueue(next); }};
+    }
+    REQUIRE(next.wait());
+    std::vector<int> const later = threads_named("iow-mgr-" + std::to_string(me));
+    REQUIRE(later.size() == 1);
+    auto const both = script.creations();
+    REQUIRE(both.size() >= 11);
+    CHECK(both[9].by == me);
+    for (std::size_t i = 10; i < both.size(); ++i) CHECK(both[i].by == later[0]);
   }
 
   TEST_CASE("wq-28: the manager sleeps while the pool is idle, keeps up, or is full") {

@@ -168,6 +168,20 @@ TEST_SUITE("pool/state") {
     CHECK(pool.finish(keyed) == &still::in(b));
   }
 
+  TEST_CASE("wq-59: the work of one node wakes its own worker, then those of the others") {
+    still pool{4, iowq::topology::of({{0}, {1}, {2}, {3}})};
+    std::vector<still::worker*> on(4);
+    for (unsigned node = 0; node < 4; ++node) {
+      on[node] = &pool.born(work_class::bound, node);
+      pool.state.go_idle(*on[node]);
+    }
+    for (unsigned const woken : {1u, 0u, 2u, 3u}) {  // the nearest first
+      CHECK(pool.insert(pool.make(), 1).woken() == on[woken]);
+    }
+    for (auto* const one : on) CHECK(pool.take(*one) != nullptr);
+    CHECK(pool.state.stolen == 3);
+  }
+
   TEST_CASE("wq-38: a dequeue touches its item and its neighbours, however many wait") {
     // Goal: a step that grows with the queue. Method: a hundred thousand items, of which only the
     // first and the last page may be touched when one is taken, ended, and its key passed on.
