@@ -29,6 +29,9 @@
 
 #include <doctest/doctest.h>
 
+#include <iowq/base/fd.hpp>
+
+#include "death.hpp"
 #include "jobs.hpp"
 #include "ledger.hpp"
 #include "skip.hpp"
@@ -93,6 +96,40 @@ context on_worker(iowq::pool& pool) {
   if (!look.wait()) seen.nice = 1000;
   return seen;
 }
+
+/// A cpuset of its own, in either version of cgroups, gone with this object.
+class cpuset {
+ public:
+  explicit cpuset(const std::string& name) {
+    for (std::string const root : {"/sys/fs/cgroup/cpuset/", "/sys/fs/cgroup/"}) {
+      std::string const path = root + name;
+      if (::mkdir(path.c_str(), 0755) != 0) continue;
+      path_ = path;
+      write("cpuset.mems", "0");
+      if (allow("0-1")) return;
+      ::rmdir(path.c_str());
+      path_.clear();
+    }
+  }
+  cpuset(const cpuset&) = delete;
+  cpuset& operator=(const cpuset&) = delete;
+  ~cpuset() {
+    if (path_.empty()) return;
+    // Empty as soon as the kernel is through with the process that was in it.
+    CHECK(eventually([&] { return ::rmdir(path_.c_str()) == 0; }));
+  }
+  [[nodiscard]] bool usable() const { return !path_.empty(); }
+  /// The calling process moves in.
+  [[nodiscard]] bool join() const { return write("cgroup.procs", std::to_string(::getpid())); }
+  [[nodiscard]] bool allow(const std::string& cpus) const { return write("cpuset.cpus", cpus); }
+
+ private:
+  bool write(const char* file, const std::string& text) const {
+    iowq::fd const to{::open((path_ + "/" + file).c_str(), O_WRONLY | O_CLOEXEC)};
+    return to && ::write(to.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size());
+  }
+  std::string path_;
+};
 
 /// From here on personality(2) fails for the calling thread, and what it forks.
 bool install_filter() {
@@ -180,6 +217,34 @@ TEST_SUITE("pool/context") {
       CHECK(on_worker(pool).affinity == iowq::cpu_set{first});
     }};
     owner.join();
+  }
+
+  TEST_CASE("wq-61: a pool goes on when its cpuset shrinks to one node's processors, or less") {
+    cpuset group{"iowq-test-" + std::to_string(::getpid())};
+    if (!group.usable()) SKIP_CASE("no cpuset with processors 0 and 1 can be made");
+    auto const end = iowq_test::death_output([&] {
+      if (!group.join() || !group.allow("0-1")) ::_exit(2);
+      iowq::pool pool{{.max_workers = {2, 2}, .nodes = iowq::topology::of({{0}, {1}})}};
+      auto run_on = [&pool](int node) {
+        iowq::cpu_set seen;
+        job look{
+            [&](const iowq::stop_token&) { seen = iowq::cpu_set::of_caller<iowq::linux_policy>(); },
+            {.unbound = node == 1, .node = node}};
+        pool.enqueue(look);
+        return look.wait() ? seen : iowq::cpu_set{};
+      };
+      if (run_on(1) != iowq::cpu_set{1}) ::_exit(3);
+      if (!group.allow("0")) ::_exit(4);
+      if (run_on(1) != iowq::cpu_set{0}) ::_exit(5);  // its worker was moved, and works
+      pool.context_changed();
+      if (run_on(1) != iowq::cpu_set{0}) ::_exit(6);  // a new one, whose node has nothing left
+      if (run_on(0) != iowq::cpu_set{0}) ::_exit(7);
+      if (!group.allow("0-1")) ::_exit(8);
+      pool.context_changed();
+      ::_exit(run_on(1) != iowq::cpu_set{} ? 0 : 9);
+    });
+    CHECK(end.exit_code == 0);
+    CHECK(end.signal == 0);
   }
 
   TEST_CASE("wq-54: after the change no item runs on an old worker, even if it is busy") {
