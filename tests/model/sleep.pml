@@ -145,8 +145,7 @@ inline activate(w) {
 #endif
 }
 
-/* roster::settle(), with dispatch.hpp's next_step(). Ends in a decision, unlike the kernel's
- * that was made before the item was inserted. */
+/* roster::settle(), with dispatch.hpp's next_step(). */
 inline settle() {
   do
   :: !unserved -> break
@@ -178,7 +177,7 @@ inline settle() {
   od
 }
 
-/* roster::carry_out(), after M. A record may have got another thread by now: it wakes for nothing. */
+/* roster::carry_out(), after M. A record may have another thread by now, woken for nothing. */
 inline carry_out() {
 #if defined(LOOK_THEN_STORE)
   atomic {
@@ -257,6 +256,7 @@ inline go_idle() {
   :: word[w] = idles /* may_spin() said no */
   fi
 }
+
 /* pool_state::take(), or else the stack. */
 inline take_or_go_idle() {
   if
@@ -271,6 +271,7 @@ inline take_or_go_idle() {
   fi;
   check()
 }
+
 /* roster::leave() */
 inline leave() {
   word[w] = awake; state_of[w] = retired; live--; nr_running--;
@@ -429,7 +430,9 @@ inline look_at_thread(w, is_asleep) {
 /* ... and mark those that have not moved meanwhile, under M again. */
 inline apply_sample(w) {
   if
+#if !defined(LOOK_AND_FORGET)
   :: (still & bit(w)) && state_of[w] == running && !moved[w] -> mark_sleeping(w); acted = true
+#endif
   :: else
   fi
 }
