@@ -155,7 +155,7 @@ def main():
         errors, states, why = search(model, kind, f'{rule} {macros}', optimise)
         good = (errors > 0) == (rule != '')
         wrong += not good
-        verdict = 'found out' if errors and rule else 'holds' if not errors and not rule else 'WRONG'
+        verdict = 'WRONG' if not good else 'found out' if rule else 'holds'
         print(f'{name} {title:48} {verdict:9} {states:9} states {time.monotonic() - began:5.1f} s'
               f'{"  " + why if why else ""}', flush=True)
     print(f'{name}: {"all as it should be" if wrong == 0 else f"{wrong} WRONG"}')

@@ -12,10 +12,10 @@
  * after M is free (wakes, completions, forks, looks at other threads) are steps of their own.
  *
  * What is left to chance. Where the code decides by a measurement (are items quick, does one want
- * a worker of its own, does somebody doze, does a spin pay, which idle worker is the newest) the
- * model may go either way, so it holds for every measurement. `disturbed`: a futex returns for no reason and idle
- * time-outs pass, whenever they like, until the world comes to rest; that may be at once, and
- * then nobody is saved by an accident. The manager's ticks go on: they are promised.
+ * a worker of its own, does somebody doze, does a spin pay, which idle worker is the newest), the
+ * model may go either way, so it holds for every measurement. `disturbed`: a futex returns for no
+ * reason and idle time-outs pass, whenever they like, until the world comes to rest; that may be
+ * at once, and then nobody is saved by an accident. The manager's ticks go on: they are promised.
  *
  * Claims. A1 and A2 (account.hpp), D2 (dispatch.hpp), D3 (roster.hpp) in check(), after every
  * section; every item ends exactly once; at rest nothing is left (judge); and under weak fairness

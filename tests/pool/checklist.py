@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSL-1.0
-"""Prints the pool's checklist: each line with the test cases that cover it, and what became of them.
+"""Prints the pool's checklist: each line, the test cases that cover it, and what became of them.
 
     checklist.py CHECKLIST PROGRAM...
 

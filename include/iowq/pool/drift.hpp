@@ -161,12 +161,12 @@ class drift_watch {
   /// Owner's thread: it is about to fork a manager, or could not, or ended it.
   void expect_specimen() noexcept {
     careful_ = first_looks;
-    specimen_.store(unborn, std::memory_order_relaxed);  // relaxed, all: /proc knows the rest
+    say(unborn);
   }
-  void no_specimen() noexcept { specimen_.store(nobody, std::memory_order_relaxed); }
+  void no_specimen() noexcept { say(nobody); }
   /// The new manager, a copy of the owner.
   void specimen_is_here() noexcept {
-    specimen_.store(static_cast<std::uint32_t>(Policy::thread_id()), std::memory_order_relaxed);
+    say(static_cast<std::uint32_t>(Policy::thread_id()));
     if (on()) Policy::futex_wake(specimen_, 1);
   }
 
@@ -177,7 +177,7 @@ class drift_watch {
   /// Owner's thread, without M.
   IOWQ_COLD void look() noexcept {
     if (!is_time()) return;
-    // relaxed: see expect_specimen().
+    // relaxed, both: see say().
     while (specimen_.load(std::memory_order_relaxed) == unborn)
       (void)Policy::futex_wait(specimen_, unborn, never);
     std::uint32_t const specimen = specimen_.load(std::memory_order_relaxed);
@@ -194,9 +194,15 @@ class drift_watch {
   static constexpr unsigned first_looks = 64;
   static constexpr std::chrono::milliseconds pause{50};
 
+  void say(std::uint32_t who) noexcept {
+    if (on()) specimen_.store(who, std::memory_order_relaxed);  // relaxed: /proc knows the rest
+  }
   bool is_time() noexcept {
     if (always_) return true;
-    if (careful_ > 0) return careful_-- != 0;
+    if (careful_ > 0) {
+      --careful_;
+      return true;
+    }
     time_point const now = Policy::now_coarsely();
     if (now < next_) return false;
     next_ = now + pause;
