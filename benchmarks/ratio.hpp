@@ -46,7 +46,7 @@ struct sample {
   [[nodiscard]] bool moved() const {
     return machine::is_far(ping_before) != machine::is_far(ping_after);
   }
-  [[nodiscard]] bool dirty() const { return others > 0.1; }
+  [[nodiscard]] bool dirty() const { return others > 0.1 && !machine::has_priority(); }
 };
 
 struct samples {
@@ -128,8 +128,9 @@ inline void goal_same(std::string row, std::string rival, std::string counted, s
 inline void print_machine() {
   utsname machine{};
   ::uname(&machine);
-  std::printf("Linux %s, %zu processors, a system call takes %.0f ns, %s\n", machine.release,
-              machine::processors().size(), machine::system_call(), compiler());
+  std::printf("Linux %s, %zu processors, a system call takes %.0f ns, %s%s\n", machine.release,
+              machine::processors().size(), machine::system_call(), compiler(),
+              machine::has_priority() ? ", real-time threads" : "");
 }
 
 /// Keeps every repetition; prints the table at the end.
@@ -242,7 +243,7 @@ class reporter : public benchmark::BenchmarkReporter {
     }
     if (n == 0) return {};
     auto const count = static_cast<double>(n);
-    for (std::size_t i = begin; i < end; ++i) all_[i].disturbed = others / count > 0.1;
+    for (std::size_t i = begin; i < end; ++i) all_[i].disturbed = others / count > 0.1 && !machine::has_priority();
     char text[128];
     if (pings == 0)
       std::snprintf(text, sizeof text, "%zu samples", fewest);
