@@ -321,7 +321,8 @@ int main(int argc, char** argv) {
       std::vector<double> times;
       for (unsigned k = 0; k < (ways[i].rare ? 1 : block); ++k) times.push_back(ways[i].run());
       all[i].insert(all[i].end(), times.begin(), times.end());
-      if (meanwhile.share() < 0.1 || machine::has_priority()) clean[i].insert(clean[i].end(), times.begin(), times.end());
+      if (meanwhile.share() < 0.1 || machine::has_priority())
+        clean[i].insert(clean[i].end(), times.begin(), times.end());
     }
   }
   std::printf("placement %.0f ns before, %.0f ns after; others use %.2f processors\n", before,

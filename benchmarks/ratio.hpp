@@ -243,7 +243,8 @@ class reporter : public benchmark::BenchmarkReporter {
     }
     if (n == 0) return {};
     auto const count = static_cast<double>(n);
-    for (std::size_t i = begin; i < end; ++i) all_[i].disturbed = others / count > 0.1 && !machine::has_priority();
+    for (std::size_t i = begin; i < end; ++i)
+      all_[i].disturbed = others / count > 0.1 && !machine::has_priority();
     char text[128];
     if (pings == 0)
       std::snprintf(text, sizeof text, "%zu samples", fewest);

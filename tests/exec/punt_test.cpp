@@ -129,6 +129,22 @@ TEST_SUITE("exec/punt") {
     CHECK(seen.order == seen.awaited);
   }
 
+  TEST_CASE("brief punts of one turn are taken together, and their results stay apart") {
+    auto const body = []() -> task<> {
+      auto& here = iowq::executor::current();
+      std::vector<int> numbers(100);
+      for (int i = 0; i < 100; ++i) numbers[static_cast<std::size_t>(i)] = i;
+      auto const doubled = [](int number) -> task<> {
+        auto const call = [number] { return 2 * number; };
+        CHECK(co_await iowq::punt(call, {.brief = true}) == 2 * number);
+      };
+      co_await iowq::for_each(numbers, 100, doubled);
+      CHECK(here.stats().pool.completed == 100);
+      CHECK(here.stats().punted_ops == 100);
+    };
+    iowq::run(body());
+  }
+
   TEST_CASE("hazard-52: punts that block take no worker from others, bound or unbound") {
     iowq_test::ledger books;
     auto const body = []() -> task<> {

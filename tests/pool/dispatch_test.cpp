@@ -41,6 +41,11 @@ TEST_SUITE("pool/dispatch") {
     CHECK(next_step(counts, false) == step::wake);
     for (int i = 0; i < 16; ++i) counts.measured(1us);
     CHECK(next_step(counts, false) == step::watch);
+    counts.measured(1s);  // that one lost its processor
+    for (int i = 0; i < 16; ++i) {
+      counts.measured(1us);
+      CHECK(next_step(counts, false) == step::watch);
+    }
     for (int i = 0; i < 16; ++i) counts.measured(1s);
     CHECK(next_step(counts, false) == step::wake);
   }

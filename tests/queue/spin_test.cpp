@@ -62,7 +62,9 @@ TEST_SUITE("queue/spin") {
         }
       return taken;
     };
+    CHECK(spins.pays());
     int const early = taken_of(100);
+    CHECK_FALSE(spins.pays());
     int const later = taken_of(10'000);
     CHECK(early > 8);
     CHECK(later > 0);

@@ -202,7 +202,8 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
         key_ = *place.key;
       }
       acts(&on_item);
-      work_flags const flags{.unbound = place.unbound, .key = place.key, .node = place.node};
+      work_flags const flags{
+          .unbound = place.unbound, .key = place.key, .node = place.node, .brief = place.brief};
       work* const item = work_.emplace(flags, call_, static_cast<base&>(*this), answer_, here);
       if (item != nullptr) set(punted);
       here.start_work(*this, item);

@@ -20,6 +20,7 @@ struct punt_options {
   bool unbound = false;                   ///< may wait without end: counts as unbound work
   std::optional<std::uint64_t> key = {};  ///< never beside another of that key, in order
   int node = any_node;                    ///< the NUMA node whose queue it joins
+  bool brief = false;  ///< takes microseconds and waits for nobody: see work_flags
 };
 
 namespace detail {
@@ -48,6 +49,7 @@ struct punt_call {
     where.unbound = options.unbound;
     where.key = options.key;
     where.node = options.node;
+    where.brief = options.brief;
   }
 
   answer invoke(const stop_token& stop) {

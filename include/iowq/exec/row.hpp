@@ -59,6 +59,7 @@ struct placement {
   bool unbound;
   std::optional<std::uint64_t> key;
   int node = -1;  // any
+  bool brief = false;
 };
 
 }  // namespace iowq

@@ -13,6 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include <iowq/base/assert.hpp>
@@ -39,6 +40,7 @@ struct account_counts {
   // More workers than processors help only where they wait for something else.
   unsigned processors = std::numeric_limits<unsigned>::max();
   std::chrono::nanoseconds pace{};  // what an item takes, about
+  std::chrono::nanoseconds took_before{};
 
   /// More is runnable than those that are on their way will take.
   [[nodiscard]] constexpr bool unserved() const noexcept { return runnable > waking; }
@@ -47,9 +49,12 @@ struct account_counts {
   static constexpr std::chrono::microseconds short_pace{20};
   [[nodiscard]] constexpr bool quick() const noexcept { return pace < short_pace; }
 
-  /// An item took that long: one in some that a worker measures.
+  /// An item took that long: one in some that a worker measures. One that lost its processor
+  /// meanwhile says nothing about the others: only two in a row that took long are believed.
   constexpr void measured(std::chrono::nanoseconds took) noexcept {
-    pace += (std::min<std::chrono::nanoseconds>(took, 8 * short_pace) - pace) / 4;
+    auto const believed = std::min(
+        {took, std::exchange(took_before, took), std::chrono::nanoseconds{8 * short_pace}});
+    pace += (believed - pace) / 4;
   }
   /// A worker was seen asleep in an item.
   constexpr void slow_down() noexcept {

@@ -62,11 +62,11 @@ class basic_pool {
     state_.stack_size = options.stack_size;
     state_.exit_on_idle = options.exit_on_idle;
     state_.drain_bounded = options.drain_bounded;
-    state_.spins.length(options.spin);
+    unsigned const cpus = count_processors();
+    if (cpus > 1) state_.spins.length(options.spin);
     state_.owner_tid = Policy::thread_id();
     manager_.drift.configure(options.check_drift, std::move(options.on_drift));
-    worker_limits const limits =
-        detail::with_defaults<Policy>(options.max_workers, count_processors());
+    worker_limits const limits = detail::with_defaults<Policy>(options.max_workers, cpus);
     state_.accounts[0].max_workers = limits.bound;
     state_.accounts[1].max_workers = limits.unbound;
     for (auto& account : state_.accounts)

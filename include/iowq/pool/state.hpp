@@ -37,7 +37,7 @@ struct pool_state : roster<Policy> {
 
   static constexpr unsigned max_batch = 16;  // items of one key, or linked to each other
   static constexpr unsigned max_brief = 32;  // brief items taken at once
-  static constexpr std::chrono::nanoseconds max_brief_time{4'000};
+  static constexpr std::chrono::nanoseconds short_batch{4'000}, long_batch{50'000};
   static constexpr std::chrono::milliseconds max_batch_time{2};
 
   /// A new item of any thread. True: it may run now, and its account wants to be settled, in the
@@ -178,11 +178,12 @@ struct pool_state : roster<Policy> {
   }
 
   /// How many brief items to take at once: what each of those that run would get, were all that
-  /// is ready dealt out now; and no more than end before an owner that spins for them goes to
-  /// sleep.
-  [[nodiscard]] static unsigned fair_share(const account_type& account) noexcept {
+  /// is ready dealt out now. While spins pay, no more than end before an owner that spins for
+  /// them goes to sleep; else as many as make its wake worth it.
+  [[nodiscard]] unsigned fair_share(const account_type& account) const noexcept {
     unsigned const running = std::max(account.nr_running, 1u);
-    auto const in_time = max_brief_time / std::max(account.pace, max_brief_time / max_brief);
+    auto const most = this->spins.pays() ? short_batch : long_batch;
+    auto const in_time = most / std::max(account.pace, most / max_brief);
     return std::min((account.runnable + running - 1) / running,
                     std::max(static_cast<unsigned>(in_time), 1u));
   }

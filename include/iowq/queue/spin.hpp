@@ -35,6 +35,11 @@ class spinner {
   void length(nanoseconds of_a_spin) noexcept { length_ = of_a_spin; }
   [[nodiscard]] nanoseconds length() const noexcept { return length_; }
 
+  /// Have spins found something, of late?
+  [[nodiscard]] bool pays() const noexcept {
+    return length_ != nanoseconds{} && credit_.load(std::memory_order_relaxed) > 0;  // see worth()
+  }
+
   /// Should somebody spin now? Not while another does.
   [[nodiscard]] bool worth() noexcept {
     if (length_ == nanoseconds{}) return false;
