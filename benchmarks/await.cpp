@@ -71,7 +71,7 @@ class raw_loop {
 
   template <what What>
   ratio::tally run(std::uint64_t operations) {
-    return ring_.run(operations, [this](io_uring_sqe* sqe, unsigned slot) {
+    return ring_.run(operations, [&](io_uring_sqe* sqe, [[maybe_unused]] unsigned slot) {
       if constexpr (What == what::nop)
         io_uring_prep_nop(sqe);
       else
