@@ -144,6 +144,46 @@ TEST_SUITE("exec/await") {
     CHECK(text.find("3 in flight") != text.npos);
   }
 
+  TEST_CASE("an operation ends for a listener as for a coroutine, whichever way it goes") {
+    struct ear : iowq::detail::listener {
+      int heard = 0;
+      ear() : listener{[](listener* self) noexcept { ++static_cast<ear*>(self)->heard; }} {}
+    };
+    iowq_test::ledger books;
+    auto const body = [](way go) -> task<> {
+      iowq_test::pipe_pair pipe;
+      char byte = 0;
+      ear read_end, cancelled, refused;
+      auto read = as(go, iowq::read(pipe.in, iowq::mutable_bytes{&byte, 1}));
+      CHECK(read.start(read_end, {}));
+      co_await iowq::yield();
+      CHECK(read_end.heard == 0);
+      CHECK(::write(pipe.out.get(), "x", 1) == 1);
+      while (read_end.heard == 0) co_await iowq::yield();
+      CHECK(read.await_resume() == 1);
+
+      iowq::stop_source stop;
+      auto again = as(go, iowq::read(pipe.in, iowq::mutable_bytes{&byte, 1}));
+      CHECK(again.start(cancelled, stop.get_token()));
+      co_await iowq::yield();
+      stop.request_stop();
+      CHECK(cancelled.heard == 0);  // later, never from within
+      while (cancelled.heard == 0) co_await iowq::yield();
+      CHECK(again.await_resume_result().error() == std::errc::operation_canceled);
+
+      auto late = as(go, iowq::read(pipe.in, iowq::mutable_bytes{&byte, 1}));
+      CHECK_FALSE(late.start(refused, stop.get_token()));
+      CHECK(late.await_resume_result().error() == std::errc::operation_canceled);
+      CHECK(refused.heard == 0);
+      CHECK(read_end.heard == 1);
+      CHECK(cancelled.heard == 1);
+    };
+    for (way go : iowq_test::all_ways) {
+      CAPTURE(go);
+      iowq::run(body(go));
+    }
+  }
+
   TEST_CASE("wrong use of an operation ends the program with a sentence that names it") {
     auto const twice = iowq_test::death_output([] {
       auto const body = []() -> task<> {

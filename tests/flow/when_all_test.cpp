@@ -33,6 +33,15 @@ namespace {
 using namespace std::chrono_literals;
 using iowq::task;
 
+// What needs no coroutine to be awaited by.
+template <class A>
+inline constexpr bool bare = std::is_same_v<iowq::detail::startable_of<A>, A>;
+static_assert(bare<task<int>>);
+static_assert(bare<decltype(iowq::sleep_for(1s))>);
+static_assert(bare<decltype(iowq::read(0, std::declval<std::array<char, 4>&>()))>);
+static_assert(bare<decltype(iowq::when_all(iowq::sleep_for(1s)))>);
+static_assert(!bare<decltype(iowq::yield())>);
+
 task<int> soon(int n) {
   co_await iowq::yield();
   co_return n;

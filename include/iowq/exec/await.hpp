@@ -81,6 +81,12 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
     return begin(here, detail::stop_of(waiter));
   }
 
+  /// Begins with a listener in the place of a coroutine (coro/continuation.hpp).
+  bool start(detail::listener & waiter, stop_token token) noexcept {
+    hear(waiter);
+    return begin(detail::loop::current(), token);
+  }
+
   decltype(auto) await_resume() {
     stage_ = detail::stage::over;
     if constexpr (!requires { typename Call::answers_itself; })

@@ -121,10 +121,8 @@ class loop {
     op.stage_ = stage::pool;
     if (w != nullptr) pool_.expect();
     int const r = w == nullptr ? -ENOMEM : pool_.start();
-    if (r < 0) [[unlikely]] {
-      op.answer_.set(r);
-      return end_soon(op);
-    }
+    if (r < 0) [[unlikely]]
+      return end_soon(op, r);
     pool_.punt(*w);
   }
 
@@ -140,10 +138,7 @@ class loop {
     op.set(operation_base::cancel_wanted);
     switch (op.stage_) {
       case stage::waiting:
-        ring_.drop_cancelled([this](operation_base& never_began) {
-          never_began.answer_.set(-ECANCELED);
-          end_soon(never_began);
-        });
+        ring_.drop_cancelled([this](operation_base& late) { end_soon(late, -ECANCELED); });
         break;
       case stage::ring:
         ring_.cancel(op);
@@ -154,9 +149,7 @@ class loop {
         if (auto* const pool = pool_.if_started()) pool->cancel(op.kind_->as_work(op));
         break;
       case stage::timer:
-        if (!op.kind_->disarm(op)) break;
-        op.answer_.set(-ECANCELED);
-        end_soon(op);
+        if (op.kind_->disarm(op)) end_soon(op, -ECANCELED);
         break;
       default:
         break;
@@ -169,13 +162,15 @@ class loop {
   void finish(operation_base& op, std::uint64_t ledger_entry::*way) noexcept {
     census::leave(op);
     ++(ledger_.of<Row>().*way);
-    if (op.is(operation_base::cancel_wanted | operation_base::hooked)) [[unlikely]]
+    constexpr auto unusual = operation_base::cancel_wanted | operation_base::hooked;
+    if (op.is(unusual | operation_base::heard)) [[unlikely]]
       return finish_unusually(op, ledger_.of<Row>());
     resume(op);
   }
 
   void resume(operation_base& op) noexcept {
     op.stage_ = stage::over;
+    if (op.is(operation_base::heard)) return op.listener_->tell();
     op.waiter_.resume();
   }
 
@@ -238,9 +233,7 @@ class loop {
   IOWQ_NOINLINE void fire_timers() noexcept {
     time_point const now = linux_policy::now();
     while (timer* const due = timers_.pop_due(now)) {
-      operation_base& op = static_cast<alarm*>(due)->op;
-      op.answer_.set(0);
-      end_soon(op);
+      end_soon(static_cast<alarm*>(due)->op, 0);
     }
   }
 
@@ -254,7 +247,8 @@ class loop {
   }
 
   /// It is over, but not here and now.
-  void end_soon(operation_base& op) noexcept {
+  void end_soon(operation_base& op, int res) noexcept {
+    op.answer_.set(res);
     op.stage_ = stage::ready;
     ready(op);
   }

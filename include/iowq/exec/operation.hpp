@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/exec/operation.hpp -- one await in flight, whoever runs it.
-// Layer exec; needs pool. Next in the book: exec/census.hpp.
+// Layer exec; needs coro, pool. Next in the book: exec/census.hpp.
 //
 // The awaiter *is* the operation and lives in the coroutine's frame. From its submission to its
 // final completion it belongs to exactly one of: the SQ waiting line, the kernel, the pool, a
@@ -19,6 +19,7 @@
 
 #include <iowq/base/assert.hpp>
 #include <iowq/base/stop.hpp>
+#include <iowq/coro/continuation.hpp>
 #include <iowq/exec/item.hpp>
 #include <iowq/exec/lazy.hpp>
 #include <iowq/exec/ledger.hpp>
@@ -123,6 +124,7 @@ struct operation_front {
   // No more stores than needed: what follows is written before it is read.
   union {
     std::coroutine_handle<> waiter_;
+    listener* listener_;  // if heard
   };
   answer answer_;
   std::source_location source_;
@@ -182,9 +184,18 @@ class operation_base : protected operation_front, public loop_item, public censu
   static constexpr std::uint8_t keyed = 16;   // it went to the pool with key_
   static constexpr std::uint8_t listed = 32;  // it is, or was, in the census
   static constexpr std::uint8_t was_young = 64;  // and was not from the beginning
+  static constexpr std::uint8_t heard = 128;     // who waits is a listener, no coroutine
 
   [[nodiscard]] bool is(std::uint8_t bits) const noexcept { return (bits_ & bits) != 0; }
   void set(std::uint8_t bit) noexcept { bits_ = static_cast<std::uint8_t>(bits_ | bit); }
+
+  /// Before it begins: in the place of a coroutine `waiter` is told.
+  void hear(listener& waiter) noexcept {
+    IOWQ_ASSERT(stage_ == stage::created, "an operation was awaited twice");
+    stage_ = stage::ring;  // the rule, as when a coroutine awaits
+    set(heard);
+    listener_ = &waiter;
+  }
 
   std::uint64_t key_;  // wished for, or chosen
   union {

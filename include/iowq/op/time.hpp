@@ -55,17 +55,12 @@ class [[nodiscard("co_await it")]] sleep_operation : public operation_base {
   }
   template <class Promise>
   bool await_suspend(std::coroutine_handle<Promise> waiter) noexcept {
-    stop_token const token = stop_of(waiter);
-    loop& here = loop::current();
     waiter_ = waiter;
-    if (token.stop_requested()) {
-      answer_.set(-ECANCELED);
-      stage_ = stage::over;
-      return false;
-    }
-    here.arm(alarm_, deadline_);
-    here.watch(*this, token, token == here.ambient());
-    return true;
+    return begin(stop_of(waiter));
+  }
+  bool start(listener & waiter, stop_token token) noexcept {
+    hear(waiter);
+    return begin(token);
   }
   void await_resume() const {
     if (answer_.res() < 0) throw_error(answer_.res(), "sleep");
@@ -76,6 +71,17 @@ class [[nodiscard("co_await it")]] sleep_operation : public operation_base {
   }
 
  private:
+  bool begin(stop_token token) noexcept {
+    loop& here = loop::current();
+    if (token.stop_requested()) {
+      answer_.set(-ECANCELED);
+      stage_ = stage::over;
+      return false;
+    }
+    here.arm(alarm_, deadline_);
+    here.watch(*this, token, token == here.ambient());
+    return true;
+  }
   static void on_item(loop_item * self) noexcept {
     auto& op = *static_cast<sleep_operation*>(static_cast<operation_base*>(self));
     this_thread_loop->finish<row_of_all>(op, &ledger_entry::inline_ops);

@@ -41,11 +41,15 @@ class [[nodiscard("co_await it")]] channel_send final : public channel_wait {
   }
   ~channel_send() = default;
 
-  static bool await_ready() noexcept { return false; }
+  bool await_ready() const noexcept { return check_fresh(), false; }
   template <class Promise>
   bool await_suspend(std::coroutine_handle<Promise> coroutine) noexcept {
     waiter_ = coroutine;
     return begin(stop_of(coroutine));
+  }
+  bool start(listener & told, stop_token token) noexcept {
+    hear(told);
+    return begin(token);
   }
   void await_resume() const {
     if (answer_.res() < 0) throw_error(answer_.res(), row.name);
@@ -92,11 +96,15 @@ class [[nodiscard("co_await it")]] channel_recv final : public channel_wait {
   channel_recv(channel_recv && other) noexcept : channel_wait{std::move(other)} { acts(&on_item); }
   ~channel_recv() = default;
 
-  static bool await_ready() noexcept { return false; }
+  bool await_ready() const noexcept { return check_fresh(), false; }
   template <class Promise>
   bool await_suspend(std::coroutine_handle<Promise> coroutine) noexcept {
     waiter_ = coroutine;
     return begin(stop_of(coroutine));
+  }
+  bool start(listener & told, stop_token token) noexcept {
+    hear(told);
+    return begin(token);
   }
   std::optional<T> await_resume() {
     if (answer_.res() < 0) throw_error(answer_.res(), row.name);

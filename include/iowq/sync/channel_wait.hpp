@@ -36,10 +36,13 @@ class channel_wait : public waiter {
       : waiter{kind, at}, all_{all} {}
   channel_wait(channel_wait&& other) noexcept : waiter{std::move(other)}, all_{other.all_} {}
 
+  void check_fresh() const noexcept {
+    IOWQ_ASSERT(stage_ == stage::created, "a send or recv of a channel was awaited twice");
+  }
+
   /// Begins, under the lock, by `done(self)`: true if it need not wait. False: it is over.
   template <class Done>
   bool begin(stop_token token, waiting_line& line, Done&& done) noexcept {
-    IOWQ_ASSERT(stage_ == stage::created, "a send or recv of a channel was awaited twice");
     loop& here = loop::current();
     bool const ambient = token == here.ambient();
     owner_ = &here;

@@ -79,6 +79,10 @@ class [[nodiscard("co_await it")]] waiting_for final : public waiter {
     waiter_ = coroutine;
     return begin(stop_of(coroutine));
   }
+  bool start(listener & told, stop_token token) noexcept {
+    hear(told);
+    return !(thing_.take() && over(0)) && begin(token);
+  }
   decltype(auto) await_resume() {
     if (answer_.res() < 0) throw_error(answer_.res(), Thing::row.name);
     return thing_.given();
