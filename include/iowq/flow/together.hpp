@@ -13,6 +13,7 @@
 #include <memory>
 #include <optional>
 #include <ranges>
+#include <system_error>
 #include <type_traits>
 #include <utility>
 #include <variant>
@@ -61,6 +62,12 @@ decltype(auto) result_of(A& over) {
 }
 template <class A>
 using value_of = decltype(result_of(std::declval<startable_of<A>&>()));
+
+/// An operation, which can name its failure without throwing it.
+template <class A>
+concept says_why = result_awaiter<A> && requires(const A& a) {
+  a.row().name;
+};
 
 /// How a `T` is kept: a reference as a pointer, nothing as a monostate.
 template <class T>
@@ -155,15 +162,27 @@ class one_of final : listener, loop_item {
       all.ended(*this);
   }
 
-  /// Takes its value out, or what left it.
+  /// Takes its value out, or what left it. An operation's failure is not thrown for that: most
+  /// often it is a stop, and only the first one is ever looked at.
   bool take(std::exception_ptr& error) noexcept {
     try {
-      if constexpr (std::is_void_v<value>)
+      if constexpr (says_why<startable_of<A>>) {
+        auto result = awaitable_.await_resume_result();
+        if (!result) {
+          error = std::make_exception_ptr(std::system_error{result.error(), awaitable_.row().name});
+          return false;
+        }
+        if constexpr (std::is_void_v<value>)
+          value_.emplace();
+        else
+          value_.emplace(*std::move(result));
+      } else if constexpr (std::is_void_v<value>) {
         result_of(awaitable_), value_.emplace();
-      else if constexpr (std::is_reference_v<value>)
+      } else if constexpr (std::is_reference_v<value>) {
         value_.emplace(std::addressof(result_of(awaitable_)));
-      else
+      } else {
         value_.emplace(result_of(awaitable_));
+      }
       return true;
     } catch (...) {
       error = std::current_exception();
