@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/flow/ranges.hpp -- range-v3's pipes end in an await.
+// Layer flow; needs op, and range-v3. Not in iowq.hpp: include it where you want it.
+//
+// Everything in flow/ takes any range already. What range-v3 adds is the direction: from the
+// source through the views to what is done with each, and views alone can be piped into these as
+// well, to be given their source later.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <concepts>
+#include <cstddef>
+#include <ranges>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <range/v3/functional/pipeable.hpp>
+
+#include <iowq/flow/for_each.hpp>
+#include <iowq/flow/transform.hpp>
+#include <iowq/flow/walkable.hpp>
+#include <iowq/flow/when_all.hpp>
+#include <iowq/flow/when_any.hpp>
+#include <iowq/op/bytes.hpp>
+
+namespace iowq {
+
+namespace detail {
+
+/// Bytes that are somewhere else than in the element, which may be gone after the next step.
+template <class Element>
+concept refers_to_bytes =
+    (std::is_lvalue_reference_v<Element> ||
+     std::ranges::borrowed_range<Element>)&&(std::convertible_to<Element, mutable_bytes> ||
+                                             std::convertible_to<Element, const_bytes>);
+
+template <class Element>
+[[nodiscard]] ::iovec part_of(Element&& element) noexcept {
+  if constexpr (std::convertible_to<Element, mutable_bytes>) {
+    mutable_bytes const bytes = std::forward<Element>(element);
+    return {bytes.data(), bytes.size()};
+  } else {
+    const_bytes const bytes = std::forward<Element>(element);
+    return {const_cast<void*>(bytes.data()), bytes.size()};
+  }
+}
+
+}  // namespace detail
+
+/// `range | for_each(limit, f)`: see for_each(range, limit, f).
+///
+///     auto copies = paths | ranges::views::filter(is_new) | iowq::for_each(64, copy);
+///     co_await copies;
+template <class F>
+[[nodiscard]] auto for_each(std::size_t limit, F f) {
+  return ranges::make_pipeable([limit, f = std::move(f)]<class R>(R&& range) mutable {
+    return iowq::for_each(std::forward<R>(range), limit, std::move(f));
+  });
+}
+
+/// `range | transform(limit, f)`: see transform(range, limit, f). What comes out is a stream.
+template <class F>
+[[nodiscard]] auto transform(std::size_t limit, F f) {
+  return ranges::make_pipeable([limit, f = std::move(f)]<class R>(R&& range) mutable {
+    return iowq::transform(std::forward<R>(range), limit, std::move(f));
+  });
+}
+
+/// `range | when_all()`: see when_all(range).
+[[nodiscard]] inline auto when_all() {
+  return ranges::make_pipeable(
+      []<class R>(R&& range) { return iowq::when_all(std::forward<R>(range)); });
+}
+
+/// `range | when_any()`: see when_any(range).
+[[nodiscard]] inline auto when_any() {
+  return ranges::make_pipeable(
+      []<class R>(R&& range) { return iowq::when_any(std::forward<R>(range)); });
+}
+
+/// What readv() and writev() take, of a range of spans, strings or arrays of bytes. Keep it, and
+/// the bytes, until they have ended. Of bytes that are const it is for writev() alone.
+///
+///     auto const parts = iowq::buffers(chunks);      // or: chunks | ... | iowq::buffers()
+///     co_await iowq::writev(file, parts);
+template <detail::walkable R>
+requires detail::refers_to_bytes<decltype(*std::ranges::begin(
+    std::declval<std::remove_reference_t<R>&>()))>
+[[nodiscard]] std::vector<::iovec> buffers(R&& range) {
+  std::vector<::iovec> parts;
+  if constexpr (requires { std::ranges::size(range); })
+    parts.reserve(static_cast<std::size_t>(std::ranges::size(range)));
+  for (auto&& bytes : range) parts.push_back(detail::part_of(std::forward<decltype(bytes)>(bytes)));
+  return parts;
+}
+[[nodiscard]] inline auto buffers() {
+  return ranges::make_pipeable(
+      []<class R>(R&& range) { return iowq::buffers(std::forward<R>(range)); });
+}
+
+}  // namespace iowq
