@@ -99,7 +99,8 @@ class [[nodiscard("co_await it")]] all_of_those final : public all_succeed<all_o
 /// Tasks, operations and whatever else can be awaited, in any mixture; each is moved in. The first
 /// failure stops the others and is rethrown when all have ended.
 ///
-///     auto [n, m] = co_await iowq::when_all(iowq::pread(a, x, 0), iowq::pread(b, y, 0));
+///     auto read = co_await iowq::when_all(iowq::pread(a, x, 0), iowq::pread(b, y, 0));
+///     use(std::get<0>(read), std::get<1>(read));
 template <class... As>
 requires(sizeof...(As) != 0 && (awaitable<As> && ...))
     [[nodiscard("co_await it")]] auto when_all(As... awaitables) {
@@ -108,7 +109,7 @@ requires(sizeof...(As) != 0 && (awaitable<As> && ...))
 
 /// The same for a range of awaitables, which is walked now; its elements are moved out of it.
 /// Yields a std::vector of the results in the order of the range, or nothing for void. Takes memory
-/// once for all if the range knows its size.
+/// once for all of them if the range knows its size, and once for the results.
 template <detail::walkable R>
 requires(!awaitable<R>) [[nodiscard("co_await it")]] auto when_all(R&& range) {
   return detail::all_of_those<detail::element_of<R>>{range};
