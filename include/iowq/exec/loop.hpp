@@ -149,6 +149,7 @@ class loop {
         if (auto* const pool = pool_.if_started()) pool->cancel(op.kind_->as_work(op));
         break;
       case stage::timer:
+      case stage::in_line:
         if (op.kind_->disarm(op)) end_soon(op, -ECANCELED);
         break;
       default:

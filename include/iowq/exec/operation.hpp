@@ -4,12 +4,13 @@
 //
 // The awaiter *is* the operation and lives in the coroutine's frame. From its submission to its
 // final completion it belongs to exactly one of: the SQ waiting line, the kernel, the pool, a
-// timer, the ready queue. Only the final completion ends that; a cancel is a request, and its own
-// answer is never taken for the outcome. Everything here is the owner thread's.
+// timer, a line for what another coroutine will give, the ready queue. Only the final completion
+// ends that; a cancel is a request, and its own answer is never taken for the outcome. Everything
+// here is the owner thread's.
 //
 //   created -> waiting -> ring ---------> over
 //           -> pool ------^---(bounced)-> over      (ring may bounce to pool, never back)
-//           -> timer -> ready ----------> over      (so does what never began)
+//           -> timer, in_line -> ready -> over      (so does what never began)
 #pragma once
 
 #include <coroutine>
@@ -45,6 +46,7 @@ enum class stage : std::uint8_t {
   ring,     // the kernel's
   pool,     // a worker's, or queued for one
   timer,
+  in_line,    // for what another coroutine will give (sync/)
   ready,      // its result is in it, the loop will end it
   lingering,  // ended, but its stop request is still on its way here
 };
@@ -56,7 +58,7 @@ struct operation_kind {
   void (*on_cqe)(operation_base&, answer) noexcept;          // null: no SQE form
   void (*prepare)(operation_base&, io_uring_sqe&) noexcept;  // null: no SQE form
   work& (*as_work)(operation_base&) noexcept;                // null: no system-call form
-  bool (*disarm)(operation_base&) noexcept;                  // stage::timer only: false, too late
+  bool (*disarm)(operation_base&) noexcept;                  // timer, in_line: false, too late
   int (*descriptor)(const operation_base&) noexcept;         // null: none that dump() could show
 };
 

@@ -53,8 +53,9 @@ namespace detail {
 }
 
 [[nodiscard]] constexpr std::string_view to_string(stage where) noexcept {
-  constexpr std::string_view names[] = {
-      "created", "over", "waiting for an SQE", "ring", "pool", "timer", "ready", "stopping"};
+  constexpr std::string_view names[] = {"created", "over",  "waiting for an SQE",
+                                        "ring",    "pool",  "timer",
+                                        "in line", "ready", "stopping"};
   return names[static_cast<unsigned>(where)];
 }
 

@@ -46,7 +46,7 @@ class channel_wait : public waiter {
     loop& here = loop::current();
     bool const ambient = token == here.ambient();
     owner_ = &here;
-    stage_ = stage::timer;
+    stage_ = stage::in_line;
     {
       channel_base::lock const held{all_.mutex};
       if (done()) {

@@ -111,7 +111,7 @@ class [[nodiscard("co_await it")]] waiting_for final : public waiter {
     bool const ambient = token == here.ambient();
     if (ambient ? here.stopping() : token.stop_requested()) return !over(-ECANCELED);
     owner_ = &here;
-    stage_ = stage::timer;
+    stage_ = stage::in_line;
     thing_.line_.join(*this);
     here.watch(*this, token, ambient);
     return true;
