@@ -57,8 +57,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
       if (is(punted)) work_.destroy();
   }
 
-  /// Before it is awaited. See on_pool(), on_ring(), hashed().
-  void wish_for(route way) noexcept { wish_.set_way(way); }
+  void wish_for(route way) noexcept { wish_.set_way(way); }  // before it is awaited, both
   void wish_for_key(std::uint64_t key) noexcept {
     wish_.has_key = true;
     key_ = key;

@@ -22,6 +22,8 @@ class census {
 
   void enter(operation_base& op) noexcept {
     op.set(operation_base::listed);
+    if (!now_is_known_) now_ = linux_policy::now_coarsely();
+    now_is_known_ = true;
     op.since_ = now_;
     op.before = &anchor_;
     op.after = anchor_.after;
@@ -47,13 +49,14 @@ class census {
       f(*static_cast<operation_base*>(n));
   }
 
-  /// The time that those who enter from now on are given.
-  [[nodiscard]] time_point now() const noexcept { return now_; }
-  void now(time_point now) noexcept { now_ = now; }
+  /// Who enters from now on came later. The clock is asked when somebody does: in a turn of young
+  /// ones nobody.
+  void turn() noexcept { now_is_known_ = false; }
 
  private:
   census_node anchor_{&anchor_, &anchor_};
-  time_point now_{};
+  time_point now_{};  // of this turn, once it
+  bool now_is_known_ = false;
   ledger& counts_;
 };
 

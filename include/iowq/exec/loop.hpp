@@ -77,7 +77,7 @@ class loop {
 
   /// One turn. Blocks until there is something to do.
   void turn() noexcept {
-    census_.now(linux_policy::now_coarsely());
+    census_.turn();
     // acquire: pairs with request_stop().
     if (stop_wanted_.load(std::memory_order_acquire)) stop_all();
     for (loop_item* next = inbox_.drain(); loop_item* const now = next;) {

@@ -32,6 +32,7 @@
 #include <iowq/queue/fifo.hpp>
 
 namespace iowq {
+
 /// The thread that makes it is its *owner*: workers inherit that thread's context (credentials,
 /// working directory, seccomp filters, affinity, ...), and it destroys the pool. Where no thread
 /// can be had, items are finished with the errno, and the next ones of the owner try again.
@@ -77,9 +78,8 @@ class basic_pool {
   basic_pool(const basic_pool&) = delete;
   basic_pool& operator=(const basic_pool&) = delete;
 
-  /// Owner's thread. Rejects what is still enqueued, finishes what is queued as cancelled, stops
-  /// what runs and waits for it. In a child of fork(), which has none of the threads, it forgets
-  /// them all and finishes nothing.
+  /// Owner's thread. Rejects what comes, finishes what is queued as cancelled, stops what runs and
+  /// waits for it. In a child of fork(), which has none of the threads, it only forgets them all.
   ~basic_pool() {
     if (Policy::process_id() != process_) {
       state_.abandon();
@@ -187,7 +187,8 @@ class basic_pool {
 
   /// Owner's thread, after it changed its own context by a call that binds one thread only
   /// (setfsuid, capset, unshare, setns, seccomp, sched_setaffinity, ...): what is enqueued from
-  /// here on runs on workers forked after this call, and on no older one.
+  /// here on runs on workers forked after this call, and on no older one. Before unshare(2) with
+  /// CLONE_FILES, quiesce(): who still runs keeps the old descriptors, and is not cancelled well.
   void context_changed() {
     IOWQ_ASSERT(Policy::thread_id() == state_.owner_tid,
                 "context_changed() was called off the thread that made the pool");

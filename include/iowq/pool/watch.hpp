@@ -58,7 +58,8 @@ class watch {
         if (one->state != worker_state::running || one->cur == nullptr) continue;
         // relaxed: only a change counts, and an old value is a change not yet seen.
         std::uint64_t const stamp = one->stamp.load(std::memory_order_relaxed);
-        one->stood_still = stamp == one->stamp_seen;
+        // Who is in a region said itself that it may block, so the first look is believed.
+        one->stood_still = stamp == one->stamp_seen || one->at() == phase::region;
         one->stamp_seen = stamp;
         if (one->at() == phase::pool || (!one->stood_still && account.quick())) continue;
         one->next_sample = looked;
