@@ -220,9 +220,8 @@ class basic_pool {
     rescue();
   }
 
-  /// Any thread but a worker. Returns once nothing is queued, runs or is being finished: what a
-  /// process waits for before exec(2), which stops other threads wherever they are. Enqueues
-  /// nothing meanwhile, or waits on.
+  /// Any thread but a worker. Returns once nothing is queued, runs or is being finished: what to
+  /// wait for before exec(2), which stops other threads wherever they are.
   void quiesce() noexcept { detail::wait_until_quiet(state_, false); }
 
   /// Any thread.
