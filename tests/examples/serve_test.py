@@ -16,6 +16,9 @@ import time
 import unittest
 
 SERVE = os.path.abspath(sys.argv.pop(1))
+# The attacker's thread computes nearly all the time: with the default of 5 ms each of our calls may
+# wait that long for the interpreter, 100 s in all.
+sys.setswitchinterval(1e-4)
 
 
 class Server:
