@@ -62,9 +62,10 @@ struct pipe_call {
 }
 
 /// pipe2(2), close-on-exec; `flags`: O_NONBLOCK, O_DIRECT. Yields the end to read and the end to
-/// write, as two fds.
+/// write, as a pair of fds. Not `auto [in, out] = co_await`: g++ 15 and 16 then destroy neither
+/// (GCC bug 124584).
 ///
-///     auto [in, out] = co_await iowq::pipe();
+///     auto ends = co_await iowq::pipe();   // ends.first, ends.second
 [[nodiscard("co_await it")]] inline operation<detail::pipe_call> pipe(
     int flags = 0, std::source_location at = std::source_location::current()) {
   return operation<detail::pipe_call>{at, flags};

@@ -181,9 +181,10 @@ struct mkdtemp_call : template_text {
 }
 
 /// mkostemp(3): makes and opens a file that nobody had, mode 0600, close-on-exec. `pattern` ends
-/// in XXXXXX, which is replaced. Yields the fd and the name.
+/// in XXXXXX, which is replaced. Yields the fd and the name, as a pair; see pipe() for how not to
+/// take it apart.
 ///
-///     auto [file, name] = co_await iowq::mkstemp("/var/tmp/part-XXXXXX");
+///     auto made = co_await iowq::mkstemp("/var/tmp/part-XXXXXX");   // made.first, made.second
 [[nodiscard("co_await it")]] inline operation<detail::mkstemp_call> mkstemp(
     std::string_view pattern, std::source_location at = std::source_location::current()) {
   return operation<detail::mkstemp_call>{at, pattern};

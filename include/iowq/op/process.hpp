@@ -279,8 +279,8 @@ struct spawn_call {
 /// descriptors of ours but the three standard ones and what is not close-on-exec. Yields a
 /// process, or fails with what kept the program from being started (no_such_file_or_directory).
 ///
-///     auto [in, out] = co_await iowq::pipe();
-///     auto child = co_await iowq::spawn_process({"date", "-u"}, {.out = out.get()});
+///     auto ends = co_await iowq::pipe();
+///     auto child = co_await iowq::spawn_process({"date", "-u"}, {.out = ends.second.get()});
 [[nodiscard("co_await it")]] inline operation<detail::spawn_call> spawn_process(
     argument_list arguments, const spawn_options& options = {},
     std::source_location at = std::source_location::current()) {
