@@ -155,13 +155,15 @@ class executor_load {
   Make make_;
 };
 
-/// A way to do something: made anew for each sample, run once to warm up, then measured.
+/// A way to do something, one submitter: made anew for each sample, run once to warm up, then
+/// measured.
 template <class Make>
-void add(const std::string& name, std::uint64_t operations, Make make) {
-  ratio::add(name, [operations, make](benchmark::State& state) {
+void add(const std::string& name, std::uint64_t operations, Make make,
+         ratio::crosses what = ratio::crosses::evenly) {
+  ratio::add(name, [operations, make, what](benchmark::State& state) {
     auto way = make();
     way->run(operations / 4);
-    ratio::measure(state, ratio::crosses::processors, [&] { return way->run(operations); });
+    ratio::measure(state, what, [&] { return way->run(operations); });
   });
 }
 

@@ -248,18 +248,29 @@ class reporter : public benchmark::BenchmarkReporter {
 template <class Run>
 void measure(benchmark::State& state, crosses what, Run&& run) {
   tally all;
-  if (what == crosses::processors) {
+  if (what != crosses::no) {
     machine::wait_for_quiet();
     state.counters["ping before"] = machine::ping_pong();
   }
   machine::others const they;
-  for (auto _ : state) all += run();
+  std::uint64_t untimed = 0;
+  for (auto _ : state)
+    if (what == crosses::evenly)
+      for (int const cpu : machine::pair()) {
+        state.PauseTiming();
+        machine::pinned const here{cpu};
+        untimed += run().operations;  // until whoever was there has made room
+        state.ResumeTiming();
+        all += run();
+      }
+    else
+      all += run();
   double const own = they.own_ns(), others = they.share();
   auto const n = static_cast<double>(all.operations);
-  if (what == crosses::processors) {
+  if (what != crosses::no) {
     state.counters["ping after"] = machine::ping_pong();
     state.counters["others"] = others;
-    state.counters["cpu ns"] = own / n;
+    state.counters["cpu ns"] = own / (n + static_cast<double>(untimed));
   }
   state.counters["ns"] =
       benchmark::Counter(n, benchmark::Counter::kIsRate | benchmark::Counter::kInvert);

@@ -26,7 +26,11 @@ struct tally {
   }
 };
 
-enum class crosses { no, processors };
+/// Does what is measured cross processors? `evenly`: one half of it is done with the caller on one
+/// processor, the other half on another, for they are not equally fast; then what runs beside the
+/// caller, as its pool does, has its share of both, and so has what runs on the caller alone. No
+/// threads may be made meanwhile.
+enum class crosses { no, processors, evenly };
 
 struct sample {
   double ns = 0;

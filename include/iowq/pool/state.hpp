@@ -37,7 +37,7 @@ struct pool_state : roster<Policy> {
 
   static constexpr unsigned max_batch = 16;  // items of one key, or linked to each other
   static constexpr unsigned max_brief = 32;  // brief items taken at once
-  static constexpr std::chrono::nanoseconds short_batch{4'000}, long_batch{50'000};
+  static constexpr std::chrono::nanoseconds short_batch{8'000}, long_batch{50'000};
   static constexpr std::chrono::milliseconds max_batch_time{2};
 
   /// A new item of any thread. True: it may run now, and its account wants to be settled, in the
@@ -45,6 +45,7 @@ struct pool_state : roster<Policy> {
   [[nodiscard]] bool insert(item& fresh) noexcept {
     account_type& account = this->account_of(fresh.kind());
     ++account.queued;
+    ++account.arrived;
     if (fresh.keyed && !this->chains.enter(fresh)) return false;
     account.make_ready(fresh);
     return true;
@@ -64,7 +65,7 @@ struct pool_state : roster<Policy> {
       auto& lane = account.lanes[node];
       item* const oldest = lane.ready.front();
       if (oldest == nullptr) continue;
-      unsigned const fair = fair_share(account);
+      unsigned const fair = fair_share(account, taker);
       account.unready(*oldest);
       taker.batch = 0;
       if (oldest->keyed) taker.batch_start = Policy::now();
@@ -178,12 +179,16 @@ struct pool_state : roster<Policy> {
   }
 
   /// How many brief items to take at once: what each of those that run would get, were all that
-  /// is ready dealt out now. While spins pay, no more than end before an owner that spins for
-  /// them goes to sleep; else as many as make its wake worth it.
-  [[nodiscard]] unsigned fair_share(const account_type& account) const noexcept {
+  /// is ready dealt out now. Where items have arrived since the last batch was taken, as many as
+  /// end before an owner that looks out for them goes to sleep. Else it sleeps already, or is busy:
+  /// twice as long as the last, up to what makes its wake worth it.
+  [[nodiscard]] static unsigned fair_share(const account_type& account,
+                                           worker_type& taker) noexcept {
     unsigned const running = std::max(account.nr_running, 1u);
-    auto const most = this->spins.pays() ? short_batch : long_batch;
-    auto const in_time = most / std::max(account.pace, most / max_brief);
+    bool const answered = std::exchange(taker.arrived_seen, account.arrived) != account.arrived;
+    taker.batch_length = answered ? short_batch : std::min(2 * taker.batch_length, long_batch);
+    auto const in_time =
+        taker.batch_length / std::max(account.pace, taker.batch_length / max_brief);
     return std::min((account.runnable + running - 1) / running,
                     std::max(static_cast<unsigned>(in_time), 1u));
   }

@@ -58,6 +58,8 @@ struct worker {
   item* later = nullptr;  // was linked behind the last: handed on once that is finished
   unsigned batch = 0;     // items of one key, one after the other
   time_point batch_start{};
+  std::chrono::nanoseconds batch_length{};  // of brief items: how long it may take, about
+  unsigned arrived_seen = 0;                // of its account, when it last took something
   bool rung = false;  // the current item was cancelled: its token, our descriptor
   bool held = false;  // ... by somebody who is not done with either yet
   int tid = 0;

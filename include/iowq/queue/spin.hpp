@@ -14,6 +14,8 @@
 //             savings spends them on one longer spin. For once one side sleeps, the other waits
 //             for it longer than a spin, and sleeps, too, and so on for ever: only a spin as long
 //             as a wake takes gets both out of it. So the try after a pause has some to spend.
+//             What is left of them stays: who waits for batches that last a little longer than a
+//             spin earns with each what the rest of the next one costs.
 //
 // One thread at a time spins; another may ask worth(). All of it is a hint.
 #pragma once
@@ -34,11 +36,6 @@ class spinner {
   /// A spin takes about `length`; 0: never.
   void length(nanoseconds of_a_spin) noexcept { length_ = of_a_spin; }
   [[nodiscard]] nanoseconds length() const noexcept { return length_; }
-
-  /// Have spins found something, of late?
-  [[nodiscard]] bool pays() const noexcept {
-    return length_ != nanoseconds{} && credit_.load(std::memory_order_relaxed) > 0;  // see worth()
-  }
 
   /// Should somebody spin now? Not while another does.
   [[nodiscard]] bool worth() noexcept {
@@ -88,7 +85,10 @@ class spinner {
   template <class Found>
   bool spend(Found& found) noexcept {
     if (savings_ < most_savings / 2 * length_) return false;
-    return look(found, std::exchange(savings_, nanoseconds{}));
+    time_point const began = Policy::now();
+    bool const good = look(found, savings_);
+    savings_ -= std::min<nanoseconds>(savings_, Policy::now() - began);
+    return good;
   }
 
   nanoseconds length_{};
