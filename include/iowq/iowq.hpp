@@ -67,12 +67,16 @@
 #include <iowq/exec/census.hpp>
 #include <iowq/exec/young.hpp>
 #include <iowq/exec/backend_ring.hpp>
+#include <iowq/exec/backend_poll.hpp>
+#include <iowq/exec/choose.hpp>
 #include <iowq/exec/devices.hpp>
 #include <iowq/exec/lazy_pool.hpp>
 #include <iowq/exec/loop.hpp>
+#include <iowq/exec/call.hpp>
 #include <iowq/exec/punted.hpp>
 #include <iowq/exec/stop_hook.hpp>
 #include <iowq/exec/route.hpp>
+#include <iowq/exec/without_ring.hpp>
 #include <iowq/exec/await.hpp>
 #include <iowq/exec/force.hpp>
 #include <iowq/exec/report.hpp>
@@ -84,6 +88,7 @@
 // op: every operation once
 #include <iowq/op/bytes.hpp>
 #include <iowq/op/blocking.hpp>
+#include <iowq/op/probe.hpp>
 #include <iowq/op/text.hpp>
 #include <iowq/op/open.hpp>
 #include <iowq/op/descriptor.hpp>
@@ -101,6 +106,7 @@
 #include <iowq/op/directory.hpp>
 #include <iowq/op/walk.hpp>
 #include <iowq/op/endpoint.hpp>
+#include <iowq/op/connecting.hpp>
 #include <iowq/op/socket.hpp>
 #include <iowq/op/message.hpp>
 #include <iowq/op/socket_option.hpp>
@@ -108,6 +114,7 @@
 #include <iowq/op/resolve.hpp>
 #include <iowq/op/connect.hpp>
 #include <iowq/op/futex.hpp>
+#include <iowq/op/waitid.hpp>
 #include <iowq/op/process.hpp>
 #include <iowq/op/time.hpp>
 #include <iowq/op/raw.hpp>

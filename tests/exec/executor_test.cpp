@@ -210,7 +210,7 @@ TEST_SUITE("exec/executor") {
     CHECK(n == 20'000);
   }
 
-  TEST_CASE("hazard-42: without a ring the constructor says why and what to do") {
+  TEST_CASE("without a descriptor, or with bad options, the constructor says why and what to do") {
     auto const end = iowq_test::death_output([] {
       rlimit none{3, 3};
       ::setrlimit(RLIMIT_NOFILE, &none);
@@ -229,7 +229,6 @@ TEST_SUITE("exec/executor") {
       CHECK(end.says(std::to_string(EMFILE)));
     }
     CHECK_THROWS_AS(executor{{.entries = 0}}, std::system_error);
-    CHECK_THROWS_AS(executor{{.backend = iowq::backend_kind::poll}}, std::system_error);
   }
 
   TEST_CASE("wrong use ends the program with a sentence that names it") {

@@ -28,11 +28,20 @@ inline std::ostream& operator<<(std::ostream& out, way go) {
   return out << (go == way::usual ? "as it is routed" : go == way::ring ? "on_ring" : "on_pool");
 }
 
-/// The operation, sent that way; as it is routed, if it lacks the form for it.
+/// Are we on an executor that has a ring? Most tests run without one, too (tests/meson.build).
+inline bool on_a_ring() {
+  auto const* const here = iowq::detail::this_thread_loop;
+  return here != nullptr && here->has_ring();
+}
+
+/// Do executors of this run get a ring? For tests of the ring itself, which do nothing else.
+inline bool rings_allowed() { return iowq::executor{}.backend() == iowq::backend_kind::io_uring; }
+
+/// The operation, sent that way; as it is routed, if it lacks the form for it or the ring.
 template <class Call>
 iowq::operation<Call> as(way go, iowq::operation<Call> op) {
   if constexpr (iowq::detail::has_sqe<Call>)
-    if (go == way::ring) return iowq::on_ring(std::move(op));
+    if (go == way::ring && on_a_ring()) return iowq::on_ring(std::move(op));
   if constexpr (iowq::detail::has_call<Call>)
     if (go == way::pool) return iowq::on_pool(std::move(op));
   return op;

@@ -2,21 +2,8 @@
 // iowq/exec/await.hpp -- what `co_await pread(…)` is made of.
 // Layer exec; needs coro. Next in the book: exec/force.hpp.
 //
-// An operation is written as a small struct, the call: a static `row`, its arguments, and
-//
-//   void prepare(io_uring_sqe&) noexcept       SQE form                          } one of the
-//   int  call(const stop_token&) noexcept      blocking form: answer or -errno   } two, or both
-//   T    value(int answer[, flags])            what the await yields; default: nothing
-//   int  check() const noexcept                -errno of a bad argument, before anything happens
-//   void place(placement&) noexcept            changes what the row says, from the arguments
-//   int  attempt(devices&) noexcept            inline form; -EAGAIN sends it to the pool
-//   void insist() noexcept                     the ring shall finish it, blocking or not
-//   bool may_wait() const noexcept             on the pool: unbound? default: as the row says
-//   bool bounces(int answer) const noexcept    does the ring's answer mean "would block"?
-//   void settle(devices&) noexcept             on the owner, when it is over
-//   int  descriptor() const noexcept           for dump()
-//
-// operation<Call> gives it a life.
+// An operation is written as a small struct, the call (exec/call.hpp); operation<Call> gives it a
+// life.
 #pragma once
 
 #include <coroutine>
@@ -27,10 +14,12 @@
 
 #include <iowq/base/result.hpp>
 #include <iowq/coro/promise.hpp>
+#include <iowq/exec/call.hpp>
 #include <iowq/exec/loop.hpp>
 #include <iowq/exec/punted.hpp>
 #include <iowq/exec/route.hpp>
 #include <iowq/exec/stop_hook.hpp>
+#include <iowq/exec/without_ring.hpp>
 
 namespace iowq {
 
@@ -40,10 +29,12 @@ namespace iowq {
 template <class Call>
 class [[nodiscard("co_await it, or it never happens")]] operation : public detail::operation_base {
   using base = detail::operation_base;
-  static constexpr detail::forms forms{detail::has_sqe<Call>, detail::has_call<Call>};
+  static constexpr detail::forms forms = detail::forms_of<Call>();
   static_assert(forms.sqe || forms.call);
   static constexpr bool may_be_young =
       forms.sqe && Call::row.first == route::ring && !detail::is_particular<Call>;
+
+  friend detail::without_ring<Call>;
 
  public:
   template <class... Arguments>
@@ -90,7 +81,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
     stage_ = detail::stage::over;
     if constexpr (!requires { typename Call::answers_itself; })
       if (answer_.res() < 0) [[unlikely]]
-        throw_error(answer_.res(), row().name);
+        fail();
     return value();
   }
 
@@ -107,11 +98,12 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
   }
 
  private:
-  decltype(auto) value() {
-    if constexpr (requires { call_.value(answer_.res(), answer_.flags()); })
-      return call_.value(answer_.res(), answer_.flags());
-    else if constexpr (requires { call_.value(answer_.res()); })
-      return call_.value(answer_.res());
+  decltype(auto) value() { return detail::what_it_yields(call_, answer_); }
+
+  [[noreturn]] IOWQ_COLD void fail() const {
+    bool const needs_ring = wish_.has_way() ? wish_.way() == route::ring : !forms.call;
+    if (needs_ring && answer_.res() == -ENOTSUP) detail::loop::current().fail_for_ring(row());
+    throw_error(answer_.res(), row().name);
   }
 
   /// What is the rule: on the ring, under the executor's own token, and there is room.
@@ -149,7 +141,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
     switch (
         detail::decide(Call::row, place, wish_, forms, here.punting(), here.backend().features())) {
       case route::inline_:
-        if (int const r = attempt(here); r != -EAGAIN || !forms.call) {
+        if (int const r = detail::attempt(call_, here.devices()); r != -EAGAIN || !forms.call) {
           here.template count<Call::row>(&ledger_entry::inline_ops);
           return at_once(here, r);
         }
@@ -168,9 +160,11 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
             call_.prepare(*sqe);
             sqe->user_data = detail::whose::of(*this);
             detail::annotate_release(static_cast<base*>(this));
-          } else {
+          } else if (here.has_ring()) {
             acts(&on_item);  // it may be cancelled in line
             here.backend().line_up(*this);
+          } else if (!detail::without_ring<Call>::begin(*this, here)) {
+            return false;
           }
         }
         break;
@@ -186,18 +180,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
     return false;
   }
 
-  int attempt(detail::loop & here) noexcept {
-    if constexpr (requires { call_.attempt(here.devices()); })
-      return call_.attempt(here.devices());
-    else if constexpr (forms.call)
-      return call_.call(stop_token{});
-    else
-      return -EAGAIN;
-  }
-
-  void settle(detail::loop & here) noexcept {
-    if constexpr (requires { call_.settle(here.devices()); }) call_.settle(here.devices());
-  }
+  void settle(detail::loop & here) noexcept { detail::settle(call_, here.devices()); }
 
   void start_work(detail::loop & here, placement place) noexcept {
     if constexpr (forms.call) {
@@ -224,7 +207,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
     if ((what.flags() & IORING_CQE_F_MORE) != 0) [[unlikely]]
       return;
     if constexpr (forms.call) {
-      if (op.would_block(op.answer_.res())) [[unlikely]]
+      if (detail::bounces(op.call_, op.answer_.res())) [[unlikely]]
         return op.bounce(here);
     }
     // Some paths answer a cancel with EINTR (io_uring_cancelation(7)).
@@ -232,13 +215,6 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
       op.answer_.set(-ECANCELED);
     op.settle(here);
     here.template finish<Call::row>(op, &ledger_entry::ring_ops);
-  }
-
-  [[nodiscard]] bool would_block(int res) const noexcept {
-    if constexpr (requires { call_.bounces(res); })
-      return call_.bounces(res);
-    else
-      return res == -EAGAIN;
   }
 
   /// The ring cannot do it without blocking: a worker can.
@@ -274,27 +250,20 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
   }
 
   static int descriptor_of(const base& op) noexcept {
-    if constexpr (requires(const Call& c) { c.descriptor(); })
-      return static_cast<const operation&>(op).call_.descriptor();
-    else
-      return -1;
+    return detail::descriptor_of(static_cast<const operation&>(op).call_);
   }
 
-  static constexpr detail::operation_kind kind{&Call::row,
-                                               forms.sqe ? &on_cqe : nullptr,
-                                               forms.sqe ? &prepare : nullptr,
-                                               forms.call ? &as_work : nullptr,
-                                               nullptr,
-                                               &descriptor_of};
+  static constexpr detail::operation_kind kind{
+      &Call::row,
+      forms.sqe ? &on_cqe : nullptr,
+      forms.sqe ? &prepare : nullptr,
+      forms.call ? &as_work : nullptr,
+      nullptr,
+      &descriptor_of,
+      forms.once ? &detail::without_ring<Call>::waits_for : nullptr};
 
   Call call_;
-  // In place where the pool is the rule, elsewhere where it is the exception.
-  using in_pool = detail::punted<Call>;
-  [[no_unique_address]] std::conditional_t<
-      !forms.call, detail::never_punted,
-      std::conditional_t<Call::row.first == route::pool, detail::lazy<in_pool>,
-                         detail::recycled<in_pool>>>
-      work_;
+  [[no_unique_address]] detail::room_for_work<Call> work_;
 };
 
 }  // namespace iowq

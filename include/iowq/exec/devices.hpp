@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/exec/devices.hpp -- which file systems answer fstat without waiting for anybody.
-// Layer exec; needs base. Next in the book: exec/loop.hpp.
+// Layer exec; needs base. Next in the book: exec/lazy_pool.hpp.
 #pragma once
 
 #include <linux/magic.h>

@@ -41,13 +41,15 @@ inline constinit thread_local executor* this_thread_executor = nullptr;
 
 }  // namespace detail
 
-/// Runs coroutines on the thread that made it. Immovable; one runs at a time on a thread.
-/// Construction throws std::system_error if there can be no ring, and says why.
+/// Runs coroutines on the thread that made it. Immovable; one runs at a time on a thread. Where
+/// io_uring is refused, backend_kind::automatic goes on without it, and says so on stderr, once a
+/// process; IOWQ_BACKEND=poll in the environment keeps it from even asking. Construction throws
+/// std::system_error if descriptors or memory run out, and says why.
 class executor {
  public:
   explicit executor(executor_options options = {})
       : unhandled_{std::move(options.on_unhandled)},
-        loop_{entries_of(options), options.punt, std::move(options.pool)} {}
+        loop_{options.entries, options.backend, options.punt, std::move(options.pool)} {}
   executor(const executor&) = delete;
   executor& operator=(const executor&) = delete;
 
@@ -84,11 +86,11 @@ class executor {
   }
 
   /// What `automatic` chose.
-  [[nodiscard]] backend_kind backend() const noexcept { return backend_kind::io_uring; }
-  /// Why, in words.
-  [[nodiscard]] std::string_view backend_reason() const noexcept {
-    return "io_uring_setup: granted";
+  [[nodiscard]] backend_kind backend() const noexcept {
+    return loop_.has_ring() ? backend_kind::io_uring : backend_kind::poll;
   }
+  /// Why, in words: "io_uring_setup: EPERM (…)".
+  [[nodiscard]] std::string_view backend_reason() const noexcept { return loop_.backend_reason(); }
 
   /// Counts so far. Owner thread.
   [[nodiscard]] executor_stats stats() const {
@@ -124,12 +126,6 @@ class executor {
         return std::move(*value);
     }
   };
-
-  static unsigned entries_of(const executor_options& options) {
-    if (options.backend == backend_kind::poll)
-      throw_error(-ENOTSUP, "executor (backend_kind::poll is not in this version)");
-    return options.entries;
-  }
 
   template <class T>
   detail::detached root_of(task<T> root, outcome<T>& end) {

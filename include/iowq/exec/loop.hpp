@@ -9,10 +9,13 @@
 #include <cerrno>
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <utility>
 
 #include <iowq/coro/promise.hpp>
+#include <iowq/exec/backend_poll.hpp>
 #include <iowq/exec/backend_ring.hpp>
+#include <iowq/exec/choose.hpp>
 #include <iowq/exec/devices.hpp>
 #include <iowq/exec/lazy_pool.hpp>
 #include <iowq/exec/ledger.hpp>
@@ -28,8 +31,11 @@ inline constinit thread_local loop* this_thread_loop = nullptr;
 /// One owner thread's machinery. Owner thread only unless a member says otherwise.
 class loop {
  public:
-  loop(unsigned entries, punt_policy punt, pool_options pool)
-      : punt_{punt}, ring_{entries, punt, census_}, pool_{std::move(pool), entries} {}
+  loop(unsigned entries, backend_kind backend, punt_policy punt, pool_options pool)
+      : punt_{punt},
+        ring_{census_},
+        reason_{open_backend(backend, entries, punt, ring_, poll_)},
+        pool_{std::move(pool), entries} {}
 
   ~loop() {
     pool_.stop();
@@ -97,6 +103,8 @@ class loop {
     pool_.flush();
     bool const idle = (done_ == nullptr || !*done_) && ready_.empty() && !ring_.ready();
     bool const sleep = idle && !something_soon() && inbox_.park();
+    if (poll_) [[unlikely]]
+      return poll_->wait(sleep, timers_.next(), [this](operation_base& op) { ripe(op); });
     ring_.enter(sleep, timers_.next());
     ring_.reap(reap_budget, [] { bounce_on(); });
   }
@@ -133,28 +141,13 @@ class loop {
   void disarm(alarm& a) noexcept { timers_.disarm(a); }
 
   /// Ends `op` early if that is possible; it completes in a later step, never in here.
-  void cancel(operation_base& op) noexcept {
-    if (!op.row().cancellable || op.is(operation_base::cancel_wanted)) return;
-    op.set(operation_base::cancel_wanted);
-    switch (op.stage_) {
-      case stage::waiting:
-        ring_.drop_cancelled([this](operation_base& late) { end_soon(late, -ECANCELED); });
-        break;
-      case stage::ring:
-        ring_.cancel(op);
-        break;
-      case stage::pool:
-        pool_.flush();
-        // dequeued: finished() was called and has posted; running: its token was set.
-        if (auto* const pool = pool_.if_started()) pool->cancel(op.kind_->as_work(op));
-        break;
-      case stage::timer:
-      case stage::in_line:
-        if (op.kind_->disarm(op)) end_soon(op, -ECANCELED);
-        break;
-      default:
-        break;
-    }
+  void cancel(operation_base& op) noexcept;
+
+  /// It is over, but not here and now.
+  void end_soon(operation_base& op, int res) noexcept {
+    op.answer_.set(res);
+    op.stage_ = stage::ready;
+    ready(op);
   }
 
   /// The one end of an operation: its result is in it. Resumes its coroutine; the last thing to
@@ -185,6 +178,17 @@ class loop {
   [[nodiscard]] punt_policy punting() const noexcept { return punt_; }
   [[nodiscard]] ring_backend& backend() noexcept { return ring_; }
   [[nodiscard]] const ring_backend& backend() const noexcept { return ring_; }
+  /// Null: there is a ring.
+  [[nodiscard]] poll_backend* poller() noexcept { return poll_ ? &*poll_ : nullptr; }
+  [[nodiscard]] bool has_ring() const noexcept { return !poll_; }
+  [[nodiscard]] const std::string& backend_reason() const noexcept { return reason_; }
+  [[noreturn]] IOWQ_COLD void fail_for_ring(const operation_row& row) const {
+    std::string const what = std::string{row.name} + " (needs a ring; none here: " + reason_ + ")";
+    throw_error(-ENOTSUP, what.c_str());
+  }
+  [[nodiscard]] const ring_stats& kernel_stats() const noexcept {
+    return poll_ ? poll_->stats() : ring_.stats();
+  }
   [[nodiscard]] const class ledger& counts() const noexcept { return ledger_; }
   [[nodiscard]] class devices& devices() noexcept { return devices_; }
   [[nodiscard]] std::uint64_t items_run() const noexcept { return items_run_; }
@@ -213,9 +217,10 @@ class loop {
   static constexpr unsigned reap_budget = 1024;  // CQEs before everything else has a turn
 
   /// Before it sleeps, the owner looks out for its workers if that pays. Nothing else waits for
-  /// it meanwhile: no SQE, no timer, and the kernel can say that it has something.
+  /// it meanwhile: no SQE, no timer, and the kernel can say that it has something, as epoll cannot.
   [[nodiscard]] bool something_soon() noexcept {
     if (!pool_.worth_a_spin() || !timers_.empty() || ring_.pending()) return false;
+    if (poll_ && poll_->waits()) return false;
     return pool_.spin([this] { return !inbox_.empty() || ring_.ready() || ring_.needs_enter(); });
   }
 
@@ -238,36 +243,16 @@ class loop {
     }
   }
 
-  IOWQ_NOINLINE void hook(operation_base& op, stop_token token) noexcept {
-    if (!token.stop_possible()) return;
-    // The bit first: the hook may be called, and end the operation, while it is being made.
-    op.set(operation_base::hooked);
-    stop_hook* const made = op.hook_.emplace(*this, op);
-    IOWQ_ASSERT(made != nullptr, "no memory to register an operation with its stop token");
-    made->begin(token);
-  }
-
-  /// It is over, but not here and now.
-  void end_soon(operation_base& op, int res) noexcept {
-    op.answer_.set(res);
+  /// No ring: what it waited for has come, or so it seems.
+  void ripe(operation_base& op) noexcept {
     op.stage_ = stage::ready;
     ready(op);
   }
 
-  /// Tells whoever asks the ambient token, and cancels all there is, whatever its own token.
-  IOWQ_COLD void stop_all() noexcept {
-    if (stopping()) return;
-    ring_.open_to_all(false);
-    stop_->request_stop();
-    in_flight().for_each([this](operation_base& op) { cancel(op); });
-  }
-
-  IOWQ_COLD void cancel_again() noexcept {
-    ring_.cancels_wait(false);
-    census_.for_each([this](operation_base& op) {
-      if (op.stage_ == stage::ring && op.is(operation_base::cancel_wanted)) ring_.cancel(op);
-    });
-  }
+  // exec/stop_hook.hpp
+  void hook(operation_base& op, stop_token token) noexcept;
+  void stop_all() noexcept;
+  void cancel_again() noexcept;
 
   // Never changes, or owner only.
   punt_policy punt_;
@@ -282,6 +267,8 @@ class loop {
   std::uint64_t items_run_ = 0;
   class ledger ledger_;
   class devices devices_;
+  std::optional<poll_backend> poll_;  // in place of the ring, which then is not open
+  std::string reason_;                // why
 
   // Any thread.
   alignas(64) inbox<&loop_item::next> inbox_;

@@ -11,6 +11,7 @@
 //   created -> waiting -> ring ---------> over
 //           -> pool ------^---(bounced)-> over      (ring may bounce to pool, never back)
 //           -> timer, in_line -> ready -> over      (so does what never began)
+//           -> poll <----------> ready -> over      (no ring: tried again when it may succeed)
 #pragma once
 
 #include <coroutine>
@@ -45,12 +46,20 @@ enum class stage : std::uint8_t {
   waiting,  // in line for an SQE
   ring,     // the kernel's
   pool,     // a worker's, or queued for one
+  poll,     // until its descriptor is ready, where there is no ring
   timer,
   in_line,    // for what another coroutine will give (sync/)
   ready,      // its result is in it, the loop will end it
   lingering,  // ended, but its stop request is still on its way here
 };
 #pragma GCC diagnostic pop
+
+/// What poll(2) can tell an operation that would block now: a descriptor and POLLIN and the like.
+/// No events: nothing can.
+struct readiness {
+  int file = -1;
+  short events = 0;
+};
 
 /// What of an operation depends on its kind, for the paths that are not hot.
 struct operation_kind {
@@ -60,6 +69,7 @@ struct operation_kind {
   work& (*as_work)(operation_base&) noexcept;                // null: no system-call form
   bool (*disarm)(operation_base&) noexcept;                  // timer, in_line: false, too late
   int (*descriptor)(const operation_base&) noexcept;         // null: none that dump() could show
+  readiness (*waits_for)(const operation_base&) noexcept = nullptr;  // of stage poll
 };
 
 /// What the user asked for: on_pool(), on_ring(), hashed().
@@ -175,6 +185,7 @@ class operation_base : protected operation_front, public loop_item, public censu
   friend class census;
   friend class loop;
   friend class ring_backend;
+  friend class poll_backend;
   friend class young_ones;
   friend class stop_hook;
 

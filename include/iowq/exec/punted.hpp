@@ -1,37 +1,21 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/exec/punted.hpp -- what forms a call has, and how the pool sees it.
+// iowq/exec/punted.hpp -- how the pool sees an operation.
 // Layer exec; needs nothing more. Next in the book: exec/stop_hook.hpp.
 #pragma once
 
 #include <cerrno>
-#include <concepts>
+#include <type_traits>
 
 #include <iowq/base/stop.hpp>
+#include <iowq/exec/call.hpp>
+#include <iowq/exec/lazy.hpp>
 #include <iowq/exec/loop.hpp>
 #include <iowq/exec/operation.hpp>
-#include <iowq/exec/row.hpp>
 #include <iowq/pool/work.hpp>
 
 namespace iowq {
 
 namespace detail {
-
-template <class Call>
-concept has_sqe = requires(Call& c, io_uring_sqe& sqe) {
-  c.prepare(sqe);
-};
-template <class Call>
-concept has_call = requires(Call& c, const stop_token& stop) {
-  { c.call(stop) } -> std::same_as<int>;
-};
-
-/// Has a say in where it goes, or something to do at its end.
-template <class Call>
-concept is_particular = requires(Call& c, placement& p) {
-  c.place(p);
-}
-|| requires(Call& c) { c.insist(); }
-|| requires(Call& c, devices& d) { c.settle(d); };
 
 /// The pool's view of an operation; made when the operation is punted, not before.
 template <class Call>
@@ -52,6 +36,13 @@ class punted final : public work {
   loop& owner_;
 };
 struct never_punted {};
+
+/// In place where the pool is the rule, elsewhere where it is the exception.
+template <class Call>
+using room_for_work = std::conditional_t<
+    !has_call<Call>, never_punted,
+    std::conditional_t<Call::row.first == route::pool, lazy<punted<Call>>, recycled<punted<Call>>>>;
+
 }  // namespace detail
 
 }  // namespace iowq

@@ -16,11 +16,11 @@ namespace iowq {
 
 /// What an executor did so far.
 struct executor_stats {
-  std::uint64_t submitted = 0;   ///< SQEs
-  std::uint64_t entered = 0;     ///< io_uring_enter calls
-  std::uint64_t completed = 0;   ///< CQEs
+  std::uint64_t submitted = 0;   ///< SQEs; without a ring, waits for a descriptor
+  std::uint64_t entered = 0;     ///< io_uring_enter calls; without a ring, epoll_wait
+  std::uint64_t completed = 0;   ///< CQEs; without a ring, descriptors that became ready
   std::uint64_t inline_ops = 0;  ///< operations the owner finished itself
-  std::uint64_t ring_ops = 0;    ///< operations the ring finished
+  std::uint64_t ring_ops = 0;    ///< operations the ring finished, or that waited for a descriptor
   std::uint64_t punted_ops = 0;  ///< operations the pool finished
   std::uint64_t resumed = 0;     ///< coroutines resumed by the loop
   pool_stats pool;
@@ -31,7 +31,7 @@ namespace detail {
 
 [[nodiscard]] inline executor_stats collect(const loop& here) {
   executor_stats all;
-  ring_stats const& ring = here.backend().stats();
+  ring_stats const ring = here.kernel_stats();
   all.submitted = ring.submitted;
   all.entered = ring.entered;
   all.completed = ring.completed;
@@ -53,9 +53,9 @@ namespace detail {
 }
 
 [[nodiscard]] constexpr std::string_view to_string(stage where) noexcept {
-  constexpr std::string_view names[] = {"created", "over",  "waiting for an SQE",
-                                        "ring",    "pool",  "timer",
-                                        "in line", "ready", "stopping"};
+  constexpr std::string_view names[] = {
+      "created", "over",    "waiting for an SQE", "ring", "pool", "poll", "timer", "in line",
+      "ready",   "stopping"};
   return names[static_cast<unsigned>(where)];
 }
 

@@ -8,6 +8,58 @@
 
 namespace iowq::detail {
 
+inline void loop::cancel(operation_base& op) noexcept {
+  if (!op.row().cancellable || op.is(operation_base::cancel_wanted)) return;
+  op.set(operation_base::cancel_wanted);
+  switch (op.stage_) {
+    case stage::waiting:
+      ring_.drop_cancelled([this](operation_base& late) { end_soon(late, -ECANCELED); });
+      break;
+    case stage::ring:
+      ring_.cancel(op);
+      break;
+    case stage::poll:
+      poll_->forget(op);
+      ripe(op);  // which sees that it shall not try again
+      break;
+    case stage::pool:
+      pool_.flush();
+      // dequeued: finished() was called and has posted; running: its token was set.
+      if (auto* const pool = pool_.if_started()) pool->cancel(op.kind_->as_work(op));
+      break;
+    case stage::timer:
+    case stage::in_line:
+      if (op.kind_->disarm(op)) end_soon(op, -ECANCELED);
+      break;
+    default:
+      break;
+  }
+}
+
+IOWQ_NOINLINE inline void loop::hook(operation_base& op, stop_token token) noexcept {
+  if (!token.stop_possible()) return;
+  // The bit first: the hook may be called, and end the operation, while it is being made.
+  op.set(operation_base::hooked);
+  stop_hook* const made = op.hook_.emplace(*this, op);
+  IOWQ_ASSERT(made != nullptr, "no memory to register an operation with its stop token");
+  made->begin(token);
+}
+
+/// Tells whoever asks the ambient token, and cancels all there is, whatever its own token.
+IOWQ_COLD inline void loop::stop_all() noexcept {
+  if (stopping()) return;
+  ring_.open_to_all(false);
+  stop_->request_stop();
+  in_flight().for_each([this](operation_base& op) { cancel(op); });
+}
+
+IOWQ_COLD inline void loop::cancel_again() noexcept {
+  ring_.cancels_wait(false);
+  census_.for_each([this](operation_base& op) {
+    if (op.stage_ == stage::ring && op.is(operation_base::cancel_wanted)) ring_.cancel(op);
+  });
+}
+
 inline void stop_hook::requested() noexcept {
   if (this_thread_loop == &owner_) return owner_.cancel(op_);
   posted_ = true;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/blocking.hpp -- how an operation waits when it runs on a worker.
-// Layer op; needs exec. Next in the book: op/text.hpp.
+// Layer op; needs exec. Next in the book: op/probe.hpp.
 //
 // A worker is never sent a signal. So no call of ours sleeps in the kernel for something that
 // poll(2) can announce: it asks for the token, polls its descriptor together with the worker's
@@ -20,6 +20,7 @@
 #include <iowq/base/result.hpp>
 #include <iowq/base/stop.hpp>
 #include <iowq/exec/devices.hpp>
+#include <iowq/exec/operation.hpp>
 #include <iowq/pool/pool.hpp>
 
 namespace iowq::detail {
@@ -51,6 +52,25 @@ template <class Attempt>
     if (r != -EAGAIN) return r;
     if (int const ready = wait_for_events(fd, events, stop); ready < 0) return ready;
   }
+}
+
+/// What once() of a call says where a worker could only wait the same way: `fd` has one of `events`
+/// (revents), or not yet (-EAGAIN), or -errno.
+[[nodiscard]] inline int look_for_events(int fd, short events) noexcept {
+  pollfd one{.fd = fd, .events = events, .revents = 0};
+  int r;
+  do r = or_errno(::poll(&one, 1, 0));
+  while (r == -EINTR);
+  if (r <= 0) return r < 0 ? r : -EAGAIN;
+  return (one.revents & POLLNVAL) != 0 ? -EBADF : one.revents;
+}
+
+/// The blocking form of a call whose once() is all there is to do.
+template <class Call>
+[[nodiscard]] int until_once(Call& call, const stop_token& stop) noexcept {
+  readiness const wanted = call.waits_for();
+  if (wanted.events == 0) return call.once();
+  return until_ready(wanted.file, wanted.events, stop, [&call] { return call.once(); });
 }
 
 /// Does a receive with these flags go on until the buffer is full? Datagrams know no

@@ -23,13 +23,13 @@
 #include <iowq/exec/await.hpp>
 #include <iowq/op/blocking.hpp>
 #include <iowq/op/bytes.hpp>
+#include <iowq/op/probe.hpp>
 
 namespace iowq {
 
 namespace detail {
 
-inline constexpr std::int64_t at_position = -1;  // the file's own
-inline constexpr std::int64_t no_offset = -2;    // what the kernel refuses: EINVAL
+inline constexpr std::int64_t no_offset = -2;  // what the kernel refuses: EINVAL
 
 /// A user's offset; -1 would mean the file position.
 [[nodiscard]] constexpr std::int64_t checked_offset(std::int64_t offset) noexcept {
@@ -59,6 +59,8 @@ struct read_call {
     sqe.len = bytes.length();
     sqe.off = static_cast<std::uint64_t>(offset);
   }
+  int once() const noexcept { return probe_read(file, bytes, offset); }
+  [[nodiscard]] readiness waits_for() const noexcept { return {file, POLLIN}; }
   int call(const stop_token& stop) const noexcept {
     ::iovec const one{bytes.data(), bytes.length()};
     if (offset != at_position || kind_of(file).is_stored())
@@ -105,6 +107,12 @@ struct write_call {
     sqe.len = bytes.length();
     sqe.off = static_cast<std::uint64_t>(offset);
   }
+  int once() const noexcept {
+    ::iovec const one{const_cast<void*>(bytes.data()), bytes.length()};
+    int const r = static_cast<int>(or_errno(::pwritev2(file, &one, 1, offset, RWF_NOWAIT)));
+    return stream_answer(file, POLLOUT, r);
+  }
+  [[nodiscard]] readiness waits_for() const noexcept { return {file, POLLOUT}; }
   int call(const stop_token& stop) const noexcept {
     ::iovec const one{const_cast<void*>(bytes.data()), bytes.length()};
     if (offset != at_position || kind_of(file).is_stored())

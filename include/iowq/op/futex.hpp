@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/futex.hpp -- waiting for a word of memory.
-// Layer op; needs exec. Next in the book: op/process.hpp.
+// Layer op; needs exec. Next in the book: op/waitid.hpp.
 //
 // For words that other threads or processes change: between coroutines of one executor, sync/ has
 // what costs no system call. Where the ring has no futexes (before 6.7) a worker waits, and for

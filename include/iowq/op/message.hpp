@@ -29,13 +29,20 @@ struct datagram {
 
 namespace detail {
 
-[[nodiscard]] inline int send_message(int socket, const ::msghdr& message, int flags,
-                                      const stop_token& stop) noexcept {
-  auto const once = [&] {
-    return static_cast<int>(
-        or_errno(::sendmsg(socket, &message, flags | MSG_NOSIGNAL | MSG_DONTWAIT)));
-  };
-  return (flags & MSG_DONTWAIT) != 0 ? once() : until_ready(socket, POLLOUT, stop, once);
+/// What a call with these flags waits for, if at all.
+[[nodiscard]] inline readiness message_waits_for(int socket, short events, int flags) noexcept {
+  return (flags & MSG_DONTWAIT) != 0 ? readiness{} : readiness{socket, events};
+}
+
+[[nodiscard]] inline int send_message(int socket, const ::msghdr& message, int flags) noexcept {
+  return static_cast<int>(
+      or_errno(::sendmsg(socket, &message, flags | MSG_NOSIGNAL | MSG_DONTWAIT)));
+}
+/// Once. What takes several rounds is for a worker.
+[[nodiscard]] inline int receive_message(int socket, ::msghdr& message, int flags) noexcept {
+  if ((flags & MSG_DONTWAIT) == 0 && waits_for_all(socket, flags)) return -EOPNOTSUPP;
+  return static_cast<int>(
+      or_errno(::recvmsg(socket, &message, flags | MSG_CMSG_CLOEXEC | MSG_DONTWAIT)));
 }
 
 /// The parts without their first `n` bytes.
@@ -102,9 +109,11 @@ struct sendmsg_call {
     sqe.len = 1;
     sqe.msg_flags = static_cast<unsigned>(flags | MSG_NOSIGNAL);
   }
-  int call(const stop_token& stop) const noexcept {
-    return send_message(socket, message, flags, stop);
+  int once() const noexcept { return send_message(socket, message, flags); }
+  [[nodiscard]] readiness waits_for() const noexcept {
+    return message_waits_for(socket, POLLOUT, flags);
   }
+  int call(const stop_token& stop) const noexcept { return until_once(*this, stop); }
   static std::size_t value(int answer) noexcept { return static_cast<std::size_t>(answer); }
 };
 
@@ -126,6 +135,10 @@ struct recvmsg_call {
     sqe.addr = reinterpret_cast<std::uintptr_t>(message);
     sqe.len = 1;
     sqe.msg_flags = static_cast<unsigned>(flags | MSG_CMSG_CLOEXEC);
+  }
+  int once() const noexcept { return receive_message(socket, *message, flags); }
+  [[nodiscard]] readiness waits_for() const noexcept {
+    return message_waits_for(socket, POLLIN, flags);
   }
   int call(const stop_token& stop) const noexcept {
     return receive_message(socket, *message, flags, stop);
@@ -152,10 +165,14 @@ struct sendto_call {
     sqe.len = 1;
     sqe.msg_flags = static_cast<unsigned>(flags | MSG_NOSIGNAL);
   }
-  int call(const stop_token& stop) noexcept {
+  int once() noexcept {
     fill();
-    return send_message(socket, message, flags, stop);
+    return send_message(socket, message, flags);
   }
+  [[nodiscard]] readiness waits_for() const noexcept {
+    return message_waits_for(socket, POLLOUT, flags);
+  }
+  int call(const stop_token& stop) noexcept { return until_once(*this, stop); }
   static std::size_t value(int answer) noexcept { return static_cast<std::size_t>(answer); }
 
   void fill() noexcept {
@@ -190,6 +207,13 @@ struct recvfrom_call {
     sqe.addr = reinterpret_cast<std::uintptr_t>(&message);
     sqe.len = 1;
     sqe.msg_flags = static_cast<unsigned>(flags);
+  }
+  int once() noexcept {
+    fill();
+    return receive_message(socket, message, flags);
+  }
+  [[nodiscard]] readiness waits_for() const noexcept {
+    return message_waits_for(socket, POLLIN, flags);
   }
   int call(const stop_token& stop) noexcept {
     fill();

@@ -53,18 +53,34 @@ struct open_call {
     sqe.off = reinterpret_cast<std::uintptr_t>(&asked);
   }
   /// EAGAIN: not cached. ENXIO: a FIFO without a reader, tried without blocking; open(2) waits.
-  [[nodiscard]] bool bounces(int answer) const noexcept {
-    return !whole && (answer == -EAGAIN || (answer == -ENXIO && (how.flags & O_NONBLOCK) == 0));
+  [[nodiscard]] bool would_block(int answer) const noexcept {
+    return answer == -EAGAIN || (answer == -ENXIO && (how.flags & O_NONBLOCK) == 0);
   }
-  int call(const stop_token&) noexcept {
-    return static_cast<int>(
-        or_errno(::syscall(SYS_openat2, directory, path.c_str(), &how, sizeof how)));
+  [[nodiscard]] bool bounces(int answer) const noexcept { return !whole && would_block(answer); }
+  /// As the ring does it: what is cached, and without waiting for the other end of a FIFO.
+  int once() noexcept {
+    constexpr std::uint64_t own = O_NONBLOCK | O_PATH;  // with these it needs not be told
+    asked = how;
+    asked.resolve |= resolve_cached;
+    if ((how.flags & own) == 0) asked.flags |= O_NONBLOCK;
+    int const r = open(asked);
+    if (r >= 0 && asked.flags != how.flags) ::fcntl(r, F_SETFL, ::fcntl(r, F_GETFL) & ~O_NONBLOCK);
+    // EINVAL: before 5.12 nobody can ask for what is cached. Or the flags are wrong: the worker
+    // will say so.
+    bool const is_answer = r >= 0 || (r != -EINVAL && r != -EINTR && !would_block(r));
+    return is_answer ? r : -EOPNOTSUPP;
   }
+  int call(const stop_token&) noexcept { return open(how); }
   static fd value(int answer) noexcept { return fd{answer}; }
 
   /// O_TMPFILE holds O_DIRECTORY's bit.
   [[nodiscard]] bool creates() const noexcept {
     return (how.flags & (O_CREAT | O_TRUNC)) != 0 || (how.flags & O_TMPFILE) == O_TMPFILE;
+  }
+
+  [[nodiscard]] int open(const ::open_how& by) const noexcept {
+    return static_cast<int>(
+        or_errno(::syscall(SYS_openat2, directory, path.c_str(), &by, sizeof by)));
   }
 
   static constexpr std::uint64_t resolve_cached = 0x20;

@@ -8,14 +8,12 @@
 #pragma once
 
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <concepts>
 #include <cstdint>
@@ -32,8 +30,7 @@
 
 #include <iowq/base/fd.hpp>
 #include <iowq/exec/await.hpp>
-#include <iowq/op/blocking.hpp>
-#include <iowq/ring/compat.hpp>
+#include <iowq/op/waitid.hpp>
 
 namespace iowq {
 
@@ -123,55 +120,7 @@ class exit_status {
 
 namespace detail {
 
-/// waitid(2).
-struct waitid_call {
-  static constexpr operation_row row{.name = "waitid",
-                                     .opcode = compat::op_waitid,
-                                     .first = route::ring,
-                                     .unbound = true,
-                                     .reason = "the kernel's own wait queue, no thread"};
-  ::idtype_t which;
-  ::id_t id;
-  int options;
-  ::siginfo_t info{};
-
-  void prepare(io_uring_sqe& sqe) noexcept {
-    sqe.opcode = static_cast<std::uint8_t>(compat::op_waitid);
-    sqe.len = which;
-    sqe.fd = static_cast<int>(id);
-    sqe.file_index = static_cast<unsigned>(options);
-    sqe.off = reinterpret_cast<std::uintptr_t>(&info);
-  }
-  int call(const stop_token& stop) noexcept {
-    fd opened;
-    bool told = false;  // ... of an end that we were not given: a debugger comes first
-    for (int pause = 1;; pause = std::min(2 * pause, 50)) {
-      info = {};
-      int const r = or_errno(::waitid(which, id, &info, options | WNOHANG));
-      if (r == -EINTR) continue;
-      if (r < 0 || info.si_pid != 0 || (options & WNOHANG) != 0) return r;
-      int const handle = told ? -1 : announcer(opened);
-      told = handle >= 0;
-      int const waited =
-          told ? wait_for_events(handle, POLLIN, stop) : wait_for_events(-1, 0, stop, pause);
-      if (waited < 0) return waited;
-    }
-  }
-  [[nodiscard]] ::siginfo_t value(int) const noexcept { return info; }
-
- private:
-  /// What becomes readable when it has happened; -1: nothing does, look again.
-  int announcer(fd& opened) const noexcept {
-    if ((options & (WSTOPPED | WCONTINUED)) != 0) return -1;
-    if (which == P_PIDFD) return static_cast<int>(id);
-    if (which != P_PID) return -1;
-    if (!opened)
-      opened.reset(static_cast<int>(::syscall(SYS_pidfd_open, static_cast<::pid_t>(id), 0)));
-    return opened.get();
-  }
-};
-
-/// The same, of a child of ours.
+/// waitid(2) of a child of ours.
 struct wait_for_call : waitid_call {
   explicit wait_for_call(const process& child) noexcept
       : waitid_call{child.handle() >= 0 ? P_PIDFD : P_PID,
@@ -266,14 +215,6 @@ struct spawn_call {
 };
 
 }  // namespace detail
-
-/// waitid(2): P_PID, P_PIDFD, P_PGID or P_ALL; WEXITED, WSTOPPED and so on in `options`. Yields
-/// its siginfo_t; with WNOHANG its si_pid may be 0.
-[[nodiscard("co_await it")]] inline operation<detail::waitid_call> waitid(
-    ::idtype_t which, ::id_t id, int options,
-    std::source_location at = std::source_location::current()) {
-  return operation<detail::waitid_call>{at, detail::waitid_call{which, id, options}};
-}
 
 /// Starts a program: found by PATH as posix_spawnp(3) does, with no signal blocked, and with no
 /// descriptors of ours but the three standard ones and what is not close-on-exec. Yields a

@@ -138,6 +138,8 @@ struct resolve_call {
     sqe.fd = asked->event();
     sqe.poll32_events = ring_backend::poll_mask(POLLIN);
   }
+  int once() const noexcept { return look_for_events(asked->event(), POLLIN); }
+  [[nodiscard]] readiness waits_for() const noexcept { return {asked->event(), POLLIN}; }
   int call(const stop_token& stop) const noexcept {
     return wait_for_events(asked->event(), POLLIN, stop);
   }

@@ -21,6 +21,7 @@
 #include <iowq/exec/await.hpp>
 #include <iowq/op/blocking.hpp>
 #include <iowq/op/bytes.hpp>
+#include <iowq/op/connecting.hpp>
 #include <iowq/op/endpoint.hpp>
 #include <iowq/op/file.hpp>
 
@@ -86,60 +87,17 @@ struct accept_call {
     sqe.fd = listener;
     sqe.accept_flags = static_cast<unsigned>(flags | SOCK_CLOEXEC);
   }
-  int call(const stop_token& stop) const noexcept {
+  int once() const noexcept {
     // Another thread may take the connection between poll and accept; a blocking listener would
-    // then hold this worker where no stop request reaches it.
+    // then hold us where no stop request reaches.
     int const mode = ::fcntl(listener, F_GETFL);
     if (mode < 0) return -errno;
     if ((mode & O_NONBLOCK) == 0) ::fcntl(listener, F_SETFL, mode | O_NONBLOCK);
-    return until_ready(listener, POLLIN, stop, [&] {
-      return or_errno(::accept4(listener, nullptr, nullptr, flags | SOCK_CLOEXEC));
-    });
+    return or_errno(::accept4(listener, nullptr, nullptr, flags | SOCK_CLOEXEC));
   }
+  [[nodiscard]] readiness waits_for() const noexcept { return {listener, POLLIN}; }
+  int call(const stop_token& stop) const noexcept { return until_once(*this, stop); }
   static fd value(int answer) noexcept { return fd{answer}; }
-};
-
-/// connect(2).
-struct connect_call {
-  static constexpr operation_row row{.name = "connect",
-                                     .opcode = IORING_OP_CONNECT,
-                                     .first = route::ring,
-                                     .unbound = true,
-                                     .reason =
-                                         "by poll; a Unix socket's full backlog waits "
-                                         "without end, but not for us"};
-  int socket;
-  endpoint where;
-
-  [[nodiscard]] int descriptor() const noexcept { return socket; }
-  void prepare(io_uring_sqe& sqe) const noexcept {
-    sqe.opcode = IORING_OP_CONNECT;
-    sqe.fd = socket;
-    sqe.addr = reinterpret_cast<std::uintptr_t>(where.address());
-    sqe.off = where.size();
-  }
-  int call(const stop_token& stop) const noexcept {
-    // Nothing else uses a socket that is being connected, so its mode is ours for a while.
-    int const mode = ::fcntl(socket, F_GETFL);
-    if (mode < 0) return -errno;
-    ::fcntl(socket, F_SETFL, mode | O_NONBLOCK);
-    int r = or_errno(::connect(socket, where.address(), where.size()));
-    while (r == -EAGAIN) {  // AF_UNIX: the backlog is full, and poll(2) does not tell when not
-      int const slept = wait_for_events(-1, 0, stop, 10);
-      r = slept < 0 ? slept : or_errno(::connect(socket, where.address(), where.size()));
-    }
-    if (r == -EINPROGRESS || r == -EINTR) {
-      r = wait_for_events(socket, POLLOUT, stop);
-      if (r >= 0) {
-        int error = 0;
-        ::socklen_t size = sizeof error;
-        r = or_errno(::getsockopt(socket, SOL_SOCKET, SO_ERROR, &error, &size));
-        if (r == 0) r = -error;
-      }
-    }
-    ::fcntl(socket, F_SETFL, mode);
-    return r;
-  }
 };
 
 /// recv(2).
@@ -161,22 +119,31 @@ struct recv_call {
     sqe.len = bytes.length();
     sqe.msg_flags = static_cast<unsigned>(flags);
   }
+  int once() const noexcept {
+    // MSG_WAITALL may take several rounds, and remembers how far it came: that is for a worker.
+    return waits() && waits_for_all(socket, flags) ? -EOPNOTSUPP : receive(0);
+  }
+  [[nodiscard]] readiness waits_for() const noexcept {
+    return waits() ? readiness{socket, POLLIN} : readiness{};
+  }
   int call(const stop_token& stop) const noexcept {
-    if ((flags & MSG_DONTWAIT) != 0)
-      return static_cast<int>(or_errno(::recv(socket, bytes.data(), bytes.length(), flags)));
-    // MSG_WAITALL may take several rounds, and what came is never lost.
-    std::size_t done = 0;
+    if (!waits()) return receive(0);
+    std::size_t done = 0;  // what came is never lost
     for (;;) {
-      int const r = until_ready(socket, POLLIN, stop, [&] {
-        return static_cast<int>(or_errno(::recv(socket, static_cast<char*>(bytes.data()) + done,
-                                                bytes.length() - done, flags | MSG_DONTWAIT)));
-      });
+      int const r = until_ready(socket, POLLIN, stop, [&] { return receive(done); });
       if (r > 0) done += static_cast<std::size_t>(r);
       bool const whole = !waits_for_all(socket, flags) || done == bytes.length();
       if (r <= 0 || whole) return done != 0 ? static_cast<int>(done) : r;
     }
   }
   static std::size_t value(int answer) noexcept { return static_cast<std::size_t>(answer); }
+
+ private:
+  [[nodiscard]] bool waits() const noexcept { return (flags & MSG_DONTWAIT) == 0; }
+  [[nodiscard]] int receive(std::size_t done) const noexcept {
+    return static_cast<int>(or_errno(::recv(socket, static_cast<char*>(bytes.data()) + done,
+                                            bytes.length() - done, flags | MSG_DONTWAIT)));
+  }
 };
 
 /// send(2).
@@ -198,13 +165,14 @@ struct send_call {
     sqe.len = bytes.length();
     sqe.msg_flags = static_cast<unsigned>(flags | MSG_NOSIGNAL);
   }
-  int call(const stop_token& stop) const noexcept {
-    auto const once = [&] {
-      return static_cast<int>(or_errno(
-          ::send(socket, bytes.data(), bytes.length(), flags | MSG_NOSIGNAL | MSG_DONTWAIT)));
-    };
-    return (flags & MSG_DONTWAIT) != 0 ? once() : until_ready(socket, POLLOUT, stop, once);
+  int once() const noexcept {
+    return static_cast<int>(or_errno(
+        ::send(socket, bytes.data(), bytes.length(), flags | MSG_NOSIGNAL | MSG_DONTWAIT)));
   }
+  [[nodiscard]] readiness waits_for() const noexcept {
+    return (flags & MSG_DONTWAIT) != 0 ? readiness{} : readiness{socket, POLLOUT};
+  }
+  int call(const stop_token& stop) const noexcept { return until_once(*this, stop); }
   static std::size_t value(int answer) noexcept { return static_cast<std::size_t>(answer); }
 };
 
@@ -251,17 +219,10 @@ struct shutdown_call {
 }
 
 /// accept4(2), close-on-exec. Yields an fd; endpoint::peer_of() tells whose. `flags`:
-/// SOCK_NONBLOCK. On the pool it leaves the listener O_NONBLOCK.
+/// SOCK_NONBLOCK. On the pool, and without a ring, it leaves the listener O_NONBLOCK.
 [[nodiscard("co_await it")]] inline operation<detail::accept_call> accept(
     descriptor listener, int flags = 0, std::source_location at = std::source_location::current()) {
   return operation<detail::accept_call>{at, listener.get(), flags};
-}
-
-/// connect(2).
-[[nodiscard("co_await it")]] inline operation<detail::connect_call> connect(
-    descriptor socket, const endpoint& where,
-    std::source_location at = std::source_location::current()) {
-  return operation<detail::connect_call>{at, socket.get(), where};
 }
 
 /// recv(2). Yields how many bytes; 0 when the peer has shut its side down.

@@ -21,6 +21,7 @@
 #include <iowq/op/blocking.hpp>
 #include <iowq/op/bytes.hpp>
 #include <iowq/op/file.hpp>
+#include <iowq/op/probe.hpp>
 
 namespace iowq {
 
@@ -77,6 +78,9 @@ struct vector_call {
     return offset == no_offset || parts.size() > IOV_MAX ? -EINVAL : 0;
   }
   [[nodiscard]] bool may_wait() const noexcept { return !kind_of(file).is_stored(); }
+  [[nodiscard]] readiness waits_for() const noexcept {
+    return {file, std::is_same_v<Bytes, mutable_bytes> ? POLLIN : POLLOUT};
+  }
 
  protected:
   void fill(io_uring_sqe& sqe, std::uint8_t opcode) const noexcept {
@@ -106,6 +110,10 @@ struct readv_call : vector_call<mutable_bytes> {
       .name = "readv", .opcode = IORING_OP_READV, .first = route::ring, .reason = "as read"};
 
   void prepare(io_uring_sqe& sqe) const noexcept { fill(sqe, IORING_OP_READV); }
+  int once() const noexcept {
+    std::span<const ::iovec> const all{parts.data(), parts.size()};
+    return probe_read(file, all, offset);
+  }
   int call(const stop_token& stop) const noexcept {
     return wait_and(POLLIN, stop, [this](int flags) {
       auto const count = static_cast<int>(parts.size());
@@ -130,6 +138,11 @@ struct writev_call : vector_call<const_bytes> {
     where.key = kind.identity.key();
   }
   void prepare(io_uring_sqe& sqe) const noexcept { fill(sqe, IORING_OP_WRITEV); }
+  int once() const noexcept {
+    auto const count = static_cast<int>(parts.size());
+    auto const r = or_errno(::pwritev2(file, parts.data(), count, offset, RWF_NOWAIT));
+    return stream_answer(file, POLLOUT, static_cast<int>(r));
+  }
   int call(const stop_token& stop) const noexcept {
     return wait_and(POLLOUT, stop, [this](int flags) {
       auto const count = static_cast<int>(parts.size());

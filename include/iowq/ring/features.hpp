@@ -19,6 +19,7 @@ namespace iowq {
 struct ring_features {
   unsigned setup_flags = 0;   // those that were granted
   unsigned feature_bits = 0;  // IORING_FEAT_*
+  bool open = false;          // there is one
   bool registered = false;    // the ring's descriptor has a slot in the task's table
   std::bitset<256> opcodes;
 

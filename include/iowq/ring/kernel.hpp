@@ -13,6 +13,14 @@
 
 namespace iowq {
 
+/// A ring that is not open: no descriptor, and `nothing`, which is 0, for its heads and tails.
+[[nodiscard]] inline io_uring closed_ring(unsigned& nothing) noexcept {
+  io_uring none{};
+  none.ring_fd = none.enter_ring_fd = -1;
+  none.sq.khead = none.sq.ktail = none.sq.kflags = none.cq.khead = none.cq.ktail = &nothing;
+  return none;
+}
+
 /// The kernel under us, through liburing (2.3 or newer).
 struct linux_kernel {
   [[nodiscard]] static time_point now() noexcept { return linux_policy::now(); }

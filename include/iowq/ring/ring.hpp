@@ -22,16 +22,15 @@
 
 namespace iowq {
 
-/// One io_uring instance. Everything on the thread that opened it.
+/// One io_uring instance. Everything on the thread that opened it. While it is not open it has no
+/// SQE to give and no CQE: who asks need not ask first whether it is.
 template <class Kernel = linux_kernel>
 class basic_ring {
  public:
   basic_ring() noexcept = default;
   basic_ring(const basic_ring&) = delete;
   basic_ring& operator=(const basic_ring&) = delete;
-  ~basic_ring() {
-    if (is_open()) Kernel::close(ring_);
-  }
+  ~basic_ring() { close(); }
 
   /// Sets up a ring with room for `entries` SQEs (clamped to what the kernel allows) and four
   /// times as many CQEs, with the best flags the kernel grants, and tries it. 0 or -errno:
@@ -39,6 +38,16 @@ class basic_ring {
   /// fits into RLIMIT_MEMLOCK, EMFILE. The kernel's own workers are limited to `kernel_workers`
   /// of each kind; 0 leaves its default.
   int open(unsigned entries, unsigned kernel_workers) noexcept;
+
+  /// Nothing of it may be in flight.
+  void close() noexcept {
+    if (!is_open()) return;
+    Kernel::close(ring_);
+    ring_ = closed_ring(nothing_);
+    next_ = end_ = sqes_ = nullptr;
+    run_tail_ = mask_ = cq_mask_ = entries_ = enter_flags_ = 0;
+    features_ = {};
+  }
 
   [[nodiscard]] bool is_open() const noexcept { return ring_.ring_fd >= 0; }
   [[nodiscard]] const ring_features& features() const noexcept { return features_; }
@@ -154,12 +163,6 @@ class basic_ring {
   int set_up(unsigned entries, unsigned flags) noexcept;
   int try_it() noexcept;
 
-  [[nodiscard]] static io_uring closed() noexcept {
-    io_uring none{};
-    none.ring_fd = none.enter_ring_fd = -1;
-    return none;
-  }
-
   // A run of SQEs that are free for sure and lie side by side.
   io_uring_sqe* next_ = nullptr;
   io_uring_sqe* end_ = nullptr;
@@ -167,7 +170,8 @@ class basic_ring {
   unsigned run_tail_ = 0;  // the number of the one at end_
   unsigned mask_ = 0;
   unsigned cq_mask_ = 0;
-  io_uring ring_ = closed();
+  unsigned nothing_ = 0;  // the heads and tails of a closed one
+  io_uring ring_ = closed_ring(nothing_);
   unsigned entries_ = 0;
   unsigned unheeded_ = 0;     // turns for which a raised flag is taken for a stale one
   unsigned enter_flags_ = 0;  // for every call: registered descriptor, no I/O wait accounting
@@ -187,7 +191,7 @@ int basic_ring<Kernel>::set_up(unsigned entries, unsigned flags) noexcept {
   bool const has_array = (flags & compat::setup_no_sqarray) == 0;
   if (int const r = Kernel::map(fd, params, ring_, has_array); r < 0) {
     ::close(fd);
-    ring_ = closed();
+    ring_ = closed_ring(nothing_);
     return r;
   }
   entries_ = params.sq_entries;
@@ -209,12 +213,8 @@ int basic_ring<Kernel>::open(unsigned entries, unsigned kernel_workers) noexcept
   // Best first; a kernel refuses flags it does not know with EINVAL.
   constexpr unsigned defer = setup_single_issuer | setup_defer_taskrun | setup_taskrun_flag;
   constexpr unsigned coop = setup_coop_taskrun | setup_taskrun_flag;
-  constexpr unsigned choices[] = {
-      defer | setup_submit_all | setup_no_sqarray,
-      defer | setup_submit_all,
-      coop | setup_submit_all,
-      0,
-  };
+  constexpr unsigned choices[] = {defer | setup_submit_all | setup_no_sqarray,
+                                  defer | setup_submit_all, coop | setup_submit_all, 0};
   int r = -EINVAL;
   for (unsigned const flags : choices) {
     for (unsigned size = entries;; size /= 2) {  // ENOMEM: less may fit into RLIMIT_MEMLOCK
@@ -230,14 +230,14 @@ int basic_ring<Kernel>::open(unsigned entries, unsigned kernel_workers) noexcept
   }
   if (features_.has_feature(feature_no_iowait)) enter_flags_ |= enter_no_iowait;
   if (r = try_it(); r < 0) {
-    Kernel::close(ring_);
-    ring_ = closed();
+    close();
     return r;
   }
   static_cast<void>(Kernel::dont_fork(ring_));
   if (kernel_workers != 0)
     static_cast<void>(Kernel::limit_workers(ring_, kernel_workers, kernel_workers));
   features_.opcodes = detail::probe_opcodes<Kernel>(ring_);
+  features_.open = true;
   return 0;
 }
 

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/op/probe.hpp -- reads and writes that do not wait, where there is no ring.
+// Layer op; needs exec. Next in the book: op/text.hpp.
+//
+// RWF_NOWAIT asks the kernel for what it has: of a stored file, what is cached. A short answer is
+// then not the end of the file, so it is believed only if the file's size says the same; what is
+// missing is a worker's, who reads all of it. Not every file knows the flag.
+#pragma once
+
+#include <fcntl.h>
+#include <linux/stat.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include <iowq/base/result.hpp>
+#include <iowq/op/blocking.hpp>
+#include <iowq/op/bytes.hpp>
+
+namespace iowq::detail {
+
+inline constexpr std::int64_t at_position = -1;  // the file's own
+
+/// What once() says of a stream that answered `r` to a call with RWF_NOWAIT.
+[[nodiscard]] inline int stream_answer(int file, short events, int r) noexcept {
+  if (r == -EINTR) return -EOPNOTSUPP;
+  if (r != -EOPNOTSUPP) return r;
+  // Some ttys and special files. Even when it is ready an ordinary call might wait, since somebody
+  // else may come first: not on the owner.
+  return look_for_events(file, events) == -EAGAIN ? -EAGAIN : -EOPNOTSUPP;
+}
+
+/// Did a read that answered `r` stop at the end of `file`? Only of those that know RWF_NOWAIT,
+/// which are local: their size is current.
+[[nodiscard]] inline bool stopped_at_end(int file, std::int64_t offset, int r,
+                                         const struct ::statx& about) noexcept {
+  if (!S_ISREG(about.stx_mode)) return false;
+  std::int64_t const end = offset == at_position ? ::lseek(file, 0, SEEK_CUR) : offset + r;
+  return end >= 0 && static_cast<std::uint64_t>(end) >= about.stx_size;
+}
+
+/// once() of all that read.
+[[nodiscard]] inline int probe_read(int file, std::span<const ::iovec> parts,
+                                    std::int64_t offset) noexcept {
+  auto const count = static_cast<int>(parts.size());
+  auto const r =
+      static_cast<int>(or_errno(::preadv2(file, parts.data(), count, offset, RWF_NOWAIT)));
+  std::size_t room = 0;
+  for (const ::iovec& part : parts) room += part.iov_len;
+  bool const all = r >= 0 && static_cast<std::size_t>(r) == std::min(room, most_at_once);
+  if (all || (r < 0 && r != -EAGAIN && r != -EOPNOTSUPP && r != -EINTR)) return r;
+  struct ::statx about;
+  if (::statx(file, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE | STATX_SIZE, &about) != 0)
+    return -EOPNOTSUPP;
+  if (!S_ISREG(about.stx_mode) && !S_ISBLK(about.stx_mode)) return stream_answer(file, POLLIN, r);
+  if (r >= 0 && stopped_at_end(file, offset, r, about)) return r;
+  if (r > 0 && offset == at_position) ::lseek(file, -r, SEEK_CUR);
+  return -EOPNOTSUPP;
+}
+[[nodiscard]] inline int probe_read(int file, mutable_bytes bytes, std::int64_t offset) noexcept {
+  ::iovec const one{bytes.data(), bytes.length()};
+  return probe_read(file, std::span{&one, 1}, offset);
+}
+
+}  // namespace iowq::detail
