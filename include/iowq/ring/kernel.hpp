@@ -9,6 +9,9 @@
 #include <liburing.h>
 #include <signal.h>
 
+#include <bitset>
+#include <cerrno>
+
 #include <iowq/base/policy.hpp>
 
 namespace iowq {
@@ -21,13 +24,30 @@ namespace iowq {
   return none;
 }
 
+namespace detail {
+
+/// For tests: what the running kernel has and one that is pretended lacks.
+struct lacking {
+  std::bitset<256> opcodes;
+  unsigned setup_flags = 0;
+  unsigned features = 0;
+};
+/// Of the rings that this thread opens; null: nothing.
+inline constinit thread_local const lacking* pretended = nullptr;
+
+}  // namespace detail
+
 /// The kernel under us, through liburing (2.3 or newer).
 struct linux_kernel {
   [[nodiscard]] static time_point now() noexcept { return linux_policy::now(); }
 
   /// io_uring_setup(2): a descriptor.
   static int setup(unsigned entries, io_uring_params& params) noexcept {
-    return ::io_uring_setup(entries, &params);
+    const detail::lacking* const lacks = detail::pretended;
+    if (lacks != nullptr && (params.flags & lacks->setup_flags) != 0) return -EINVAL;
+    int const r = ::io_uring_setup(entries, &params);
+    if (lacks != nullptr) params.features &= ~lacks->features;
+    return r;
   }
 
   /// Maps the rings of `fd` into `ring`, with SQ slots bound to SQEs of the same number.
@@ -71,7 +91,11 @@ struct linux_kernel {
 
   /// Asks which opcodes there are, for `count` of them.
   static int probe(io_uring& ring, io_uring_probe& probe, unsigned count) noexcept {
-    return ::io_uring_register_probe(&ring, &probe, count);
+    int const r = ::io_uring_register_probe(&ring, &probe, count);
+    const detail::lacking* const lacks = detail::pretended;
+    for (unsigned i = 0; lacks != nullptr && i < probe.ops_len; ++i)
+      if (lacks->opcodes[probe.ops[i].op]) probe.ops[i].flags = 0;
+    return r;
   }
 };
 
