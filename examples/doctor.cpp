@@ -269,7 +269,7 @@ json advice_on(const json& report) {
   if (limits["descriptors"].is_number() && limits["descriptors"] < 1024)
     all.push_back(
         "raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE=): each connection takes one "
-        "descriptor, an executor three");
+        "descriptor, an executor two");
   if (ring["setup"] == "granted" && ring["flags"].size() < 4)
     all.push_back("Linux 6.6 or newer grants all that makes a ring cheap");
   if (ring.contains("missing_opcodes") && !ring["missing_opcodes"].empty())
