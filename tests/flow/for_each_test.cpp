@@ -13,6 +13,7 @@
 
 #include <iowq/coro/as_result.hpp>
 #include <iowq/exec/run.hpp>
+#include <iowq/flow/with_stop.hpp>
 #include <iowq/op/time.hpp>
 
 #include "allocations.hpp"
@@ -88,6 +89,31 @@ TEST_SUITE("flow/for_each") {
     };
     CHECK(iowq::run(body(each)) == ECANCELED);
     CHECK(m.active == 5);
+  }
+
+  TEST_CASE(
+      "what the executor's stop ended early is cancelled, under a shield and caught as well") {
+    int begun = 0;
+    auto const each = [&begun](int) -> task<> {
+      ++begun;
+      try {
+        co_await iowq::sleep_for(1h);
+      } catch (const std::system_error&) {
+      }
+    };
+    auto const body = [](auto f) -> task<int> {
+      auto const stop = []() -> task<> {
+        co_await iowq::sleep_for(1ms);
+        iowq::executor::current().request_stop();
+      };
+      iowq::executor::current().spawn(stop());
+      auto items = iowq::for_each(std::views::iota(0, 3), 1, f);
+      auto shielded = iowq::as_result(iowq::with_stop({}, std::move(items)));
+      auto const end = co_await shielded;
+      co_return end ? 0 : end.error().value();
+    };
+    CHECK(iowq::run(body(each)) == ECANCELED);
+    CHECK(begun == 1);
   }
 
   TEST_CASE("memory grows with the limit, not with the range") {

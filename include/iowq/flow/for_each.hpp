@@ -77,7 +77,9 @@ task<> for_each_of(R range, std::size_t limit, F function) {
   }
   co_await state.walkers.join();
   if (broken) std::rethrow_exception(broken);
-  if (outer.stop_requested() && state.next != state.end) throw_error(-ECANCELED, "for_each");
+  // Asked of the group: under a shield the executor's own stop reaches it, and not `outer`.
+  if (state.walkers.stop_requested() && state.next != state.end)
+    throw_error(-ECANCELED, "for_each");
 }
 
 }  // namespace detail
