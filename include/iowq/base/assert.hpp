@@ -9,6 +9,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <source_location>
 
 #include <iowq/base/config.hpp>
 
@@ -21,6 +22,14 @@ namespace iowq::detail {
                belief, file, line);
   std::fflush(stderr);
   std::abort();
+}
+
+/// Says which line of the user's the next message is about. False, so that it can stand behind a
+/// belief: IOWQ_ASSERT(belief || at_fault(source), "...").
+IOWQ_COLD inline bool at_fault(const std::source_location& source) noexcept {
+  std::fprintf(stderr, "iowq: %s:%u, in %s:\n", source.file_name(),
+               static_cast<unsigned>(source.line()), source.function_name());
+  return false;
 }
 
 }  // namespace iowq::detail

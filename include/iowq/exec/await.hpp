@@ -56,7 +56,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
   [[nodiscard]] Call& arguments() noexcept { return call_; }
 
   bool await_ready() const noexcept {
-    IOWQ_ASSERT(stage_ == detail::stage::created, "an operation was awaited twice");
+    IOWQ_ASSERT(is_fresh(), "an operation was awaited twice");
     return false;
   }
 

@@ -52,6 +52,9 @@ class executor {
         loop_{options.entries, options.backend, options.punt, std::move(options.pool)} {}
   executor(const executor&) = delete;
   executor& operator=(const executor&) = delete;
+  ~executor() {
+    IOWQ_ASSERT(detail::this_thread_executor != this, "an executor was destroyed while it runs");
+  }
 
   /// Runs `root` on this thread, which made the executor, and returns its result once it and all
   /// spawned tasks have ended; rethrows what left `root`. After request_stop() a task<> that was

@@ -43,7 +43,8 @@ class loop {
     while (loop_item* next = inbox_.drain())
       while (loop_item* const now = next) next = now->next, now->run();
     while (loop_item* const now = ready_.pop_front()) now->run();
-    IOWQ_ASSERT(in_flight().empty(), "an executor was destroyed with operations in flight");
+    in_flight().for_each([](operation_base& op) { static_cast<void>(at_fault(op.source())); });
+    IOWQ_ASSERT(census_.empty(), "an executor was destroyed with operations in flight");
   }
 
   /// The loop of this thread; stops the program where none runs.

@@ -173,11 +173,11 @@ class operation_base : protected operation_front, public loop_item, public censu
   /// Moves an operation that was not awaited yet.
   operation_base(operation_base&& other) noexcept
       : operation_front{*other.kind_, other.wish_, other.source_}, key_{other.key_} {
-    IOWQ_ASSERT(other.stage_ == stage::created, "an operation was moved after it was awaited");
+    IOWQ_ASSERT(other.is_fresh(), "an operation was moved after it was awaited");
   }
 
   ~operation_base() {
-    IOWQ_ASSERT(stage_ <= stage::over,
+    IOWQ_ASSERT(stage_ <= stage::over || at_fault(source_),
                 "a coroutine was destroyed while an operation of it is in flight: the kernel may "
                 "still write into its frame");
   }
@@ -199,12 +199,16 @@ class operation_base : protected operation_front, public loop_item, public censu
   static constexpr std::uint8_t was_young = 64;  // and was not from the beginning
   static constexpr std::uint8_t heard = 128;     // who waits is a listener, no coroutine
 
+  /// Was it not awaited yet? If it was, the answer comes with the source line.
+  [[nodiscard]] bool is_fresh() const noexcept {
+    return stage_ == stage::created || at_fault(source_);
+  }
   [[nodiscard]] bool is(std::uint8_t bits) const noexcept { return (bits_ & bits) != 0; }
   void set(std::uint8_t bit) noexcept { bits_ = static_cast<std::uint8_t>(bits_ | bit); }
 
   /// Before it begins: in the place of a coroutine `waiter` is told.
   void hear(listener& waiter) noexcept {
-    IOWQ_ASSERT(stage_ == stage::created, "an operation was awaited twice");
+    IOWQ_ASSERT(is_fresh(), "an operation was awaited twice");
     stage_ = stage::ring;  // the rule, as when a coroutine awaits
     set(heard);
     listener_ = &waiter;

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <exception>
 #include <optional>
+#include <source_location>
 #include <utility>
 
 #include <iowq/base/assert.hpp>
@@ -33,13 +34,17 @@ namespace iowq {
 /// and join.
 class task_group {
  public:
-  task_group() noexcept = default;
+  task_group(std::source_location at =  // NOLINT(google-explicit-constructor)
+             std::source_location::current()) noexcept
+      : source_{at} {}
   /// Stops when `outer` does: pass `co_await ambient_stop()` where it may wait long to be joined.
-  explicit task_group(stop_token outer) noexcept : outer_{outer} {}
+  explicit task_group(stop_token outer,
+                      std::source_location at = std::source_location::current()) noexcept
+      : outer_{outer}, source_{at} {}
   task_group(const task_group&) = delete;
   task_group& operator=(const task_group&) = delete;
   ~task_group() {
-    IOWQ_ASSERT(running_ == 0,
+    IOWQ_ASSERT(running_ == 0 || detail::at_fault(source_),
                 "a task_group was destroyed while tasks of it run: co_await its join()");
   }
 
@@ -48,6 +53,9 @@ class task_group {
   void spawn(task<> child) {
     IOWQ_ASSERT(child, "a task was spawned after it had been moved away");
     detail::loop& here = detail::loop::current();
+    IOWQ_ASSERT(running_ == 0 || owner_ == &here || detail::at_fault(source_),
+                "a task was spawned into a task_group of another executor: post() it there");
+    owner_ = &here;
     auto* const fresh = new member{*this, std::move(child)};
     if (running_++ == 0)
       inherited_.emplace(outer_.stop_possible() ? outer_ : here.ambient(), pass_on{&stop_});
@@ -134,7 +142,9 @@ class task_group {
 
  private:
   void wait(detail::continuation waiter, stop_token token) noexcept {
-    IOWQ_ASSERT(!waiter_, "a task_group was joined twice at once");
+    IOWQ_ASSERT(!waiter_ || detail::at_fault(source_), "a task_group was joined twice at once");
+    IOWQ_ASSERT(owner_ == detail::this_thread_loop || detail::at_fault(source_),
+                "a task_group was joined on another thread than its tasks'");
     waiter_ = waiter;
     if (token.stop_possible()) joined_.emplace(token, pass_on{&stop_});
   }
@@ -157,6 +167,8 @@ class task_group {
   stop_source stop_;
   atomic<bool> asked_{false};
   stop_token outer_;
+  std::source_location source_;    // where it was made
+  detail::loop* owner_ = nullptr;  // of those that run
   std::size_t running_ = 0;
   detail::continuation waiter_;
   std::exception_ptr error_;

@@ -47,10 +47,14 @@ class [[nodiscard("co_await it")]] sleep_operation : public operation_base {
       : operation_base{std::move(other)}, deadline_{other.deadline_} {
     acts(&on_item);
   }
-  ~sleep_operation() = default;
+  ~sleep_operation() {
+    // Before its timer says it in other words.
+    IOWQ_ASSERT(stage_ <= stage::over || at_fault(source_),
+                "a coroutine was destroyed while it sleeps: request a stop and await its end");
+  }
 
   bool await_ready() const noexcept {
-    IOWQ_ASSERT(stage_ == stage::created, "a sleep was awaited twice");
+    IOWQ_ASSERT(is_fresh(), "a sleep was awaited twice");
     return false;
   }
   template <class Promise>

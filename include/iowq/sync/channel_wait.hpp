@@ -37,7 +37,7 @@ class channel_wait : public waiter {
   channel_wait(channel_wait&& other) noexcept : waiter{std::move(other)}, all_{other.all_} {}
 
   void check_fresh() const noexcept {
-    IOWQ_ASSERT(stage_ == stage::created, "a send or recv of a channel was awaited twice");
+    IOWQ_ASSERT(is_fresh(), "a send or recv of a channel was awaited twice");
   }
 
   /// Begins, under the lock, by `done(self)`: true if it need not wait. False: it is over.

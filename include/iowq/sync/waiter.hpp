@@ -31,7 +31,7 @@ class waiter : public operation_base {
   waiter(const operation_kind& kind, std::source_location at) noexcept : operation_base{kind, at} {}
   waiter(waiter&& other) noexcept : operation_base{std::move(other)} {}
   ~waiter() {
-    IOWQ_ASSERT(stage_ <= stage::over,
+    IOWQ_ASSERT(stage_ <= stage::over || at_fault(source_),
                 "a coroutine was destroyed while it waits in line: request a stop and await its "
                 "end");
   }
@@ -71,7 +71,7 @@ class [[nodiscard("co_await it")]] waiting_for final : public waiter {
   ~waiting_for() = default;
 
   bool await_ready() noexcept {
-    IOWQ_ASSERT(stage_ == stage::created, "a wait was awaited twice");
+    IOWQ_ASSERT(is_fresh(), "a wait was awaited twice");
     return thing_.take() && over(0);
   }
   template <class Promise>
