@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: BSL-1.0
+#include <iowq/exec/loop.hpp>  // first and alone
+
+#include <algorithm>
+#include <vector>
+
+#include <doctest/doctest.h>
+
+#include <iowq/exec/run.hpp>
+#include <iowq/op/raw.hpp>
+#include <iowq/op/time.hpp>
+
+#include "ledger.hpp"
+
+namespace {
+using namespace std::chrono_literals;
+using iowq::task;
+
+/// What a turn may do before everything else has its turn: see loop.hpp.
+constexpr long turn_budget = 256, reap_budget = 1024;
+
+auto nop() {
+  return iowq::raw([](io_uring_sqe& sqe) {
+    sqe.opcode = IORING_OP_NOP;
+    sqe.fd = -1;
+  });
+}
+
+struct counts {
+  long begun = 0, yields = 0, nops = 0;
+  bool over = false;
+};
+
+task<> yield_always(counts& all) {
+  ++all.begun;
+  for (; !all.over; ++all.yields) co_await iowq::yield();
+}
+task<> nop_always(counts& all) {
+  ++all.begun;
+  for (; !all.over; ++all.nops) co_await nop();
+}
+
+/// The most of `count` that happened during one `await()`, of a hundred; beside so many others.
+template <class Await>
+task<long> most(long others, counts& all, long counts::*count, Await await) {
+  while (all.begun != others) co_await iowq::yield();
+  long worst = 0;
+  for (int i = 0; i < 100; ++i) {
+    long const before = all.*count;
+    auto awaited = await();
+    co_await awaited;
+    worst = std::max(worst, all.*count - before);
+  }
+  all.over = true;
+  co_return worst;
+}
+}  // namespace
+
+// In turns, not in time: whatever the machine does, so much may happen and no more.
+TEST_SUITE("exec/loop") {
+  TEST_CASE("hazard-96: a thousand that yield keep a completion waiting for two turns at most") {
+    iowq_test::ledger books;
+    counts all;
+    iowq::executor here;
+    for (int i = 0; i < 1000; ++i) here.spawn(yield_always(all));
+    long const ring = here.run(most(1000, all, &counts::yields, nop));
+    CHECK(ring > 0);  // they did yield meanwhile
+    CHECK(ring <= 2 * turn_budget);
+  }
+
+  TEST_CASE("hazard-96: nor do they keep a timer that is due waiting for longer than one another") {
+    iowq_test::ledger books;
+    counts all;
+    iowq::executor here;
+    for (int i = 0; i < 1000; ++i) here.spawn(yield_always(all));
+    long const timer =
+        here.run(most(1000, all, &counts::yields, [] { return iowq::sleep_for(0s); }));
+    CHECK(timer > 0);
+    CHECK(timer <= 1000 + turn_budget);  // it is ready behind those that were, by a turn at most
+  }
+
+  TEST_CASE("hazard-96: a flood of completions keeps a yield waiting for one turn at most") {
+    iowq_test::ledger books;
+    counts all;
+    iowq::executor here{{.entries = 4096}};
+    for (int i = 0; i < 4000; ++i) here.spawn(nop_always(all));
+    long const most_nops = here.run(most(4000, all, &counts::nops, [] { return iowq::yield(); }));
+    CHECK(most_nops > 0);
+    CHECK(most_nops <= reap_budget + turn_budget);
+  }
+
+  TEST_CASE("hazard-101: with 100,000 operations in flight a timer that is due waits a turn") {
+    iowq_test::ledger books;
+    counts all;
+    iowq::executor here{{.entries = 4096}};
+    for (int i = 0; i < 100'000; ++i) here.spawn(nop_always(all));
+    long const most_nops =
+        here.run(most(100'000, all, &counts::nops, [] { return iowq::sleep_for(0s); }));
+    CHECK(most_nops > 0);
+    CHECK(most_nops <= 2 * reap_budget);
+  }
+}
