@@ -198,10 +198,10 @@ TEST_SUITE("flow/transform") {
     auto const f = [](long n) -> task<long> { co_return n; };
     auto const body = [](auto each) -> task<> {
       auto const before = iowq_test::allocations::now();
-      auto numbers = iowq::transform(std::views::iota(0L, 1'000'000L), 100, each);
+      auto numbers = iowq::transform(std::views::iota(0L, 10'000'000L), 100, each);
       long sum = 0;
       while (auto n = co_await numbers.next()) sum += *n;
-      CHECK(sum == 999'999L * 1'000'000 / 2);
+      CHECK(sum == 9'999'999L * 10'000'000 / 2);
       CHECK((iowq_test::allocations::now() - before).made <= 5 * 100);
     };
     iowq::run(body(f));
