@@ -460,7 +460,7 @@ TEST_SUITE("pool/pool") {
     while (!CPU_ISSET(first, &own)) ++first;
     cpu_set_t seen;
     auto look = [&](const iowq::stop_token&) { iowq::linux_policy::affinity(seen); };
-    iowq::pool pool{{.affinity = {first}}};
+    iowq::pool pool{{.nodes = iowq::topology::of({iowq::cpu_set{own}}), .affinity = {first}}};
     job one{look};
     pool.enqueue(one);
     REQUIRE(one.wait());

@@ -34,7 +34,7 @@ class ring_backend {
   /// 0, or -errno of what keeps us from having a ring (ring/ring.hpp); ENOSYS where the kernel's
   /// is too old for us.
   int open(unsigned entries, punt_policy punt) noexcept {
-    // Kernel workers would shadow ours; one of each kind is the least the kernel allows.
+    // Kernel workers would shadow ours; one is the least the kernel allows.
     int const r = ring_.open(entries, punt == punt_policy::pool ? 1 : 0);
     if (r < 0) return r;
     // We wait with a deadline (5.11) and for more than one event of a poll, which has no bit of its

@@ -83,7 +83,7 @@ struct linux_kernel {
     return ::io_uring_register_ring_fd(&ring);
   }
 
-  /// Limits the kernel's own bounded and unbounded workers of this ring.
+  /// Limits the kernel's own bounded and unbounded workers of this ring; 0 keeps a limit.
   static int limit_workers(io_uring& ring, unsigned bounded, unsigned unbounded) noexcept {
     unsigned limits[2] = {bounded, unbounded};
     return ::io_uring_register_iowq_max_workers(&ring, limits);

@@ -32,11 +32,11 @@ class basic_ring {
   basic_ring& operator=(const basic_ring&) = delete;
   ~basic_ring() { close(); }
 
-  /// Sets up a ring with room for `entries` SQEs (clamped to what the kernel allows) and four
-  /// times as many CQEs, with the best flags the kernel grants, and tries it. 0 or -errno:
-  /// EPERM and ENOSYS where io_uring is forbidden or absent, ENOMEM when not even a small ring
-  /// fits into RLIMIT_MEMLOCK, EMFILE. The kernel's own workers are limited to `kernel_workers`
-  /// of each kind; 0 leaves its default.
+  /// Sets up a ring with room for `entries` SQEs (clamped to what the kernel allows), four times as
+  /// many CQEs, and the best flags it grants, and tries it. 0 or -errno: EPERM, ENOSYS: forbidden
+  /// or absent; ENOMEM: not even a small one fits into RLIMIT_MEMLOCK; EMFILE. `kernel_workers`, if
+  /// not 0, limits the kernel's own for files; not those that may wait for the world: before Linux
+  /// 6.4 a read of a pipe waits in one, and the write that ends its wait needs another.
   int open(unsigned entries, unsigned kernel_workers) noexcept;
 
   /// Nothing of it may be in flight.
@@ -235,7 +235,7 @@ int basic_ring<Kernel>::open(unsigned entries, unsigned kernel_workers) noexcept
   }
   static_cast<void>(Kernel::dont_fork(ring_));
   if (kernel_workers != 0)
-    static_cast<void>(Kernel::limit_workers(ring_, kernel_workers, kernel_workers));
+    static_cast<void>(Kernel::limit_workers(ring_, kernel_workers, 0));
   features_.opcodes = detail::probe_opcodes<Kernel>(ring_);
   features_.open = true;
   return 0;
