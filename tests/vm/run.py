@@ -1,0 +1,203 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSL-1.0
+"""Boots Debian kernels under software emulation, with two NUMA nodes and four processors, and runs
+the statically linked tests there. No root needed. See `./dev vm`.
+
+    run.py BUILD CACHE [SERIES...]
+
+Kernels come from Debian by apt, signatures checked, into CACHE, and are unpacked, not installed.
+"""
+
+import gzip
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+here = Path(__file__).resolve().parent
+
+# The newest kernel of each series, wherever Debian has it.
+sources = ["debian {} main".format(suite) for suite in ("bookworm", "trixie", "bullseye")] + [
+    "debian-security {}-security main".format(suite) for suite in ("bookworm", "trixie", "bullseye")
+]
+modules = ["loop", "dm-mod", "dm-flakey"]
+
+# Under emulation everything takes ten to thirty times as long, so what does many rounds of the same
+# is left out: it runs on the host.
+plan = """\
+vm_machine -
+vm_queue -
+vm_ring -
+vm_pool -
+vm_exec -
+vm_op -
+vm_flow -
+vm_sync -
+"""
+
+
+class Failure(Exception):
+    pass
+
+
+def run(*command, **more):
+    return subprocess.run(command, check=True, **more)
+
+
+def apt(cache):
+    """The options that keep apt to our own sources and directories."""
+    for needed in ("lists/partial", "cache/archives/partial"):
+        (cache / "apt" / needed).mkdir(parents=True, exist_ok=True)
+    mirror = os.environ.get("IOWQ_MIRROR", "http://deb.debian.org")
+    keys = "/usr/share/keyrings/debian-archive-keyring.gpg"
+    listed = cache / "apt" / "sources.list"
+    listed.write_text("".join(
+        "deb [signed-by={}] {}/{}\n".format(keys, mirror, source) for source in sources))
+    return ["-o", "Dir::Etc::sourcelist={}".format(listed), "-o", "Dir::Etc::sourceparts=-",
+            "-o", "Dir::State::lists={}/apt/lists".format(cache),
+            "-o", "Dir::Cache={}/apt/cache".format(cache),
+            "-o", "APT::Sandbox::User=", "-o", "Acquire::Languages=none", "-o", "Debug::NoLocking=1"]
+
+
+def kernel(cache, series):
+    """The unpacked directory of the newest kernel of `series`; fetched if there is none."""
+    kept = sorted((cache / "kernels").glob(series + ".*"))
+    if kept:
+        return kept[-1]
+    options = apt(cache)
+    lists = cache / "apt" / "lists"
+    if not list(lists.glob("*Packages*")):
+        run("apt-get", *options, "-qq", "update")
+    found = subprocess.run(["apt-cache", *options, "search", "--names-only",
+                            r"^linux-image-{}\.[0-9].*-cloud-amd64$".format(re.escape(series))],
+                           check=True, capture_output=True, text=True).stdout
+    names = [line.split()[0] for line in found.splitlines() if "deb11" not in line.split()[0]]
+    if not names:
+        raise Failure("Debian has no kernel {} for the cloud any more".format(series))
+    numbers = lambda name: [int(n) for n in re.findall(r"\d+", name)]
+    name = max(names, key=numbers)
+    fetched = cache / "fetched"
+    fetched.mkdir(exist_ok=True)
+    run("apt-get", *options, "-qq", "download", name, cwd=fetched)
+    package = next(fetched.glob(name.replace("+", "*") + "_*.deb"))
+    place = cache / "kernels" / (series + "." + "-".join(name.split("-")[2:-2]).split(".", 2)[-1])
+    part = place.with_suffix(".part")
+    run("dpkg-deb", "-x", str(package), str(part))
+    part.rename(place)
+    package.unlink()
+    return place
+
+
+def copy_modules(source, target):
+    """Ours, and what they need, unpacked, with a list in the order in which to load them."""
+    target.mkdir()
+    order = []
+    files = {path.name.split(".ko")[0].replace("_", "-"): path for path in source.rglob("*.ko*")}
+
+    def add(name):
+        path = files.get(name)
+        if path is None or name in order:
+            return  # built in
+        data = path.read_bytes()
+        if path.suffix == ".xz":
+            import lzma
+            data = lzma.decompress(data)
+        needs = re.search(rb"\0depends=([^\0]*)\0", data)
+        for needed in needs.group(1).decode().split(",") if needs else ():
+            if needed:
+                add(needed.replace("_", "-"))
+        (target / (name + ".ko")).write_bytes(data)
+        order.append(name)
+
+    for name in modules:
+        add(name)
+    (target / "order").write_text("".join(name + ".ko\n" for name in order))
+
+
+def copy_program(program, root):
+    """One that is dynamically linked, with its libraries."""
+    shutil.copy(program, root / "bin")
+    listed = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
+    for library in re.findall(r"(/\S+)", listed):
+        place = root / library.lstrip("/")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(library, place)
+
+
+def initramfs(build, place, image):
+    root = image.with_suffix(".root")
+    shutil.rmtree(root, ignore_errors=True)
+    for directory in ("bin", "tests", "proc", "sys", "dev", "tmp", "etc", "lib", "lib64"):
+        (root / directory).mkdir(parents=True)
+    shutil.copy("/bin/busybox", root / "bin")
+    copy_program("/sbin/dmsetup", root)
+    shutil.copy(here / "init", root)
+    (root / "init").chmod(0o755)
+    (root / "etc" / "hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
+    (root / "etc" / "passwd").write_text("root:x:0:0:root:/tmp:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n")
+    (root / "etc" / "group").write_text("root:x:0:\nnogroup:x:65534:\n")
+    (root / "tests" / "list").write_text(plan)
+    for name in {line.split()[0] for line in plan.splitlines()}:
+        run("strip", "-o", str(root / "tests" / name), str(build / "tests" / "vm" / name))
+    copy_modules(next((place / "lib" / "modules").iterdir()), root / "modules")
+    names = "\n".join(str(path.relative_to(root)) for path in sorted(root.rglob("*")))
+    packed = subprocess.run(["cpio", "--quiet", "-o", "-H", "newc", "-R", "0:0"], cwd=root, check=True,
+                            input=names.encode(), stdout=subprocess.PIPE).stdout
+    image.write_bytes(gzip.compress(packed, 1))
+    shutil.rmtree(root)
+
+
+def boot(place, image, log, patience):
+    """Runs the machine to its power-off; what it said."""
+    command = [
+        "qemu-system-x86_64", "-nographic", "-no-reboot", "-nodefaults", "-serial", "stdio",
+        "-accel", "tcg,thread=multi", "-machine", "q35", "-cpu", "max", "-smp", "4", "-m", "1536M",
+        "-object", "memory-backend-ram,id=m0,size=768M",
+        "-object", "memory-backend-ram,id=m1,size=768M",
+        "-numa", "node,nodeid=0,cpus=0-1,memdev=m0", "-numa", "node,nodeid=1,cpus=2-3,memdev=m1",
+        "-kernel", str(next((place / "boot").glob("vmlinuz-*"))), "-initrd", str(image),
+        "-append", "console=ttyS0 panic=-1 quiet rdinit=/init"]
+    with open(log, "wb") as out:
+        try:
+            subprocess.run(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+                           timeout=patience)
+        except subprocess.TimeoutExpired:
+            out.write(b"\niowq-vm: the machine did not turn itself off in time\n")
+    return log.read_text(errors="replace").replace("\r", "")
+
+
+def try_series(build, cache, series):
+    began = time.monotonic()
+    place = kernel(cache, series)
+    image = cache / "initramfs-{}.gz".format(series)
+    initramfs(build, place, image)
+    said = boot(place, image, build / "vm-{}.log".format(series), 900)
+    expected = [line.split(" ", 2)[:2] for line in plan.splitlines()]
+    ended = {(name, environment): int(how) for name, environment, how in
+             re.findall(r"^iowq-vm: (\S+) (\S+): exit (\d+)", said, re.M)}
+    failed = [" ".join(one) for one in map(tuple, expected) if ended.get(one, 1) not in (0, 77)]
+    kernel_said = re.search(r"^iowq-vm: kernel (.*)$", said, re.M)
+    print("\n==== {}: {}".format(series, kernel_said.group(1) if kernel_said else "did not boot"))
+    print("\n".join(line for line in said.splitlines()
+                    if re.match(r"iowq-vm|skipped|\[doctest\]", line) or failed))
+    print("==== {}: {} of {} programs passed, {:.0f} s".format(
+        series, len(expected) - len(failed), len(expected), time.monotonic() - began), flush=True)
+    return not failed
+
+
+def main():
+    build, cache = Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve()
+    cache.mkdir(parents=True, exist_ok=True)
+    (cache / "kernels").mkdir(exist_ok=True)
+    good = [try_series(build, cache, series) for series in sys.argv[3:] or ["6.1", "6.12", "5.10"]]
+    return 0 if all(good) else 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Failure as why:
+        sys.exit("run.py: {}".format(why))
