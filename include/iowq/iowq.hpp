@@ -34,7 +34,9 @@
 #include <iowq/ring/compat.hpp>
 #include <iowq/ring/features.hpp>
 #include <iowq/ring/completion.hpp>
+#include <iowq/ring/guest.hpp>
 #include <iowq/ring/ring.hpp>
+#include <iowq/ring/buffers.hpp>
 
 // pool: io-wq; knows neither ring nor coroutine
 #include <iowq/pool/topology.hpp>
@@ -111,6 +113,10 @@
 #include <iowq/op/message.hpp>
 #include <iowq/op/socket_option.hpp>
 #include <iowq/op/wait.hpp>
+#include <iowq/op/shot.hpp>
+#include <iowq/op/many.hpp>
+#include <iowq/op/buffers.hpp>
+#include <iowq/op/recv_many.hpp>
 #include <iowq/op/resolve.hpp>
 #include <iowq/op/connect.hpp>
 #include <iowq/op/futex.hpp>

@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <sys/epoll.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 
@@ -56,6 +57,8 @@ class ring_backend {
   [[nodiscard]] const ring_stats& stats() const noexcept { return ring_.stats(); }
 
   [[nodiscard]] int wake_descriptor() const noexcept { return wake_fd_.get(); }
+  [[nodiscard]] ring_guests& guests() noexcept { return ring_.guests(); }
+
   /// Any thread and signal handlers: ends the owner's sleep, now or when it next begins.
   void wake() const noexcept { linux_policy::wake_ring(wake_fd_.get()); }
 

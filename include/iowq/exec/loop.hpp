@@ -40,6 +40,7 @@ class loop {
   ~loop() {
     pool_.stop();
     ending_ = true;
+    for (; shots_.armed != 0; turn()) cancel_all();
     while (loop_item* next = inbox_.drain())
       while (loop_item* const now = next) next = now->next, now->run();
     while (loop_item* const now = ready_.pop_front()) now->run();
@@ -102,7 +103,7 @@ class loop {
     }
     if (ring_.cancels_wait()) cancel_again();
     pool_.flush();
-    bool const idle = (done_ == nullptr || !*done_) && ready_.empty() && !ring_.ready();
+    bool const idle = !over() && ready_.empty() && !ring_.ready();
     bool const sleep = idle && !something_soon() && inbox_.park();
     if (poll_) [[unlikely]]
       return poll_->wait(sleep, timers_.next(), [this](operation_base& op) { ripe(op); });
@@ -114,7 +115,7 @@ class loop {
   void run_until(const bool& done) noexcept {
     trampoline_scope const scope;
     done_ = &done;
-    while (!done) turn();
+    while (!over()) turn();
     done_ = nullptr;
   }
 
@@ -193,6 +194,8 @@ class loop {
   [[nodiscard]] const class ledger& counts() const noexcept { return ledger_; }
   [[nodiscard]] class devices& devices() noexcept { return devices_; }
   [[nodiscard]] std::uint64_t items_run() const noexcept { return items_run_; }
+  [[nodiscard]] shot_counts& shots() noexcept { return shots_; }
+  [[nodiscard]] bool over() const noexcept { return done_ && *done_ && shots_.orphaned == 0; }
   [[nodiscard]] bool ending() const noexcept { return ending_; }
   [[nodiscard]] bool stopping() const noexcept { return stop_->stop_requested(); }
   /// All operations in flight.
@@ -239,9 +242,7 @@ class loop {
 
   IOWQ_NOINLINE void fire_timers() noexcept {
     time_point const now = linux_policy::now();
-    while (timer* const due = timers_.pop_due(now)) {
-      end_soon(static_cast<alarm*>(due)->op, 0);
-    }
+    while (timer* const due = timers_.pop_due(now)) end_soon(static_cast<alarm*>(due)->op, 0);
   }
 
   /// No ring: what it waited for has come, or so it seems.
@@ -253,6 +254,7 @@ class loop {
   // exec/stop_hook.hpp
   void hook(operation_base& op, stop_token token) noexcept;
   void stop_all() noexcept;
+  void cancel_all() noexcept;
   void cancel_again() noexcept;
 
   // Never changes, or owner only.
@@ -265,6 +267,7 @@ class loop {
   timers timers_;
   const bool* done_ = nullptr;
   bool ending_ = false;
+  shot_counts shots_;
   std::uint64_t items_run_ = 0;
   class ledger ledger_;
   class devices devices_;

@@ -221,6 +221,12 @@ class operation_base : protected operation_front, public loop_item, public censu
   recycled<stop_hook> hook_;  // while hooked
 };
 
+/// Requests of which no await is the life (op/shot.hpp).
+struct shot_counts {
+  unsigned armed = 0;     // the kernel's, or in line for it
+  unsigned orphaned = 0;  // of those: nobody wants the answers any more
+};
+
 /// A deadline of an operation.
 struct alarm : timer {
   explicit alarm(operation_base& o) noexcept : op{o} {}

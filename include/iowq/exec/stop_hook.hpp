@@ -50,6 +50,10 @@ IOWQ_COLD inline void loop::stop_all() noexcept {
   if (stopping()) return;
   ring_.open_to_all(false);
   stop_->request_stop();
+  cancel_all();
+}
+
+IOWQ_COLD inline void loop::cancel_all() noexcept {
   in_flight().for_each([this](operation_base& op) { cancel(op); });
 }
 

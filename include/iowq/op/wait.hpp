@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/wait.hpp -- waiting for a descriptor.
-// Layer op; needs exec. Next in the book: op/resolve.hpp.
+// Layer op; needs exec. Next in the book: op/shot.hpp.
 #pragma once
 
 #include <poll.h>

@@ -24,7 +24,11 @@ inline constexpr unsigned setup_no_sqarray = 1U << 16;     // 6.6
 inline constexpr unsigned enter_no_iowait = 1U << 7;  // 6.15
 
 // features
-inline constexpr unsigned feature_no_iowait = 1U << 17;  // 6.15
+inline constexpr unsigned feature_recvsend_bundle = 1U << 14;  // 6.10
+inline constexpr unsigned feature_no_iowait = 1U << 17;        // 6.15
+
+// In an SQE's ioprio
+inline constexpr unsigned recvsend_bundle = 1U << 4;  // 6.10
 
 // SQ ring flags
 inline constexpr unsigned sq_cq_overflow = 1U << 1;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/ring/completion.hpp -- what an SQE's user_data points at.
-// Layer ring; needs base. Next in the book: ring/ring.hpp.
+// Layer ring; needs base. Next in the book: ring/guest.hpp.
 #pragma once
 
 #include <linux/io_uring.h>

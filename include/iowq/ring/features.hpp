@@ -31,6 +31,16 @@ struct ring_features {
   [[nodiscard]] bool defers() const noexcept {
     return (setup_flags & compat::setup_defer_taskrun) != 0;
   }
+
+  // What is a flag of an opcode shows in no probe: an opcode that came with it, or later, does.
+  [[nodiscard]] bool polls_many() const noexcept { return has_feature(IORING_FEAT_RSRC_TAGS); }
+  [[nodiscard]] bool accepts_many() const noexcept { return has(IORING_OP_SOCKET); }    // 5.19
+  [[nodiscard]] bool buffer_rings() const noexcept { return has(IORING_OP_SOCKET); }    // 5.19
+  [[nodiscard]] bool receives_many() const noexcept { return has(IORING_OP_SEND_ZC); }  // 6.0
+  /// Since 6.10, but up to 6.15 a bundle that was retried could skip a buffer.
+  [[nodiscard]] bool bundles() const noexcept {
+    return has_feature(compat::feature_recvsend_bundle) && has(compat::op_pipe);
+  }
 };
 
 /// What a ring counted.

@@ -97,6 +97,14 @@ struct linux_kernel {
       if (lacks->opcodes[probe.ops[i].op]) probe.ops[i].flags = 0;
     return r;
   }
+
+  /// Gives the kernel a ring of buffers to choose from, and takes it back.
+  static int register_buffer_ring(io_uring& ring, io_uring_buf_reg& what) noexcept {
+    return ::io_uring_register_buf_ring(&ring, &what, 0);
+  }
+  static int unregister_buffer_ring(io_uring& ring, int group) noexcept {
+    return ::io_uring_unregister_buf_ring(&ring, group);
+  }
 };
 
 }  // namespace iowq

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/ring/ring.hpp -- SQEs in, CQEs out, one system call a turn.
-// Layer ring; needs base. Next in the book: pool/topology.hpp.
+// Layer ring; needs base. Next in the book: ring/buffers.hpp.
 //
 // SQ full, CQ overflow, EINTR and the transient errors of io_uring_enter end here: whoever asks
 // for an SQE gets one or null, whoever reaps gets every CQE exactly once. An SQE belongs to the
@@ -18,6 +18,7 @@
 #include <iowq/ring/compat.hpp>
 #include <iowq/ring/completion.hpp>
 #include <iowq/ring/features.hpp>
+#include <iowq/ring/guest.hpp>
 #include <iowq/ring/kernel.hpp>
 
 namespace iowq {
@@ -28,8 +29,6 @@ template <class Kernel = linux_kernel>
 class basic_ring {
  public:
   basic_ring() noexcept = default;
-  basic_ring(const basic_ring&) = delete;
-  basic_ring& operator=(const basic_ring&) = delete;
   ~basic_ring() { close(); }
 
   /// Sets up a ring with room for `entries` SQEs (clamped to what the kernel allows), four times as
@@ -52,6 +51,7 @@ class basic_ring {
   [[nodiscard]] bool is_open() const noexcept { return ring_.ring_fd >= 0; }
   [[nodiscard]] const ring_features& features() const noexcept { return features_; }
   [[nodiscard]] const ring_stats& stats() const noexcept { return stats_; }
+  [[nodiscard]] ring_guests& guests() noexcept { return guests_; }
 
   /// The next free SQE, zeroed, or null: enter() first. To be filled at once, whatever happens.
   [[nodiscard]] io_uring_sqe* get() noexcept { return get(head()); }
@@ -96,10 +96,8 @@ class basic_ring {
   /// Must enter() be called although nothing is submitted or awaited? CQEs overflowed, or
   /// completions wait for this thread to let the kernel finish them.
   [[nodiscard]] bool needs_enter() const noexcept {
-    // acquire: pairs with the kernel's store of the flag after the work it announces.
-    unsigned const flags = __atomic_load_n(ring_.sq.kflags, __ATOMIC_ACQUIRE);
-    return (flags & (unheeded_ == 0 ? compat::sq_cq_overflow | compat::sq_taskrun
-                                    : compat::sq_cq_overflow)) != 0;
+    return has_flag(unheeded_ == 0 ? compat::sq_cq_overflow | compat::sq_taskrun
+                                   : compat::sq_cq_overflow);
   }
   /// A turn was made without enter(). Who wakes us on another processor queues its work first and
   /// raises the flag then: if we did the work in between, the flag stays up and means nothing.
@@ -114,7 +112,9 @@ class basic_ring {
   /// One io_uring_enter: submits what is pending; with `wait`, sleeps until a CQE has come or
   /// `deadline` passed. 0, or -errno of what kept it from doing so: EINTR (a signal), ETIME (the
   /// deadline), EAGAIN, EBUSY, ENOMEM (reap, and try again). Nothing is lost in any case.
-  int enter(bool wait, time_point deadline = never) noexcept;
+  int enter(bool wait, time_point deadline = never) noexcept {
+    return wait && deadline != never ? enter_until(deadline) : enter(wait, 0, nullptr, _NSIG / 8);
+  }
 
   /// CQEs are numbered, too: those before cq_head() were given back.
   [[nodiscard]] unsigned cq_head() const noexcept { return *ring_.cq.khead; }
@@ -153,6 +153,10 @@ class basic_ring {
   }
 
  private:
+  [[nodiscard]] bool has_flag(unsigned any) const noexcept {
+    // acquire: pairs with the kernel's store of the flag after the work it announces.
+    return (__atomic_load_n(ring_.sq.kflags, __ATOMIC_ACQUIRE) & any) != 0;
+  }
   [[nodiscard]] unsigned cq_tail() const noexcept {
     // acquire: pairs with the kernel's release; the CQEs before it are written.
     return __atomic_load_n(ring_.cq.ktail, __ATOMIC_ACQUIRE);
@@ -168,11 +172,11 @@ class basic_ring {
   io_uring_sqe* end_ = nullptr;
   io_uring_sqe* sqes_ = nullptr;
   unsigned run_tail_ = 0;  // the number of the one at end_
-  unsigned mask_ = 0;
-  unsigned cq_mask_ = 0;
+  unsigned mask_ = 0, cq_mask_ = 0;
   unsigned nothing_ = 0;  // the heads and tails of a closed one
   io_uring ring_ = closed_ring(nothing_);
   unsigned entries_ = 0;
+  ring_guests guests_{ring_};
   unsigned unheeded_ = 0;     // turns for which a raised flag is taken for a stale one
   unsigned enter_flags_ = 0;  // for every call: registered descriptor, no I/O wait accounting
   ring_features features_;
@@ -196,8 +200,7 @@ int basic_ring<Kernel>::set_up(unsigned entries, unsigned flags) noexcept {
   }
   entries_ = params.sq_entries;
   mask_ = params.sq_entries - 1;
-  sqes_ = ring_.sq.sqes;
-  next_ = end_ = sqes_;
+  next_ = end_ = sqes_ = ring_.sq.sqes;
   run_tail_ = *ring_.sq.ktail;
   cq_mask_ = params.cq_entries - 1;
   features_.setup_flags = flags;
@@ -264,12 +267,6 @@ int basic_ring<Kernel>::try_it() noexcept {
   reap(1);
   stats_ = {};
   return 0;
-}
-
-template <class Kernel>
-int basic_ring<Kernel>::enter(bool wait, time_point deadline) noexcept {
-  if (wait && deadline != never) return enter_until(deadline);
-  return enter(wait, 0, nullptr, _NSIG / 8);
 }
 
 template <class Kernel>
