@@ -117,6 +117,7 @@
 #include <iowq/op/many.hpp>
 #include <iowq/op/buffers.hpp>
 #include <iowq/op/recv_many.hpp>
+#include <iowq/op/linked.hpp>
 #include <iowq/op/resolve.hpp>
 #include <iowq/op/connect.hpp>
 #include <iowq/op/futex.hpp>

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cstddef>
 
 #include <iowq/base/fd.hpp>
 #include <iowq/base/policy.hpp>
@@ -65,6 +66,21 @@ class ring_backend {
   /// An SQE for an operation that nobody waits in line before; null: line_up().
   [[nodiscard]] io_uring_sqe* sqe() noexcept { return waiting_.empty() ? take_sqe() : nullptr; }
 
+  /// Are there `n` SQEs to be had by sqe(), now and without a submission in between? Submits what
+  /// is in their way.
+  [[nodiscard]] bool has_room_for(std::size_t n) noexcept {
+    if (!waiting_.empty() || n > ring_.entries()) return false;
+    auto const room = [this] {
+      unsigned const tail = ring_.tail();
+      return ring_.entries() - std::max(tail - ring_.head(), tail - young_.first());
+    };
+    if (room() < n) {
+      static_cast<void>(ring_.enter(false));  // an error shows again at the end of the turn
+      young_.settle();
+    }
+    return room() >= n;
+  }
+
   /// The same while the ring is open to all, which it is not while a stop is on or anyone waits
   /// in line; null: ask anew, by sqe().
   [[nodiscard]] IOWQ_ALWAYS_INLINE io_uring_sqe* sqe_at_once() noexcept {
@@ -89,6 +105,11 @@ class ring_backend {
   /// Asks the kernel to end `op`, which is in its hands. The operation still ends by its own CQE.
   void cancel(operation_base& op) noexcept {
     if (op.is(operation_base::cancel_sent)) return;
+    // The next of a chain is begun by work that the kernel may have put off, and not found before.
+    if (op.is(operation_base::heard) && ring_.has_work()) {
+      young_.settle();
+      static_cast<void>(ring_.enter(false));  // an error shows again at the end of the turn
+    }
     io_uring_sqe* const sqe = sqe_or_submit();
     if (sqe == nullptr) {
       cancels_wait_ = true;  // pump() asks for them again

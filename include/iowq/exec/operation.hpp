@@ -188,6 +188,7 @@ class operation_base : protected operation_front, public loop_item, public censu
   friend class poll_backend;
   friend class young_ones;
   friend class stop_hook;
+  friend struct chain_link;  // op/linked.hpp
 
   // What is unusual about an operation's end.
   static constexpr std::uint8_t cancel_wanted = 1;

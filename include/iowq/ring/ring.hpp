@@ -51,6 +51,7 @@ class basic_ring {
   [[nodiscard]] bool is_open() const noexcept { return ring_.ring_fd >= 0; }
   [[nodiscard]] const ring_features& features() const noexcept { return features_; }
   [[nodiscard]] const ring_stats& stats() const noexcept { return stats_; }
+  [[nodiscard]] unsigned entries() const noexcept { return entries_; }
   [[nodiscard]] ring_guests& guests() noexcept { return guests_; }
 
   /// The next free SQE, zeroed, or null: enter() first. To be filled at once, whatever happens.
@@ -99,6 +100,8 @@ class basic_ring {
     return has_flag(unheeded_ == 0 ? compat::sq_cq_overflow | compat::sq_taskrun
                                    : compat::sq_cq_overflow);
   }
+  /// Does the kernel say so, stale or not?
+  [[nodiscard]] bool has_work() const noexcept { return has_flag(compat::sq_taskrun); }
   /// A turn was made without enter(). Who wakes us on another processor queues its work first and
   /// raises the flag then: if we did the work in between, the flag stays up and means nothing.
   /// So after it has called us in vain, it is looked at only every so often.
