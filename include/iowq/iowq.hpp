@@ -118,6 +118,8 @@
 #include <iowq/op/buffers.hpp>
 #include <iowq/op/recv_many.hpp>
 #include <iowq/op/linked.hpp>
+#include <iowq/op/zero_copy.hpp>
+#include <iowq/op/fixed.hpp>
 #include <iowq/op/resolve.hpp>
 #include <iowq/op/connect.hpp>
 #include <iowq/op/futex.hpp>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/linked.hpp -- operations one after the other, without the program between them.
-// Layer op; needs exec. Next in the book: op/resolve.hpp.
+// Layer op; needs exec. Next in the book: op/zero_copy.hpp.
 //
 // If every operation of a chain would go to the ring, the chain does: its SQEs are taken together,
 // linked, and submitted by one system call, so the kernel begins each where the one before has

@@ -105,6 +105,14 @@ struct linux_kernel {
   static int unregister_buffer_ring(io_uring& ring, int group) noexcept {
     return ::io_uring_unregister_buf_ring(&ring, group);
   }
+
+  /// Gives the kernel the ring's one table of buffers, and takes it back.
+  static int register_buffers(io_uring& ring, const iovec* all, unsigned count) noexcept {
+    return ::io_uring_register_buffers(&ring, all, count);
+  }
+  static int unregister_buffers(io_uring& ring) noexcept {
+    return ::io_uring_unregister_buffers(&ring);
+  }
 };
 
 }  // namespace iowq

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/op/zero_copy.hpp -- sends whose bytes are not copied.
+// Layer op; needs exec. Next in the book: op/fixed.hpp.
+//
+// The network card reads the program's own pages, and a retransmission may read them again. So the
+// kernel answers twice, with the count and, when it needs the pages no more, with a notification;
+// only then is the operation over and its buffer the caller's. Where zero copy is not to be had
+// (before 6.0, or not for this kind of socket) it is an ordinary send.
+#pragma once
+
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <source_location>
+
+#include <iowq/base/fd.hpp>
+#include <iowq/exec/await.hpp>
+#include <iowq/op/bytes.hpp>
+#include <iowq/op/message.hpp>
+#include <iowq/op/socket.hpp>
+
+namespace iowq {
+
+namespace detail {
+
+/// Does the running kernel have `opcode`, and this socket pages to lend?
+[[nodiscard]] inline bool lends_pages(int socket, int opcode) noexcept {
+  if (!loop::current().backend().features().has(opcode)) return false;
+  int family = AF_UNSPEC;
+  ::socklen_t size = sizeof family;
+  if (::getsockopt(socket, SOL_SOCKET, SO_DOMAIN, &family, &size) != 0) return false;
+  return family == AF_INET || family == AF_INET6;
+}
+
+/// send(2) without a copy.
+struct send_zc_call : send_call {
+  static constexpr operation_row row{.name = "send_zc",
+                                     .opcode = IORING_OP_SEND,
+                                     .first = route::ring,
+                                     .unbound = true,
+                                     .reason =
+                                         "SEND_ZC (47) where the kernel has it and the socket "
+                                         "is IPv4 or IPv6, else as send; ends when the kernel "
+                                         "needs the bytes no more"};
+  void prepare(io_uring_sqe& sqe) const noexcept {
+    send_call::prepare(sqe);
+    if (lends_pages(socket, IORING_OP_SEND_ZC)) sqe.opcode = IORING_OP_SEND_ZC;
+  }
+  /// Some sockets say only now that they cannot; send(2) can.
+  [[nodiscard]] static bool bounces(int answer) noexcept {
+    return answer == -EAGAIN || answer == -EOPNOTSUPP;
+  }
+};
+
+/// sendmsg(2) without a copy.
+struct sendmsg_zc_call : sendmsg_call {
+  static constexpr operation_row row{.name = "sendmsg_zc",
+                                     .opcode = IORING_OP_SENDMSG,
+                                     .first = route::ring,
+                                     .unbound = true,
+                                     .reason = "SENDMSG_ZC (48, 6.1), as send_zc"};
+  void prepare(io_uring_sqe& sqe) const noexcept {
+    sendmsg_call::prepare(sqe);
+    if (lends_pages(socket, IORING_OP_SENDMSG_ZC)) sqe.opcode = IORING_OP_SENDMSG_ZC;
+  }
+  [[nodiscard]] static bool bounces(int answer) noexcept { return send_zc_call::bounces(answer); }
+};
+
+}  // namespace detail
+
+/// send(2) without a copy, and without SIGPIPE. Yields how many bytes were taken, when the kernel
+/// needs them no more: on TCP, when the peer has acknowledged them, however long that takes; a
+/// stop request does not change that for bytes that were taken. Worth it from some ten KiB on.
+[[nodiscard("co_await it")]] inline operation<detail::send_zc_call> send_zc(
+    descriptor socket, const_bytes bytes, int flags = 0,
+    std::source_location at = std::source_location::current()) {
+  return operation<detail::send_zc_call>{
+      at, detail::send_zc_call{{.socket = socket.get(), .bytes = bytes, .flags = flags}}};
+}
+
+/// sendmsg(2), likewise. The header is copied; what it points at is borrowed until it has ended.
+[[nodiscard("co_await it")]] inline operation<detail::sendmsg_zc_call> sendmsg_zc(
+    descriptor socket, const ::msghdr& message, int flags = 0,
+    std::source_location at = std::source_location::current()) {
+  return operation<detail::sendmsg_zc_call>{
+      at, detail::sendmsg_zc_call{{.socket = socket.get(), .message = message, .flags = flags}}};
+}
+
+}  // namespace iowq
