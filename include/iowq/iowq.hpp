@@ -73,6 +73,7 @@
 #include <iowq/exec/choose.hpp>
 #include <iowq/exec/devices.hpp>
 #include <iowq/exec/lazy_pool.hpp>
+#include <iowq/exec/mailbox.hpp>
 #include <iowq/exec/loop.hpp>
 #include <iowq/exec/call.hpp>
 #include <iowq/exec/punted.hpp>
@@ -83,8 +84,10 @@
 #include <iowq/exec/force.hpp>
 #include <iowq/exec/report.hpp>
 #include <iowq/exec/detached.hpp>
+#include <iowq/exec/thread_change.hpp>
 #include <iowq/exec/executor.hpp>
 #include <iowq/exec/run.hpp>
+#include <iowq/exec/runtime.hpp>
 #include <iowq/exec/punt.hpp>
 
 // op: every operation once

@@ -47,7 +47,7 @@ class ring_backend {
       ring_.close();
       return -ENOSYS;
     }
-    waker_.owner = this;
+    waker_.owner = undelivered_.owner = this;
     young_.begin();
     open_to_all_ = true;
     return 0;
@@ -62,6 +62,19 @@ class ring_backend {
 
   /// Any thread and signal handlers: ends the owner's sleep, now or when it next begins.
   void wake() const noexcept { linux_policy::wake_ring(wake_fd_.get()); }
+
+  /// The same for the owner of `to`, which outlives this turn, with the turn's system call. False:
+  /// not from here.
+  [[nodiscard]] bool message(ring_backend& to) noexcept {
+    bool const can = to.is_open() && features().has(IORING_OP_MSG_RING);
+    io_uring_sqe* const entry = can ? sqe() : nullptr;
+    if (entry == nullptr) return false;
+    entry->opcode = IORING_OP_MSG_RING;
+    entry->flags = IOSQE_CQE_SKIP_SUCCESS;
+    entry->fd = to.ring_.descriptor();  // its CQE there is nobody's
+    entry->user_data = to.undelivered_.user_data();
+    return true;
+  }
 
   /// An SQE for an operation that nobody waits in line before; null: line_up().
   [[nodiscard]] io_uring_sqe* sqe() noexcept { return waiting_.empty() ? take_sqe() : nullptr; }
@@ -174,6 +187,15 @@ class ring_backend {
     bool armed = false;
   };
 
+  /// A message that another ring could not bring here. On that ring's thread.
+  struct undelivered : completion {
+    undelivered() noexcept : completion{&failed} {}
+    static void failed(completion* self, int, std::uint32_t) noexcept {
+      static_cast<undelivered*>(self)->owner->wake();
+    }
+    ring_backend* owner = nullptr;
+  };
+
   static void fill(operation_base& op, io_uring_sqe& sqe) noexcept {
     op.stage_ = stage::ring;
     op.kind_->prepare(op, sqe);
@@ -259,6 +281,7 @@ class ring_backend {
   ring ring_;
   young_ones young_;
   waker waker_;
+  undelivered undelivered_;
   fifo<&loop_item::next>
       waiting_;                // operations for which there was no SQE, first come, first served
   bool cancels_wait_ = false;  // a cancel found no SQE either

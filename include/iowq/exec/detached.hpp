@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/exec/detached.hpp -- what an executor needs to run tasks that nobody awaits.
-// Layer exec; needs coro. Next in the book: exec/executor.hpp.
+// Layer exec; needs coro. Next in the book: exec/thread_change.hpp.
 #pragma once
 
 #include <signal.h>
@@ -13,6 +13,10 @@
 #include <iowq/coro/promise.hpp>
 #include <iowq/exec/item.hpp>
 #include <iowq/exec/loop.hpp>
+
+namespace iowq {
+class executor;
+}
 
 namespace iowq::detail {
 
@@ -66,6 +70,21 @@ class without_sigpipe {
   }
   sigset_t before_;
   bool was_pending_;
+};
+
+/// Something of a run of an executor, which is called, once, when that ends. `ended` says what
+/// sort it is, too.
+class end_of_run {
+ public:
+  using function = void(end_of_run* self) noexcept;
+  end_of_run(executor& here, function* ended) noexcept;
+  /// The one of this sort in this run, or null.
+  [[nodiscard]] static end_of_run* find(const executor& here, function* ended) noexcept;
+
+ private:
+  friend executor;
+  function* ended_;
+  end_of_run* next_;
 };
 
 inline void detached::promise_type::start(loop_item* self) noexcept {

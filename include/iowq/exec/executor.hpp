@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
 #include <cstdio>
 #include <exception>
 #include <functional>
@@ -20,6 +21,7 @@
 #include <iowq/exec/detached.hpp>
 #include <iowq/exec/loop.hpp>
 #include <iowq/exec/report.hpp>
+#include <iowq/exec/thread_change.hpp>
 
 namespace iowq {
 
@@ -29,6 +31,7 @@ struct executor_options {
   backend_kind backend = backend_kind::automatic;  ///< who finishes what does not block
   punt_policy punt = punt_policy::pool;            ///< who finishes what does
   pool_options pool = {};
+  iowq::pool* shared_pool = nullptr;  ///< in the place of one of its own; outlives the executor
   /// Gets what escapes from a spawned task, on the owner thread. Default: print it and terminate.
   std::function<void(std::exception_ptr)> on_unhandled = {};
 };
@@ -49,7 +52,8 @@ class executor {
  public:
   explicit executor(executor_options options = {})
       : unhandled_{std::move(options.on_unhandled)},
-        loop_{options.entries, options.backend, options.punt, std::move(options.pool)} {}
+        loop_{options.entries, options.backend, options.punt, std::move(options.pool),
+              options.shared_pool} {}
   executor(const executor&) = delete;
   executor& operator=(const executor&) = delete;
   ~executor() {
@@ -74,8 +78,8 @@ class executor {
     loop_.ready(frame);
   }
 
-  /// As spawn(), from any thread. A task that was posted and never started is destroyed with the
-  /// executor.
+  /// As spawn(), from any thread. The executor lives when the call begins; what `child` does may
+  /// end it before the call returns. A task that never started is destroyed with the executor.
   void post(task<> child) { loop_.post(prepare(std::move(child), false)); }
 
   /// Cancels everything that runs here; run() then drains and returns. Any thread, and signal
@@ -115,6 +119,10 @@ class executor {
   }
 
  private:
+  friend class runtime;
+  friend detail::end_of_run;
+  friend detail::thread_change resume_on(executor& other) noexcept;
+
   template <class T>
   struct outcome {
     std::exception_ptr error;
@@ -142,6 +150,7 @@ class executor {
     } catch (...) {
       end.error = std::current_exception();
     }
+    if (detail::this_thread_loop != &loop_) co_await homeward();
     ended();
   }
 
@@ -154,8 +163,13 @@ class executor {
     } catch (...) {
       error = std::current_exception();
     }
+    if (detail::this_thread_loop != &here->loop_) co_await here->homeward();
     if (error) here->unhandled(error);
     here->ended();
+  }
+
+  detail::thread_change homeward() noexcept {
+    return detail::thread_change{loop_, detail::thread_change::why::homeward};
   }
 
   detail::loop_item& prepare(task<> child, bool counted) {
@@ -165,6 +179,10 @@ class executor {
   }
 
   void began() noexcept {
+    ++begun_;
+    hold();
+  }
+  void hold() noexcept {
     ++living_;
     done_ = false;
   }
@@ -191,12 +209,27 @@ class executor {
 
   void drive(detail::detached root) noexcept;
 
+  /// The calling thread runs it, for as long as this lives.
+  class on_this_thread {
+   public:
+    explicit on_this_thread(executor& here) noexcept;
+    on_this_thread(const on_this_thread&) = delete;
+    on_this_thread& operator=(const on_this_thread&) = delete;
+    ~on_this_thread();
+
+   private:
+    executor& here_;
+    detail::without_sigpipe quiet_;
+  };
+
   int const owner_ = linux_policy::thread_id();
   int const process_ = linux_policy::process_id();
   bool done_ = false;
   bool stopped_ = false;  // the last run() was
   std::size_t living_ = 0;
+  std::uint64_t begun_ = 0;
   std::function<void(std::exception_ptr)> unhandled_;
+  detail::end_of_run* endings_ = nullptr;
   detail::loop loop_;
 };
 
@@ -208,23 +241,50 @@ struct executor::outcome<void> {
   }
 };
 
-inline void executor::drive(detail::detached root) noexcept {
-  check_owner();
-  IOWQ_ASSERT(linux_policy::process_id() == process_,
+inline detail::end_of_run::end_of_run(executor& here, function* ended) noexcept
+    : ended_{ended}, next_{std::exchange(here.endings_, this)} {}
+inline detail::end_of_run* detail::end_of_run::find(const executor& here,
+                                                    function* ended) noexcept {
+  end_of_run* one = here.endings_;
+  while (one != nullptr && one->ended_ != ended) one = one->next_;
+  return one;
+}
+
+inline executor::on_this_thread::on_this_thread(executor& here) noexcept : here_{here} {
+  here.check_owner();
+  IOWQ_ASSERT(linux_policy::process_id() == here.process_,
               "an executor was run in a child of fork(): its ring belongs to the parent");
   IOWQ_ASSERT(detail::this_thread_executor == nullptr,
               "run() inside a coroutine: co_await the task, or spawn() it");
-  detail::without_sigpipe const quiet;
-  detail::this_thread_executor = this;
-  detail::this_thread_loop = &loop_;
+  detail::this_thread_executor = &here;
+  detail::this_thread_loop = &here.loop_;
+}
+inline executor::on_this_thread::~on_this_thread() {
+  while (detail::end_of_run* const one = here_.endings_) {
+    here_.endings_ = one->next_;  // first: it ends itself
+    one->ended_(one);
+  }
+  detail::this_thread_loop = nullptr;
+  detail::this_thread_executor = nullptr;
+}
+
+inline void executor::drive(detail::detached root) noexcept {
+  on_this_thread const here{*this};
   began();
   root.handle.promise().owner = &loop_;
   loop_.ready(root.handle.promise());
   loop_.run_until(done_);
   stopped_ = loop_.stopping();
   loop_.forget_stop();
-  detail::this_thread_loop = nullptr;
-  detail::this_thread_executor = nullptr;
+}
+
+/// `co_await resume_on(other)`: the task, and with it who awaits it, goes on on `other`'s thread,
+/// behind what is ready there, also if it is there already. `other` runs, or will, and its run()
+/// does not return while a guest is there. A task that was run or spawned comes home by itself
+/// before it ends, and so does one of several (when_all, task_group). It takes its stop token
+/// along; having arrived it throws operation_canceled if it or `other` was asked to stop.
+[[nodiscard("co_await it")]] inline detail::thread_change resume_on(executor& other) noexcept {
+  return detail::thread_change{other.loop_};
 }
 
 }  // namespace iowq

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/exec/lazy_pool.hpp -- an executor's pool, made when something is first punted.
-// Layer exec; needs pool. Next in the book: exec/loop.hpp.
+// Layer exec; needs pool. Next in the book: exec/mailbox.hpp.
 #pragma once
 
 #include <sched.h>
@@ -22,25 +22,27 @@ namespace iowq::detail {
 /// punts is collected, and enqueued at its end as one.
 class lazy_pool {
  public:
-  lazy_pool(pool_options options, unsigned entries) : options_{std::move(options)} {
+  /// A `shared` one takes the place of its own, and outlives it.
+  lazy_pool(pool_options options, unsigned entries, iowq::pool* shared)
+      : options_{std::move(options)}, pool_{shared} {
     unsigned const cpus = processors();
     // io-wq: min(SQ entries, 4 x CPUs), with the CPUs that this thread may use (wq.md, 4).
     if (options_.max_workers.bound == 0) options_.max_workers.bound = std::min(entries, 4 * cpus);
     if (cpus > 1) spins_.length(options_.spin);
   }
 
-  [[nodiscard]] iowq::pool* if_started() noexcept { return pool_ ? &*pool_ : nullptr; }
-  [[nodiscard]] const iowq::pool* if_started() const noexcept { return pool_ ? &*pool_ : nullptr; }
+  [[nodiscard]] iowq::pool* if_started() noexcept { return pool_; }
+  [[nodiscard]] const iowq::pool* if_started() const noexcept { return pool_; }
 
   /// Starts it if need be; throws if that is not possible.
   [[nodiscard]] iowq::pool& get() {
-    if (!pool_) pool_.emplace(options_);
+    if (pool_ == nullptr) pool_ = &own_.emplace(options_);
     return *pool_;
   }
 
   /// The same without exceptions: 0 or -errno.
   [[nodiscard]] int start() noexcept {
-    if (pool_) [[likely]]
+    if (pool_ != nullptr) [[likely]]
       return 0;
     try {
       static_cast<void>(get());
@@ -73,7 +75,8 @@ class lazy_pool {
 
   void stop() noexcept {
     flush();
-    pool_.reset();
+    own_.reset();
+    pool_ = nullptr;
   }
 
  private:
@@ -90,7 +93,8 @@ class lazy_pool {
   work_chain collected_;
   std::size_t in_flight_ = 0;
   spinner<> spins_;
-  std::optional<iowq::pool> pool_;
+  std::optional<iowq::pool> own_;
+  iowq::pool* pool_;  // once there is one
 };
 
 }  // namespace iowq::detail

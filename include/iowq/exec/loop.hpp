@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cerrno>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -19,8 +20,8 @@
 #include <iowq/exec/devices.hpp>
 #include <iowq/exec/lazy_pool.hpp>
 #include <iowq/exec/ledger.hpp>
+#include <iowq/exec/mailbox.hpp>
 #include <iowq/exec/operation.hpp>
-#include <iowq/queue/inbox.hpp>
 #include <iowq/queue/timers.hpp>
 
 namespace iowq::detail {
@@ -31,21 +32,23 @@ inline constinit thread_local loop* this_thread_loop = nullptr;
 /// One owner thread's machinery. Owner thread only unless a member says otherwise.
 class loop {
  public:
-  loop(unsigned entries, backend_kind backend, punt_policy punt, pool_options pool)
+  loop(unsigned entries, backend_kind backend, punt_policy punt, pool_options pool,
+       iowq::pool* shared)
       : punt_{punt},
         ring_{census_},
         reason_{open_backend(backend, entries, punt, ring_, poll_)},
-        pool_{std::move(pool), entries} {}
+        pool_{std::move(pool), entries, shared} {}
 
   ~loop() {
     pool_.stop();
     ending_ = true;
     for (; shots_.armed != 0; turn()) cancel_all();
-    while (loop_item* next = inbox_.drain())
+    while (loop_item* next = mail_.drain())
       while (loop_item* const now = next) next = now->next, now->run();
     while (loop_item* const now = ready_.pop_front()) now->run();
     in_flight().for_each([](operation_base& op) { static_cast<void>(at_fault(op.source())); });
     IOWQ_ASSERT(census_.empty(), "an executor was destroyed with operations in flight");
+    mail_.wait_for_callers();
   }
 
   /// The loop of this thread; stops the program where none runs.
@@ -59,25 +62,21 @@ class loop {
 
   /// Hands `i` to the owner; wakes it if, and only if, it is parked.
   void post(loop_item& i) noexcept {
-    if (inbox_.post(i)) {
-      // relaxed: a count, read at leisure.
-      kicks_.fetch_add(1, std::memory_order_relaxed);
-      ring_.wake();
-    }
+    mail_.post(i, [this] { kick(); });
   }
 
   /// Also from a signal handler.
   void request_stop() noexcept {
-    // release: pairs with the acquire in turn(); what the caller did before is seen there.
-    stop_wanted_.store(true, std::memory_order_release);
-    int const saved = errno;
-    ring_.wake();  // without asking whether the owner is parked: a handler may be the owner
-    errno = saved;
+    mail_.visit([this] {
+      // release: pairs with the acquire in turn(); what the caller did before is seen there.
+      stop_wanted_.store(true, std::memory_order_release);
+      int const saved = errno;
+      ring_.wake();  // without asking whether the owner is parked: a handler may be the owner
+      errno = saved;
+    });
   }
 
-  [[nodiscard]] std::uint64_t kicks() const noexcept {
-    return kicks_.load(std::memory_order_relaxed);  // relaxed: a count
-  }
+  [[nodiscard]] std::uint64_t kicks() const noexcept { return mail_.kicks(); }
 
   // ---- Owner ----
 
@@ -88,7 +87,7 @@ class loop {
     census_.turn();
     // acquire: pairs with request_stop().
     if (stop_wanted_.load(std::memory_order_acquire)) stop_all();
-    for (loop_item* next = inbox_.drain(); loop_item* const now = next;) {
+    for (loop_item* next = mail_.drain(); loop_item* const now = next;) {
       next = now->next;
       now->run();
       bounce_on();
@@ -104,20 +103,28 @@ class loop {
     if (ring_.cancels_wait()) cancel_again();
     pool_.flush();
     bool const idle = !over() && ready_.empty() && !ring_.ready();
-    bool const sleep = idle && !something_soon() && inbox_.park();
+    bool const sleep = idle && !something_soon() && mail_.park();
     if (poll_) [[unlikely]]
       return poll_->wait(sleep, timers_.next(), [this](operation_base& op) { ripe(op); });
     ring_.enter(sleep, timers_.next());
     ring_.reap(reap_budget, [] { bounce_on(); });
   }
 
-  /// Runs turns until `done`, which is set by what they run.
+  /// It and others of one company all end after each other's last turn. Before they run.
+  void joins(const void* company) noexcept { company_ = company; }
+
+  /// Runs turns until `done`, which is set by what they run, and no guest is here.
   void run_until(const bool& done) noexcept {
     trampoline_scope const scope;
     done_ = &done;
     while (!over()) turn();
     done_ = nullptr;
   }
+
+  /// A coroutine has come from another loop.
+  void came() noexcept { ++guests_; }
+  /// One goes on at `other`, as `i`; nothing of it is touched afterwards.
+  void leave_for(loop& other, loop_item& i) noexcept { --guests_, other.post(i); }
 
   /// Registers `op` as in flight. Call last: a token that was stopped cancels at once.
   void watch(operation_base& op, stop_token token, bool ambient) noexcept {
@@ -220,12 +227,21 @@ class loop {
   static constexpr unsigned turn_budget = 256;   // coroutines resumed before the kernel is asked
   static constexpr unsigned reap_budget = 1024;  // CQEs before everything else has a turn
 
+  /// One of our company says it by its ring, with what it submits anyway.
+  void kick() noexcept {
+    loop* const from = this_thread_loop;
+    bool const near = from != nullptr && company_ != nullptr && from->company_ == company_;
+    if (!near || !from->ring_.message(ring_)) ring_.wake();
+  }
+
+  [[nodiscard]] bool over() const noexcept { return done_ != nullptr && *done_ && guests_ == 0; }
+
   /// Before it sleeps, the owner looks out for its workers if that pays. Nothing else waits for
   /// it meanwhile: no SQE, no timer, and the kernel can say that it has something, as epoll cannot.
   [[nodiscard]] bool something_soon() noexcept {
     if (!pool_.worth_a_spin() || !timers_.empty() || ring_.pending()) return false;
     if (poll_ && poll_->waits()) return false;
-    return pool_.spin([this] { return !inbox_.empty() || ring_.ready() || ring_.needs_enter(); });
+    return pool_.spin([this] { return !mail_.empty() || ring_.ready() || ring_.needs_enter(); });
   }
 
   IOWQ_NOINLINE void finish_unusually(operation_base& op, ledger_entry& line) noexcept {
@@ -265,7 +281,9 @@ class loop {
   ring_backend ring_;
   fifo<&loop_item::next> ready_;
   timers timers_;
+  const void* company_ = nullptr;
   const bool* done_ = nullptr;
+  std::ptrdiff_t guests_ = 0;  // minus those of ours that are away
   bool ending_ = false;
   shot_counts shots_;
   std::uint64_t items_run_ = 0;
@@ -275,9 +293,8 @@ class loop {
   std::string reason_;                // why
 
   // Any thread.
-  alignas(64) inbox<&loop_item::next> inbox_;
+  mailbox mail_;
   atomic<bool> stop_wanted_{false};
-  atomic<std::uint64_t> kicks_{0};
 
   // Last, so that its workers end before anything they post to.
   lazy_pool pool_;

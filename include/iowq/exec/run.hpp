@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/exec/run.hpp -- from main() into the first coroutine, and out again.
-// Layer exec; needs coro. Next in the book: exec/punt.hpp.
+// Layer exec; needs coro. Next in the book: exec/runtime.hpp.
 #pragma once
 
 #include <utility>

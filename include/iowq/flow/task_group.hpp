@@ -97,8 +97,15 @@ class task_group {
     /// The task is still at its last step: its frame goes at the next turn.
     static void over(listener* self) noexcept {
       auto& one = *static_cast<member*>(self);
-      one.acts(&bury);
-      detail::this_thread_loop->ready(one);
+      detail::loop& here = *detail::this_thread_loop;
+      detail::loop& home = *one.group_.owner_;
+      one.acts(&here == &home ? &bury : &bury_at_home);
+      if (&here == &home) return home.ready(one);
+      here.leave_for(home, one);  // it was away by resume_on()
+    }
+    static void bury_at_home(loop_item* self) noexcept {
+      detail::this_thread_loop->came();
+      bury(self);
     }
     static void bury(loop_item* self) noexcept {
       auto* const one = static_cast<member*>(self);

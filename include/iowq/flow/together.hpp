@@ -156,8 +156,9 @@ class one_of final : listener, loop_item {
   /// each other, the stack is not.
   void start(All& all) noexcept {
     all_ = &all;
+    home_ = &loop::current();
     if constexpr (is_task<startable_of<A>>)
-      loop::current().ready(*this);
+      home_->ready(*this);
     else if (!awaitable_.start(*this, all.token()))
       all.ended(*this);
   }
@@ -212,6 +213,15 @@ class one_of final : listener, loop_item {
  private:
   static void over(listener* self) noexcept {
     auto& one = *static_cast<one_of*>(self);
+    if (loop* const here = this_thread_loop; here != one.home_) [[unlikely]] {  // resume_on()
+      one.acts(&come_home);
+      return here->leave_for(*one.home_, one);
+    }
+    one.all_->ended(one);
+  }
+  static void come_home(loop_item* self) noexcept {
+    auto& one = *static_cast<one_of*>(self);
+    one.home_->came();
     one.all_->ended(one);
   }
   static void begin_task(loop_item* self) noexcept {
@@ -221,6 +231,7 @@ class one_of final : listener, loop_item {
 
   startable_of<A> awaitable_;
   All* all_ = nullptr;
+  loop* home_ = nullptr;
   std::optional<kept<value>> value_;
 };
 

@@ -53,6 +53,7 @@ class basic_ring {
   [[nodiscard]] const ring_stats& stats() const noexcept { return stats_; }
   [[nodiscard]] unsigned entries() const noexcept { return entries_; }
   [[nodiscard]] ring_guests& guests() noexcept { return guests_; }
+  [[nodiscard]] int descriptor() const noexcept { return ring_.ring_fd; }
 
   /// The next free SQE, zeroed, or null: enter() first. To be filled at once, whatever happens.
   [[nodiscard]] io_uring_sqe* get() noexcept { return get(head()); }
@@ -185,7 +186,6 @@ class basic_ring {
   ring_features features_;
   ring_stats stats_;
 };
-
 using ring = basic_ring<>;
 
 template <class Kernel>

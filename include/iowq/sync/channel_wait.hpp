@@ -78,8 +78,7 @@ class channel_wait : public waiter {
     }
   }
 
-  /// Before the end: who called may still be about to wake our executor, which shall not be gone
-  /// by then. It does that under the lock.
+  /// Before the end: who called still holds the lock, of a channel that may be gone after this.
   void let_caller_go() noexcept {
     if (from_afar_) channel_base::lock const held{all_.mutex};
   }
