@@ -123,6 +123,7 @@
 #include <iowq/op/linked.hpp>
 #include <iowq/op/zero_copy.hpp>
 #include <iowq/op/fixed.hpp>
+#include <iowq/op/signal.hpp>
 #include <iowq/op/resolve.hpp>
 #include <iowq/op/connect.hpp>
 #include <iowq/op/futex.hpp>

@@ -52,8 +52,8 @@ Printed by `tests/shape/operations.cpp`: change the rows, not this file.
 - **ordered by**: on the pool, never beside another of the same key, and in the order awaited.
 
 The functions that are coroutines made of these (`read_exactly`, `read_all`, `write_all`,
-`send_all`, `read_directory`, `walk`, `connect_to`, `listen_on`) have no row, nor has `linked`, which
-sends several of these as one chain.
+`send_all`, `read_directory`, `walk`, `connect_to`, `listen_on`, `until_signal`) have no row, nor has
+`linked`, which sends several of these as one chain.
 )";
   family("Open and close", {{calls::open_call::row, "`open` `openat` `openat2`"},
                             {calls::close_call::row, "`close`"},
