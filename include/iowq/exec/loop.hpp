@@ -202,7 +202,9 @@ class loop {
   [[nodiscard]] class devices& devices() noexcept { return devices_; }
   [[nodiscard]] std::uint64_t items_run() const noexcept { return items_run_; }
   [[nodiscard]] shot_counts& shots() noexcept { return shots_; }
-  [[nodiscard]] bool over() const noexcept { return done_ && *done_ && shots_.orphaned == 0; }
+  [[nodiscard]] bool over() const noexcept {
+    return done_ && *done_ && guests_ == 0 && shots_.orphaned == 0;
+  }
   [[nodiscard]] bool ending() const noexcept { return ending_; }
   [[nodiscard]] bool stopping() const noexcept { return stop_->stop_requested(); }
   /// All operations in flight.
@@ -233,8 +235,6 @@ class loop {
     bool const near = from != nullptr && company_ != nullptr && from->company_ == company_;
     if (!near || !from->ring_.message(ring_)) ring_.wake();
   }
-
-  [[nodiscard]] bool over() const noexcept { return done_ != nullptr && *done_ && guests_ == 0; }
 
   /// Before it sleeps, the owner looks out for its workers if that pays. Nothing else waits for
   /// it meanwhile: no SQE, no timer, and the kernel can say that it has something, as epoll cannot.
