@@ -120,6 +120,7 @@
 #include <iowq/op/many.hpp>
 #include <iowq/op/buffers.hpp>
 #include <iowq/op/recv_many.hpp>
+#include <iowq/op/epoll.hpp>
 #include <iowq/op/linked.hpp>
 #include <iowq/op/zero_copy.hpp>
 #include <iowq/op/fixed.hpp>

@@ -123,6 +123,7 @@ The functions that are coroutines made of these (`read_exactly`, `read_all`, `wr
   family("Waiting, processes, and the rest",
          {{calls::poll_call::row, "`poll`"},
           {calls::poll_many_call::row, "`poll_many`"},
+          {calls::epoll_wait_call::row, "`epoll_wait`"},
           {calls::sleep_operation::row_of_all, "`sleep_for` `sleep_until`"},
           {calls::futex_wait_call::row, "`futex_wait`"},
           {calls::futex_wake_call::row, "`futex_wake`"},

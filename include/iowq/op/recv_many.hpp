@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/recv_many.hpp -- all that comes in on a socket, as a stream of leases.
-// Layer op; needs exec. Next in the book: op/linked.hpp.
+// Layer op; needs exec. Next in the book: op/epoll.hpp.
 //
 // Where the kernel has it (6.0), one request receives for ever: it takes a buffer when data has
 // come, and what waits to be read is a list through the buffers themselves. Where it has not,
