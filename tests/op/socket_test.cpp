@@ -66,6 +66,32 @@ TEST_SUITE("op/socket") {
       }
   }
 
+  TEST_CASE("bind and listen do the same inline, on the ring and on the pool") {
+    for (way go : iowq_test::all_ways) {
+      CAPTURE(go);
+      iowq_test::ledger books;
+      auto const body = [](way w) -> task<> {
+        iowq_test::scratch dir;
+        iowq_test::pipe_pair pipe;
+        iowq::endpoint const ends[] = {iowq::endpoint::ip("127.0.0.1", 0),
+                                       iowq::endpoint::local(dir / "socket")};
+        for (const iowq::endpoint& where : ends) {
+          iowq::fd listener = co_await iowq::socket(where.family(), SOCK_STREAM);
+          co_await as(w, iowq::bind(listener, where));
+          co_await as(w, iowq::listen(listener, 3));
+          auto const twice = co_await iowq::as_result(as(w, iowq::bind(listener, where)));
+          CHECK(twice.error() == (where.family() == AF_UNIX ? std::errc::address_in_use
+                                                            : std::errc::invalid_argument));
+          iowq::fd client = co_await iowq::socket(where.family(), SOCK_STREAM);
+          co_await iowq::connect(client, iowq::endpoint::local_of(listener.get()));
+        }
+        auto const none = co_await iowq::as_result(as(w, iowq::listen(pipe.in)));
+        CHECK(none.error() == std::errc::not_a_socket);
+      };
+      iowq::run(body(go));
+    }
+  }
+
   TEST_CASE("a refused connection says so; bad sockets are errors") {
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);

@@ -24,6 +24,7 @@
 #include <iowq/op/connecting.hpp>
 #include <iowq/op/endpoint.hpp>
 #include <iowq/op/file.hpp>
+#include <iowq/ring/compat.hpp>
 
 namespace iowq {
 
@@ -47,6 +48,7 @@ struct socket_call {
 struct bind_call {
   static constexpr operation_row row{
       .name = "bind",
+      .opcode = compat::op_bind,
       .first = route::inline_,
       .reason = "waits for nothing; the name of a Unix socket is a file, made on the pool"};
   int socket;
@@ -56,6 +58,13 @@ struct bind_call {
   void place(placement& go) const noexcept {
     if (where.family() == AF_UNIX) go.way = route::pool;
   }
+  void prepare(io_uring_sqe& sqe) const noexcept {
+    sqe.opcode = static_cast<std::uint8_t>(compat::op_bind);
+    sqe.fd = socket;
+    sqe.addr = reinterpret_cast<std::uintptr_t>(where.address());
+    sqe.off = where.size();
+    if (where.family() == AF_UNIX) sqe.flags = IOSQE_ASYNC;  // it would make the file here
+  }
   int call(const stop_token&) const noexcept {
     return or_errno(::bind(socket, where.address(), where.size()));
   }
@@ -63,11 +72,18 @@ struct bind_call {
 
 /// listen(2).
 struct listen_call {
-  static constexpr operation_row row{
-      .name = "listen", .first = route::inline_, .reason = "waits for nothing"};
+  static constexpr operation_row row{.name = "listen",
+                                     .opcode = compat::op_listen,
+                                     .first = route::inline_,
+                                     .reason = "waits for nothing"};
   int socket, backlog;
 
   [[nodiscard]] int descriptor() const noexcept { return socket; }
+  void prepare(io_uring_sqe& sqe) const noexcept {
+    sqe.opcode = static_cast<std::uint8_t>(compat::op_listen);
+    sqe.fd = socket;
+    sqe.len = static_cast<unsigned>(backlog);
+  }
   int call(const stop_token&) const noexcept { return or_errno(::listen(socket, backlog)); }
 };
 
