@@ -262,10 +262,7 @@ class loop {
   }
 
   /// No ring: what it waited for has come, or so it seems.
-  void ripe(operation_base& op) noexcept {
-    op.stage_ = stage::ready;
-    ready(op);
-  }
+  void ripe(operation_base& op) noexcept { op.stage_ = stage::ready, ready(op); }
 
   // exec/stop_hook.hpp
   void hook(operation_base& op, stop_token token) noexcept;
