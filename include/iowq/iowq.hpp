@@ -93,6 +93,7 @@
 // op: every operation once
 #include <iowq/op/bytes.hpp>
 #include <iowq/op/blocking.hpp>
+#include <iowq/op/known.hpp>
 #include <iowq/op/probe.hpp>
 #include <iowq/op/text.hpp>
 #include <iowq/op/open.hpp>

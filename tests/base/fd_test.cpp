@@ -18,7 +18,7 @@ using iowq::fd;
 static_assert(!std::is_copy_constructible_v<fd>);
 static_assert(!std::is_convertible_v<int, fd>);  // taking over is said aloud
 static_assert(!std::is_convertible_v<fd, int>);
-static_assert(sizeof(fd) == sizeof(int));
+static_assert(sizeof(fd) == 2 * sizeof(std::uint64_t));  // the number, and what is known of it
 static_assert(std::is_convertible_v<int, descriptor>);
 static_assert(std::is_convertible_v<const fd&, descriptor>);
 static_assert(!std::is_convertible_v<fd, descriptor>);  // a temporary would be closed too early

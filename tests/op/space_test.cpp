@@ -74,7 +74,7 @@ TEST_SUITE("op/space") {
           inside.open();
           (void)hold.wait();
         };
-        std::uint64_t const key = iowq::detail::kind_of(file.get()).identity.key();
+        std::uint64_t const key = iowq::detail::note_of(file.get()).key();
         auto keeper = [](auto& call, std::uint64_t of) -> task<> {
           co_await iowq::punt(call, {.key = of});
         };

@@ -20,8 +20,9 @@ struct file_identity {
   [[nodiscard]] std::uint64_t device() const noexcept { return std::uint64_t{major} << 32 | minor; }
   /// The key under which punted writes to this file are ordered.
   [[nodiscard]] std::uint64_t key() const noexcept {
-    // Exact keys need no avalanche, but device and inode must not cancel each other out.
-    return device() * 0x9E3779B97F4A7C15ULL ^ inode;
+    // Exact keys need no avalanche, but device and inode must not cancel each other out. 60 bits:
+    // the rest of the word says what kind of file it is (op/known.hpp).
+    return (device() * 0x9E3779B97F4A7C15ULL ^ inode) & ~std::uint64_t{0} >> 4;
   }
 };
 

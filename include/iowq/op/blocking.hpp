@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/blocking.hpp -- how an operation waits when it runs on a worker.
-// Layer op; needs exec. Next in the book: op/probe.hpp.
+// Layer op; needs exec. Next in the book: op/known.hpp.
 //
 // A worker is never sent a signal. So no call of ours sleeps in the kernel for something that
 // poll(2) can announce: it asks for the token, polls its descriptor together with the worker's
@@ -8,18 +8,13 @@
 // request sets the token and then rings, so nothing is missed.
 #pragma once
 
-#include <fcntl.h>
-#include <linux/stat.h>
 #include <poll.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 
 #include <cerrno>
-#include <cstdint>
 
 #include <iowq/base/result.hpp>
 #include <iowq/base/stop.hpp>
-#include <iowq/exec/devices.hpp>
 #include <iowq/exec/operation.hpp>
 #include <iowq/pool/pool.hpp>
 
@@ -80,23 +75,6 @@ template <class Call>
   int type = 0;
   ::socklen_t size = sizeof type;
   return ::getsockopt(socket, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_STREAM;
-}
-
-/// What kind of file a descriptor is, without asking a server for anything.
-struct file_kind {
-  unsigned type = 0;  // S_IFMT part of the mode; 0: not a descriptor
-  file_identity identity;
-
-  [[nodiscard]] bool is_stored() const noexcept { return type == S_IFREG || type == S_IFBLK; }
-  [[nodiscard]] bool is_directory() const noexcept { return type == S_IFDIR; }
-};
-
-[[nodiscard]] inline file_kind kind_of(int fd) noexcept {
-  struct ::statx buffer;
-  if (::statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE | STATX_INO, &buffer) != 0)
-    return {};
-  return {static_cast<unsigned>(buffer.stx_mode & S_IFMT),
-          {buffer.stx_dev_major, buffer.stx_dev_minor, buffer.stx_ino}};
 }
 
 }  // namespace iowq::detail

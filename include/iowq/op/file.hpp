@@ -23,6 +23,7 @@
 #include <iowq/exec/await.hpp>
 #include <iowq/op/blocking.hpp>
 #include <iowq/op/bytes.hpp>
+#include <iowq/op/known.hpp>
 #include <iowq/op/probe.hpp>
 
 namespace iowq {
@@ -45,13 +46,13 @@ struct read_call {
       .reason =
           "cached data comes inline, uncached by page-wait callback, streams by poll: no "
           "thread waits"};
-  int file;
+  known_file file;
   mutable_bytes bytes;
   std::int64_t offset;
 
   [[nodiscard]] int descriptor() const noexcept { return file; }
   [[nodiscard]] int check() const noexcept { return offset == no_offset ? -EINVAL : 0; }
-  [[nodiscard]] bool may_wait() const noexcept { return !kind_of(file).is_stored(); }
+  [[nodiscard]] bool may_wait() const noexcept { return !file.is_stored(); }
   void prepare(io_uring_sqe& sqe) const noexcept {
     sqe.opcode = IORING_OP_READ;
     sqe.fd = file;
@@ -63,7 +64,7 @@ struct read_call {
   [[nodiscard]] readiness waits_for() const noexcept { return {file, POLLIN}; }
   int call(const stop_token& stop) const noexcept {
     ::iovec const one{bytes.data(), bytes.length()};
-    if (offset != at_position || kind_of(file).is_stored())
+    if (offset != at_position || file.is_stored())
       return static_cast<int>(or_errno(::preadv2(file, &one, 1, offset, 0)));
     return until_ready(file, POLLIN, stop, [&] {
       auto const r = or_errno(::preadv2(file, &one, 1, offset, RWF_NOWAIT));
@@ -87,19 +88,18 @@ struct write_call {
       .reason =
           "streams wait by poll; buffered writes to ext4, btrfs and tmpfs block, so those "
           "to stored files go to the pool, one at a time a file"};
-  int file;
+  known_file file;
   const_bytes bytes;
   std::int64_t offset;
 
   [[nodiscard]] int descriptor() const noexcept { return file; }
   [[nodiscard]] int check() const noexcept { return offset == no_offset ? -EINVAL : 0; }
   void place(placement& where) const noexcept {
-    file_kind const kind = kind_of(file);
-    if (!kind.is_stored()) return;
+    if (!file.is_stored()) return;
     where.way = route::pool;
-    where.key = kind.identity.key();
+    where.key = file.key();
   }
-  [[nodiscard]] bool may_wait() const noexcept { return !kind_of(file).is_stored(); }
+  [[nodiscard]] bool may_wait() const noexcept { return !file.is_stored(); }
   void prepare(io_uring_sqe& sqe) const noexcept {
     sqe.opcode = IORING_OP_WRITE;
     sqe.fd = file;
@@ -115,7 +115,7 @@ struct write_call {
   [[nodiscard]] readiness waits_for() const noexcept { return {file, POLLOUT}; }
   int call(const stop_token& stop) const noexcept {
     ::iovec const one{const_cast<void*>(bytes.data()), bytes.length()};
-    if (offset != at_position || kind_of(file).is_stored())
+    if (offset != at_position || file.is_stored())
       return static_cast<int>(or_errno(::pwritev2(file, &one, 1, offset, 0)));
     return until_ready(file, POLLOUT, stop, [&] {
       auto const r = or_errno(::pwritev2(file, &one, 1, offset, RWF_NOWAIT));
@@ -155,7 +155,7 @@ struct fsync_call {
 [[nodiscard("co_await it")]] inline operation<detail::read_call> read(
     descriptor file, mutable_bytes bytes,
     std::source_location at = std::source_location::current()) {
-  return operation<detail::read_call>{at, file.get(), bytes, detail::at_position};
+  return operation<detail::read_call>{at, file, bytes, detail::at_position};
 }
 
 /// pread(2) at `offset` >= 0; the file position stays. For files: a pipe or socket has no offset,
@@ -163,21 +163,22 @@ struct fsync_call {
 [[nodiscard("co_await it")]] inline operation<detail::read_call> pread(
     descriptor file, mutable_bytes bytes, std::int64_t offset,
     std::source_location at = std::source_location::current()) {
-  return operation<detail::read_call>{at, file.get(), bytes, detail::checked_offset(offset)};
+  return operation<detail::read_call>{at, file, bytes, detail::checked_offset(offset)};
 }
 
 /// write(2) at the file position, or to a stream. Yields how many bytes were taken, which may be
 /// fewer. No SIGPIPE: a closed pipe is EPIPE.
 [[nodiscard("co_await it")]] inline operation<detail::write_call> write(
-    descriptor file, const_bytes bytes, std::source_location at = std::source_location::current()) {
-  return operation<detail::write_call>{at, file.get(), bytes, detail::at_position};
+    known_descriptor file, const_bytes bytes,
+    std::source_location at = std::source_location::current()) {
+  return operation<detail::write_call>{at, file, bytes, detail::at_position};
 }
 
 /// pwrite(2) at `offset` >= 0; the file position stays. A file opened with O_APPEND ignores it.
 [[nodiscard("co_await it")]] inline operation<detail::write_call> pwrite(
-    descriptor file, const_bytes bytes, std::int64_t offset,
+    known_descriptor file, const_bytes bytes, std::int64_t offset,
     std::source_location at = std::source_location::current()) {
-  return operation<detail::write_call>{at, file.get(), bytes, detail::checked_offset(offset)};
+  return operation<detail::write_call>{at, file, bytes, detail::checked_offset(offset)};
 }
 
 /// fsync(2): data and metadata are on the disk when it has ended. An error is reported once.
@@ -247,7 +248,7 @@ requires detail::writable_byte_range<Bytes&>
 }
 
 /// Writes all of it. Yields its size; less where a stop request came after some was written.
-[[nodiscard("co_await it")]] inline task<std::size_t> write_all(descriptor file,
+[[nodiscard("co_await it")]] inline task<std::size_t> write_all(known_descriptor file,
                                                                 const_bytes bytes) {
   std::size_t done = 0;
   while (done < bytes.size()) {

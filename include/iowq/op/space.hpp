@@ -16,7 +16,7 @@
 
 #include <iowq/base/fd.hpp>
 #include <iowq/exec/await.hpp>
-#include <iowq/op/blocking.hpp>
+#include <iowq/op/known.hpp>
 #include <iowq/ring/compat.hpp>
 
 namespace iowq {
@@ -24,9 +24,8 @@ namespace iowq {
 namespace detail {
 
 /// Orders what changes a stored file by that file, as writes are.
-inline void order_by_file(int file, placement& where) noexcept {
-  file_kind const kind = kind_of(file);
-  if (kind.is_stored()) where.key = kind.identity.key();
+inline void order_by_file(const known_file& file, placement& where) noexcept {
+  if (file.is_stored()) where.key = file.key();
 }
 
 /// fallocate(2).
@@ -37,7 +36,8 @@ struct fallocate_call {
       .first = route::pool,
       .key = "(device, inode) of a regular file or block device",
       .reason = "waits for the file system; the ring always punts it"};
-  int file, mode;
+  known_file file;
+  int mode;
   std::int64_t offset, length;
 
   [[nodiscard]] int descriptor() const noexcept { return file; }
@@ -66,7 +66,7 @@ struct ftruncate_call {
       .first = route::pool,
       .key = "(device, inode) of a regular file or block device",
       .reason = "waits for the file system; the ring (6.9 and newer) always punts it"};
-  int file;
+  known_file file;
   std::int64_t length;
 
   [[nodiscard]] int descriptor() const noexcept { return file; }
@@ -90,16 +90,16 @@ struct ftruncate_call {
 /// fallocate(2): makes, or with FALLOC_FL_PUNCH_HOLE gives up, room for `length` > 0 bytes at
 /// `offset` >= 0. Never beside a write, fallocate or ftruncate to the same file that was punted.
 [[nodiscard("co_await it")]] inline operation<detail::fallocate_call> fallocate(
-    descriptor file, int mode, std::int64_t offset, std::int64_t length,
+    known_descriptor file, int mode, std::int64_t offset, std::int64_t length,
     std::source_location at = std::source_location::current()) {
-  return operation<detail::fallocate_call>{at, file.get(), mode, offset, length};
+  return operation<detail::fallocate_call>{at, file, mode, offset, length};
 }
 
 /// ftruncate(2): the file is `length` >= 0 bytes long. Ordered as fallocate() is.
 [[nodiscard("co_await it")]] inline operation<detail::ftruncate_call> ftruncate(
-    descriptor file, std::int64_t length,
+    known_descriptor file, std::int64_t length,
     std::source_location at = std::source_location::current()) {
-  return operation<detail::ftruncate_call>{at, file.get(), length};
+  return operation<detail::ftruncate_call>{at, file, length};
 }
 
 }  // namespace iowq

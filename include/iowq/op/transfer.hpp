@@ -25,6 +25,7 @@
 #include <iowq/exec/await.hpp>
 #include <iowq/op/blocking.hpp>
 #include <iowq/op/bytes.hpp>
+#include <iowq/op/known.hpp>
 #include <iowq/op/space.hpp>
 
 namespace iowq {
@@ -66,14 +67,15 @@ struct copy_file_range_call {
                                      .first = route::pool,
                                      .key = "(device, inode) of the file that is written",
                                      .reason = "reads and writes the disk; has no opcode"};
-  int from;
+  known_file from;
   file_offset from_offset;
-  int to;
+  known_file to;
   file_offset to_offset;
   std::size_t length;
   unsigned flags;
 
   [[nodiscard]] int descriptor() const noexcept { return to; }
+  [[nodiscard]] int other_descriptor() const noexcept { return from; }
   [[nodiscard]] int check() const noexcept {
     return is_negative(from_offset) || is_negative(to_offset) ? -EINVAL : 0;
   }
@@ -98,17 +100,18 @@ struct sendfile_call {
       .first = route::pool,
       .key = "(device, inode) of a regular file or block device that is written",
       .reason = "reads the disk, and waits for a socket or pipe; has no opcode"};
-  int to, from;
+  known_file to, from;
   file_offset offset;
   std::size_t length;
 
   [[nodiscard]] int descriptor() const noexcept { return to; }
+  [[nodiscard]] int other_descriptor() const noexcept { return from; }
   [[nodiscard]] int check() const noexcept { return is_negative(offset) ? -EINVAL : 0; }
   void place(placement& where) const noexcept { order_by_file(to, where); }
-  [[nodiscard]] bool may_wait() const noexcept { return !kind_of(to).is_stored(); }
+  [[nodiscard]] bool may_wait() const noexcept { return !to.is_stored(); }
 
   int call(const stop_token& stop) const noexcept {
-    unsigned const in = kind_of(from).type, out = kind_of(to).type;
+    unsigned const in = from.type(), out = to.type();
     nonblocking_socket const mode{to, out};
     // Into a pipe it is a splice, but for the flag; what it would refuse, it shall refuse.
     bool const to_pipe = out == S_IFIFO && in != S_IFIFO && in != S_IFSOCK;
@@ -134,7 +137,7 @@ struct sendfile_call {
 
 /// What splice and tee have in common: they wait for one end or the other.
 struct pipe_to_pipe {
-  int from, to;
+  known_file from, to;
   unsigned flags;
 
   [[nodiscard]] bool at_once() const noexcept { return (flags & SPLICE_F_NONBLOCK) != 0; }
@@ -142,7 +145,7 @@ struct pipe_to_pipe {
 
   template <class Once>
   int wait_and(const stop_token& stop, Once&& once) const noexcept {
-    unsigned const in = kind_of(from).type, out = kind_of(to).type;
+    unsigned const in = from.type(), out = to.type();
     nonblocking_socket const of_in{from, in}, of_out{to, out};
     for (;;) {
       int r = once(flags | SPLICE_F_NONBLOCK);
@@ -167,11 +170,12 @@ struct splice_call : pipe_to_pipe {
       .unbound = true,
       .key = "none: while it waits for the pipe, writes to the file must not wait for it",
       .reason = "may wait for either end; the ring always punts it"};
-  splice_call(int in, file_offset in_offset, int out, file_offset out_offset, std::size_t n,
-              unsigned f) noexcept
+  splice_call(known_file in, file_offset in_offset, known_file out, file_offset out_offset,
+              std::size_t n, unsigned f) noexcept
       : pipe_to_pipe{in, out, f}, from_offset{in_offset}, to_offset{out_offset}, length{n} {}
 
   [[nodiscard]] int descriptor() const noexcept { return to; }
+  [[nodiscard]] int other_descriptor() const noexcept { return from; }
   [[nodiscard]] int check() const noexcept {
     return is_negative(from_offset) || is_negative(to_offset) ? -EINVAL : 0;
   }
@@ -206,10 +210,11 @@ struct tee_call : pipe_to_pipe {
       .first = route::pool,
       .unbound = true,
       .reason = "may wait for either pipe; the ring always punts it"};
-  tee_call(int in, int out, std::size_t n, unsigned f) noexcept
+  tee_call(known_file in, known_file out, std::size_t n, unsigned f) noexcept
       : pipe_to_pipe{in, out, f}, length{n} {}
 
   [[nodiscard]] int descriptor() const noexcept { return to; }
+  [[nodiscard]] int other_descriptor() const noexcept { return from; }
   void prepare(io_uring_sqe& sqe) const noexcept {
     sqe.opcode = IORING_OP_TEE;
     sqe.fd = to;
@@ -233,38 +238,35 @@ struct tee_call : pipe_to_pipe {
 /// system can. Yields how many, which may be fewer; 0 at the end of `from`. An offset that is not
 /// given is the file position, which then moves. Ordered with writes to the same file.
 [[nodiscard("co_await it")]] inline operation<detail::copy_file_range_call> copy_file_range(
-    descriptor from, file_offset from_offset, descriptor to, file_offset to_offset,
+    known_descriptor from, file_offset from_offset, known_descriptor to, file_offset to_offset,
     std::size_t length, unsigned flags = 0,
     std::source_location at = std::source_location::current()) {
   return operation<detail::copy_file_range_call>{
-      at,
-      detail::copy_file_range_call{from.get(), from_offset, to.get(), to_offset, length, flags}};
+      at, detail::copy_file_range_call{from, from_offset, to, to_offset, length, flags}};
 }
 
 /// sendfile(2): `length` bytes of a file to a socket, pipe or file. Yields how many were taken: a
 /// socket gets all of it, unless the file ends or a stop request comes after some was sent.
 [[nodiscard("co_await it")]] inline operation<detail::sendfile_call> sendfile(
-    descriptor to, descriptor from, file_offset offset, std::size_t length,
+    known_descriptor to, known_descriptor from, file_offset offset, std::size_t length,
     std::source_location at = std::source_location::current()) {
-  return operation<detail::sendfile_call>{
-      at, detail::sendfile_call{to.get(), from.get(), offset, length}};
+  return operation<detail::sendfile_call>{at, detail::sendfile_call{to, from, offset, length}};
 }
 
 /// splice(2): at most `length` bytes into or out of a pipe. Yields how many; 0 when the input has
 /// ended. An offset is only for what is no pipe. Not ordered with writes to the same file.
 [[nodiscard("co_await it")]] inline operation<detail::splice_call> splice(
-    descriptor from, file_offset from_offset, descriptor to, file_offset to_offset,
+    known_descriptor from, file_offset from_offset, known_descriptor to, file_offset to_offset,
     std::size_t length, unsigned flags = 0,
     std::source_location at = std::source_location::current()) {
-  return operation<detail::splice_call>{at,        from.get(), from_offset, to.get(),
-                                        to_offset, length,     flags};
+  return operation<detail::splice_call>{at, from, from_offset, to, to_offset, length, flags};
 }
 
 /// tee(2): copies at most `length` bytes from pipe to pipe, and takes none away.
 [[nodiscard("co_await it")]] inline operation<detail::tee_call> tee(
-    descriptor from, descriptor to, std::size_t length, unsigned flags = 0,
+    known_descriptor from, known_descriptor to, std::size_t length, unsigned flags = 0,
     std::source_location at = std::source_location::current()) {
-  return operation<detail::tee_call>{at, from.get(), to.get(), length, flags};
+  return operation<detail::tee_call>{at, from, to, length, flags};
 }
 
 }  // namespace iowq

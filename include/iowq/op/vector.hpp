@@ -21,6 +21,7 @@
 #include <iowq/op/blocking.hpp>
 #include <iowq/op/bytes.hpp>
 #include <iowq/op/file.hpp>
+#include <iowq/op/known.hpp>
 #include <iowq/op/probe.hpp>
 
 namespace iowq {
@@ -68,7 +69,7 @@ namespace detail {
 /// What readv and writev have in common.
 template <class Bytes>
 struct vector_call {
-  int file;
+  known_file file;
   buffer_list<Bytes> parts;
   std::int64_t offset;
 
@@ -77,7 +78,7 @@ struct vector_call {
   [[nodiscard]] int check() const noexcept {
     return offset == no_offset || parts.size() > IOV_MAX ? -EINVAL : 0;
   }
-  [[nodiscard]] bool may_wait() const noexcept { return !kind_of(file).is_stored(); }
+  [[nodiscard]] bool may_wait() const noexcept { return !file.is_stored(); }
   [[nodiscard]] readiness waits_for() const noexcept {
     return {file, std::is_same_v<Bytes, mutable_bytes> ? POLLIN : POLLOUT};
   }
@@ -93,7 +94,7 @@ struct vector_call {
   /// `once(flags)` is preadv2 or pwritev2.
   template <class Once>
   int wait_and(short events, const stop_token& stop, Once&& once) const noexcept {
-    if (offset != at_position || kind_of(file).is_stored()) return once(0);
+    if (offset != at_position || file.is_stored()) return once(0);
     return until_ready(file, events, stop, [&] {
       int const r = once(RWF_NOWAIT);
       if (r != -EOPNOTSUPP) return r;
@@ -132,10 +133,9 @@ struct writev_call : vector_call<const_bytes> {
                                      .reason = "as write: to stored files on the pool"};
 
   void place(placement& where) const noexcept {
-    file_kind const kind = kind_of(file);
-    if (!kind.is_stored()) return;
+    if (!file.is_stored()) return;
     where.way = route::pool;
-    where.key = kind.identity.key();
+    where.key = file.key();
   }
   void prepare(io_uring_sqe& sqe) const noexcept { fill(sqe, IORING_OP_WRITEV); }
   int once() const noexcept {
@@ -160,8 +160,7 @@ struct writev_call : vector_call<const_bytes> {
 [[nodiscard("co_await it")]] inline operation<detail::readv_call> readv(
     descriptor file, const mutable_buffers& parts,
     std::source_location at = std::source_location::current()) {
-  return operation<detail::readv_call>{
-      at, detail::readv_call{{file.get(), parts, detail::at_position}}};
+  return operation<detail::readv_call>{at, detail::readv_call{{file, parts, detail::at_position}}};
 }
 
 /// preadv(2) at `offset` >= 0; the file position stays.
@@ -169,23 +168,23 @@ struct writev_call : vector_call<const_bytes> {
     descriptor file, const mutable_buffers& parts, std::int64_t offset,
     std::source_location at = std::source_location::current()) {
   return operation<detail::readv_call>{
-      at, detail::readv_call{{file.get(), parts, detail::checked_offset(offset)}}};
+      at, detail::readv_call{{file, parts, detail::checked_offset(offset)}}};
 }
 
 /// writev(2) at the file position, or to a stream. Yields how many bytes were taken. No SIGPIPE.
 [[nodiscard("co_await it")]] inline operation<detail::writev_call> writev(
-    descriptor file, const const_buffers& parts,
+    known_descriptor file, const const_buffers& parts,
     std::source_location at = std::source_location::current()) {
-  return operation<detail::writev_call>{
-      at, detail::writev_call{{file.get(), parts, detail::at_position}}};
+  return operation<detail::writev_call>{at,
+                                        detail::writev_call{{file, parts, detail::at_position}}};
 }
 
 /// pwritev(2) at `offset` >= 0; the file position stays. A file opened with O_APPEND ignores it.
 [[nodiscard("co_await it")]] inline operation<detail::writev_call> pwritev(
-    descriptor file, const const_buffers& parts, std::int64_t offset,
+    known_descriptor file, const const_buffers& parts, std::int64_t offset,
     std::source_location at = std::source_location::current()) {
   return operation<detail::writev_call>{
-      at, detail::writev_call{{file.get(), parts, detail::checked_offset(offset)}}};
+      at, detail::writev_call{{file, parts, detail::checked_offset(offset)}}};
 }
 
 }  // namespace iowq
