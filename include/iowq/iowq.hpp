@@ -79,6 +79,7 @@
 #include <iowq/exec/punted.hpp>
 #include <iowq/exec/stop_hook.hpp>
 #include <iowq/exec/route.hpp>
+#include <iowq/exec/evict.hpp>
 #include <iowq/exec/without_ring.hpp>
 #include <iowq/exec/await.hpp>
 #include <iowq/exec/force.hpp>

@@ -15,6 +15,7 @@
 #include <iowq/base/result.hpp>
 #include <iowq/coro/promise.hpp>
 #include <iowq/exec/call.hpp>
+#include <iowq/exec/evict.hpp>
 #include <iowq/exec/loop.hpp>
 #include <iowq/exec/punted.hpp>
 #include <iowq/exec/route.hpp>
@@ -54,6 +55,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
     key_ = key;
   }
   [[nodiscard]] Call& arguments() noexcept { return call_; }
+  [[nodiscard]] const Call& arguments() const noexcept { return call_; }
 
   bool await_ready() const noexcept {
     IOWQ_ASSERT(is_fresh(), "an operation was awaited twice");
@@ -135,6 +137,8 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
         here.template count<Call::row>(&ledger_entry::cancelled);
         return at_once(here, -ECANCELED);
       }
+    if constexpr (requires { call_.closes(); })
+      if (acts(&on_item); detail::evict(here, *this)) return true;
     placement place{Call::row.first, Call::row.unbound, {}, any_node};
     if constexpr (requires { call_.place(place); })
       if (!wish_.has_way() || wish_.way() == route::pool) call_.place(place);
@@ -210,8 +214,9 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
       if (detail::bounces(op.call_, op.answer_.res())) [[unlikely]]
         return op.bounce(here);
     }
-    // Some paths answer a cancel with EINTR (io_uring_cancelation(7)).
-    if (op.is(cancel_wanted) && op.answer_.res() == -EINTR) [[unlikely]]
+    // Some paths answer a cancel with EINTR (io_uring_cancelation(7)), splice with ERESTARTSYS.
+    constexpr int restart = -512;
+    if (int const r = op.answer_.res(); op.is(cancel_wanted) && (r == -EINTR || r == restart))
       op.answer_.set(-ECANCELED);
     op.settle(here);
     here.template finish<Call::row>(op, &ledger_entry::ring_ops);
@@ -228,10 +233,12 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
     start_work(here, {route::pool, Call::row.unbound, {}, any_node});
   }
 
-  /// Out of the inbox or the ready queue: a worker ended it, or it never began.
+  /// Out of the inbox or the ready queue: a worker ended it, it never began, or it may begin now.
   static void on_item(detail::loop_item * self) noexcept {
     auto& op = *static_cast<operation*>(static_cast<base*>(self));
     detail::loop& here = *detail::this_thread_loop;
+    if constexpr (requires { op.call_.closes(); })
+      if (op.stage_ == detail::stage::closing) return op.begin(here, {}) ? void() : here.resume(op);
     bool const was_punted = op.is(punted);
     if (was_punted) here.pool().came_back();
     op.settle(here);
@@ -249,18 +256,15 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
       std::abort();
   }
 
-  static int descriptor_of(const base& op) noexcept {
-    return detail::descriptor_of(static_cast<const operation&>(op).call_);
-  }
-
   static constexpr detail::operation_kind kind{
       &Call::row,
       forms.sqe ? &on_cqe : nullptr,
       forms.sqe ? &prepare : nullptr,
       forms.call ? &as_work : nullptr,
       nullptr,
-      &descriptor_of,
-      forms.once ? &detail::without_ring<Call>::waits_for : nullptr};
+      detail::first_number<operation, Call>(),
+      forms.once ? &detail::without_ring<Call>::waits_for : nullptr,
+      detail::second_number<operation, Call>()};
 
   Call call_;
   [[no_unique_address]] detail::room_for_work<Call> work_;

@@ -18,7 +18,8 @@
 //   bool may_wait() const noexcept             on the pool: unbound? default: as the row says
 //   bool bounces(int answer) const noexcept    does the ring's answer mean "would block"?
 //   void settle(devices&) noexcept             on the owner, when it is over
-//   int  descriptor() const noexcept           for dump()
+//   int  descriptor() const noexcept           which one it uses; other_descriptor(): and which
+//   void closes()                              it closes that: what uses it has to end before
 #pragma once
 
 #include <cerrno>
@@ -68,14 +69,6 @@ template <class Call>
     return call.waits_for();
   else
     return {};
-}
-
-template <class Call>
-[[nodiscard]] int descriptor_of(const Call& call) noexcept {
-  if constexpr (requires { call.descriptor(); })
-    return call.descriptor();
-  else
-    return -1;
 }
 
 template <class Call>

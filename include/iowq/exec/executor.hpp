@@ -258,6 +258,7 @@ inline executor::on_this_thread::on_this_thread(executor& here) noexcept : here_
               "run() inside a coroutine: co_await the task, or spawn() it");
   detail::this_thread_executor = &here;
   detail::this_thread_loop = &here.loop_;
+  detail::before_close = &detail::assert_unused;
 }
 inline executor::on_this_thread::~on_this_thread() {
   while (detail::end_of_run* const one = here_.endings_) {

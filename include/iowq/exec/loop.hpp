@@ -171,6 +171,9 @@ class loop {
     resume(op);
   }
 
+  /// It has left the census: a close may wait for that. finish() says so itself.
+  void left(const operation_base& op) noexcept;
+
   void resume(operation_base& op) noexcept {
     op.stage_ = stage::over;
     if (op.is(operation_base::heard)) return op.listener_->tell();
@@ -207,8 +210,12 @@ class loop {
   }
   [[nodiscard]] bool ending() const noexcept { return ending_; }
   [[nodiscard]] bool stopping() const noexcept { return stop_->stop_requested(); }
+  // relaxed: whoever asked on this thread is seen.
+  [[nodiscard]] bool will_stop() const noexcept {
+    return stop_wanted_.load(std::memory_order_relaxed);
+  }
   /// All operations in flight.
-  [[nodiscard]] const census& in_flight() noexcept {
+  [[nodiscard]] census& in_flight() noexcept {
     ring_.list_all();
     return census_;
   }
@@ -244,17 +251,7 @@ class loop {
     return pool_.spin([this] { return !mail_.empty() || ring_.ready() || ring_.needs_enter(); });
   }
 
-  IOWQ_NOINLINE void finish_unusually(operation_base& op, ledger_entry& line) noexcept {
-    if (op.answer_.res() == -ECANCELED && op.is(operation_base::cancel_wanted)) ++line.cancelled;
-    if (op.is(operation_base::hooked)) {
-      if (!op.hook_.object().end()) {
-        op.stage_ = stage::lingering;  // its stop request is still in our inbox, and touches it
-        return;
-      }
-      op.hook_.destroy();
-    }
-    resume(op);
-  }
+  void finish_unusually(operation_base& op, ledger_entry& line) noexcept;
 
   IOWQ_NOINLINE void fire_timers() noexcept {
     time_point const now = linux_policy::now();

@@ -12,6 +12,7 @@
 //           -> pool ------^---(bounced)-> over      (ring may bounce to pool, never back)
 //           -> timer, in_line -> ready -> over      (so does what never began)
 //           -> poll <----------> ready -> over      (no ring: tried again when it may succeed)
+//           -> closing -> any of these             (what others still use is not closed)
 #pragma once
 
 #include <coroutine>
@@ -49,6 +50,7 @@ enum class stage : std::uint8_t {
   poll,     // until its descriptor is ready, where there is no ring
   timer,
   in_line,    // for what another coroutine will give (sync/)
+  closing,    // waits for those that use its descriptor
   ready,      // its result is in it, the loop will end it
   lingering,  // ended, but its stop request is still on its way here
 };
@@ -68,8 +70,9 @@ struct operation_kind {
   void (*prepare)(operation_base&, io_uring_sqe&) noexcept;  // null: no SQE form
   work& (*as_work)(operation_base&) noexcept;                // null: no system-call form
   bool (*disarm)(operation_base&) noexcept;                  // timer, in_line: false, too late
-  int (*descriptor)(const operation_base&) noexcept;         // null: none that dump() could show
+  int (*descriptor)(const operation_base&) noexcept;         // null: it uses none
   readiness (*waits_for)(const operation_base&) noexcept = nullptr;  // of stage poll
+  int (*other)(const operation_base&) noexcept = nullptr;            // null: it uses no second one
 };
 
 /// What the user asked for: on_pool(), on_ring(), hashed().
@@ -158,6 +161,12 @@ class operation_base : protected operation_front, public loop_item, public censu
   /// -1: none.
   [[nodiscard]] int descriptor_number() const noexcept {
     return kind_->descriptor != nullptr ? kind_->descriptor(*this) : -1;
+  }
+  [[nodiscard]] int other_number() const noexcept {
+    return kind_->other != nullptr ? kind_->other(*this) : -1;
+  }
+  [[nodiscard]] bool uses(int descriptor) const noexcept {
+    return descriptor_number() == descriptor || other_number() == descriptor;
   }
   [[nodiscard]] std::optional<std::uint64_t> key() const noexcept {
     return is(keyed) ? std::optional{key_} : std::nullopt;

@@ -54,12 +54,12 @@ namespace detail {
 
 [[nodiscard]] constexpr std::string_view to_string(stage where) noexcept {
   constexpr std::string_view names[] = {
-      "created", "over",    "waiting for an SQE", "ring", "pool", "poll", "timer", "in line",
-      "ready",   "stopping"};
+      "created", "over",    "waiting for an SQE",       "ring",  "pool",    "poll",
+      "timer",   "in line", "waiting for what uses it", "ready", "stopping"};
   return names[static_cast<unsigned>(where)];
 }
 
-/// A line for each await in flight, newest first, then the pool's own report.
+/// A line for each await in flight, those of one descriptor side by side, then the pool's report.
 inline void write_census(std::ostream& out, loop& here) {
   std::size_t count = 0;
   time_point const now = linux_policy::now();

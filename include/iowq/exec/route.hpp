@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/exec/route.hpp -- inline, ring or pool: the decision.
-// Layer exec; needs ring. Next in the book: exec/await.hpp.
+// Layer exec; needs ring. Next in the book: exec/evict.hpp.
 #pragma once
 
 #include <iowq/exec/call.hpp>

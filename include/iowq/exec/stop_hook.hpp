@@ -53,6 +53,24 @@ IOWQ_COLD inline void loop::stop_all() noexcept {
   cancel_all();
 }
 
+IOWQ_NOINLINE inline void loop::finish_unusually(operation_base& op, ledger_entry& line) noexcept {
+  if (op.answer_.res() == -ECANCELED && op.is(operation_base::cancel_wanted)) ++line.cancelled;
+  left(op);
+  if (op.is(operation_base::hooked)) {
+    if (!op.hook_.object().end()) {
+      op.stage_ = stage::lingering;  // its stop request is still in our inbox, and touches it
+      return;
+    }
+    op.hook_.destroy();
+  }
+  resume(op);
+}
+
+inline void loop::left(const operation_base& op) noexcept {
+  if (!op.is(operation_base::cancel_wanted)) return;
+  census_.ended(op, [this](operation_base& closer) { ready(closer); });
+}
+
 IOWQ_COLD inline void loop::cancel_all() noexcept {
   in_flight().for_each([this](operation_base& op) { cancel(op); });
 }

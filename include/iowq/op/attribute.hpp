@@ -74,6 +74,7 @@ struct stat_call {
                                      .reason = "walks a path; the ring always punts it"};
   stat_call(int dir, std::string_view name, int f) : directory{dir}, path{name}, flags{f} {}
 
+  [[nodiscard]] int descriptor() const noexcept { return directory; }
   [[nodiscard]] int check() const noexcept { return path.check(); }
   void prepare(io_uring_sqe& sqe) noexcept {
     sqe.opcode = IORING_OP_STATX;

@@ -24,6 +24,7 @@
 #include <iowq/exec/await.hpp>
 #include <iowq/op/bytes.hpp>
 #include <iowq/op/file.hpp>
+#include <iowq/op/known.hpp>
 #include <iowq/ring/guest.hpp>
 #include <iowq/ring/kernel.hpp>
 
@@ -111,7 +112,7 @@ struct read_fixed_call : read_call {
                                      .opcode = IORING_OP_READ,
                                      .first = route::ring,
                                      .reason = "READ_FIXED (4) once registered, else as read"};
-  read_fixed_call(int from, fixed_part into, std::int64_t at) noexcept
+  read_fixed_call(known_file from, fixed_part into, std::int64_t at) noexcept
       : read_call{from, into.bytes(), at}, part{into} {}
 
   [[nodiscard]] int check() const noexcept { return part.is_none() ? -EINVAL : read_call::check(); }
@@ -129,7 +130,7 @@ struct write_fixed_call : write_call {
                                      .first = route::ring,
                                      .key = write_call::row.key,
                                      .reason = "WRITE_FIXED (5) once registered, else as write"};
-  write_fixed_call(int to, fixed_part from, std::int64_t at) noexcept
+  write_fixed_call(known_file to, fixed_part from, std::int64_t at) noexcept
       : write_call{to, from.bytes(), at}, part{from} {}
 
   [[nodiscard]] int check() const noexcept {
@@ -149,16 +150,16 @@ struct write_fixed_call : write_call {
 [[nodiscard("co_await it")]] inline operation<detail::read_fixed_call> read_fixed(
     descriptor file, fixed_buffers& buffers, unsigned index, std::size_t length,
     std::int64_t offset, std::source_location at = std::source_location::current()) {
-  return operation<detail::read_fixed_call>{
-      at, file.get(), detail::fixed_part{&buffers, index, length}, detail::checked_offset(offset)};
+  return operation<detail::read_fixed_call>{at, file, detail::fixed_part{&buffers, index, length},
+                                            detail::checked_offset(offset)};
 }
 
 /// pwrite(2) of the first `length` bytes of buffer `index`, likewise.
 [[nodiscard("co_await it")]] inline operation<detail::write_fixed_call> write_fixed(
-    descriptor file, fixed_buffers& buffers, unsigned index, std::size_t length,
+    known_descriptor file, fixed_buffers& buffers, unsigned index, std::size_t length,
     std::int64_t offset, std::source_location at = std::source_location::current()) {
-  return operation<detail::write_fixed_call>{
-      at, file.get(), detail::fixed_part{&buffers, index, length}, detail::checked_offset(offset)};
+  return operation<detail::write_fixed_call>{at, file, detail::fixed_part{&buffers, index, length},
+                                             detail::checked_offset(offset)};
 }
 
 }  // namespace iowq

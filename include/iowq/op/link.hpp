@@ -33,6 +33,8 @@ struct link_call {
   link_call(int from_dir, std::string_view old_name, int to_dir, std::string_view new_name, int f)
       : old_directory{from_dir}, new_directory{to_dir}, from{old_name}, to{new_name}, flags{f} {}
 
+  [[nodiscard]] int descriptor() const noexcept { return old_directory; }
+  [[nodiscard]] int other_descriptor() const noexcept { return new_directory; }
   [[nodiscard]] int check() const noexcept { return from.check() != 0 ? from.check() : to.check(); }
   void prepare(io_uring_sqe& sqe) const noexcept {
     sqe.opcode = IORING_OP_LINKAT;
@@ -61,6 +63,7 @@ struct symlink_call {
   symlink_call(std::string_view text, int dir, std::string_view name)
       : target{text}, directory{dir}, path{name} {}
 
+  [[nodiscard]] int descriptor() const noexcept { return directory; }
   [[nodiscard]] int check() const noexcept {
     return target.check() != 0 ? target.check() : path.check();
   }
@@ -84,6 +87,7 @@ struct readlink_call {
       .name = "readlink", .first = route::pool, .reason = "walks a path; has no opcode"};
   readlink_call(int dir, std::string_view name) : directory{dir}, path{name} {}
 
+  [[nodiscard]] int descriptor() const noexcept { return directory; }
   [[nodiscard]] int check() const noexcept { return path.check(); }
   int call(const stop_token&) noexcept {
     char buffer[PATH_MAX + 1];

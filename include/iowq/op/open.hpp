@@ -38,6 +38,7 @@ struct open_call {
   }
   open_call(open_call&&) noexcept = default;
 
+  [[nodiscard]] int descriptor() const noexcept { return directory; }
   [[nodiscard]] int check() const noexcept { return path.check(); }
   void place(placement& where) const noexcept {
     if (creates()) where.way = route::pool;
@@ -111,16 +112,21 @@ struct close_call {
       .reason =
           "the ring closes inline, and blocks: a lingering socket, the last reference of a "
           "deleted file"};
-  fd file;
-  bool valid;
+  explicit close_call(fd owned) noexcept : file{std::move(owned)}, number{file.get()} {}
 
-  [[nodiscard]] int check() const noexcept { return valid ? 0 : -EBADF; }
+  [[nodiscard]] int descriptor() const noexcept { return number; }
+  static void closes() noexcept {}
+  [[nodiscard]] int check() const noexcept { return number >= 0 ? 0 : -EBADF; }
   void prepare(io_uring_sqe& sqe) noexcept {
     sqe.opcode = IORING_OP_CLOSE;
+    sqe.flags |= IOSQE_ASYNC;  // or the owner would do it, and block
     sqe.fd = file.release();
   }
   [[nodiscard]] bool bounces(int) const noexcept { return false; }
   int call(const stop_token&) noexcept { return or_errno(::close(file.release())); }
+
+  fd file;
+  int const number;  // what it was: who asks for it cannot ask a worker for the fd
 };
 
 }  // namespace detail
@@ -146,12 +152,12 @@ struct close_call {
   return operation<detail::open_call>{at, directory.get(), path, how};
 }
 
-/// close(2). Takes the descriptor over: it is closed once, whatever is reported. No other
-/// operation on it may be in flight.
+/// close(2). Takes the descriptor over: it is closed once, whatever is reported. Operations of this
+/// executor that are in flight on it are cancelled first, and awaited: a punted one that nothing
+/// stops, as an fsync, holds the close up. None may begin meanwhile.
 [[nodiscard("co_await it")]] inline operation<detail::close_call> close(
     fd file, std::source_location at = std::source_location::current()) {
-  bool const valid = static_cast<bool>(file);
-  return operation<detail::close_call>{at, std::move(file), valid};
+  return operation<detail::close_call>{at, std::move(file)};
 }
 [[nodiscard("co_await it")]] inline operation<detail::close_call> close(
     int number, std::source_location at = std::source_location::current()) {

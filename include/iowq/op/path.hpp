@@ -28,6 +28,7 @@ struct mkdir_call {
                                      .reason = "changes a directory; the ring always punts it"};
   mkdir_call(int dir, std::string_view name, ::mode_t m) : directory{dir}, path{name}, mode{m} {}
 
+  [[nodiscard]] int descriptor() const noexcept { return directory; }
   [[nodiscard]] int check() const noexcept { return path.check(); }
   void prepare(io_uring_sqe& sqe) const noexcept {
     sqe.opcode = IORING_OP_MKDIRAT;
@@ -52,6 +53,7 @@ struct unlink_call {
       .reason = "changes a directory and may free the file; the ring always punts it"};
   unlink_call(int dir, std::string_view name, int f) : directory{dir}, path{name}, flags{f} {}
 
+  [[nodiscard]] int descriptor() const noexcept { return directory; }
   [[nodiscard]] int check() const noexcept { return path.check(); }
   void prepare(io_uring_sqe& sqe) const noexcept {
     sqe.opcode = IORING_OP_UNLINKAT;
@@ -77,6 +79,8 @@ struct rename_call {
               unsigned f)
       : old_directory{from_dir}, new_directory{to_dir}, from{old_name}, to{new_name}, flags{f} {}
 
+  [[nodiscard]] int descriptor() const noexcept { return old_directory; }
+  [[nodiscard]] int other_descriptor() const noexcept { return new_directory; }
   [[nodiscard]] int check() const noexcept { return from.check() != 0 ? from.check() : to.check(); }
   void prepare(io_uring_sqe& sqe) const noexcept {
     sqe.opcode = IORING_OP_RENAMEAT;

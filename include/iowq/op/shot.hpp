@@ -115,6 +115,7 @@ class shot final : public operation_base {
   }
   void over(int res) noexcept {
     census::leave(*this);
+    owner_->left(*this);
     stage_ = stage::over;
     armed_ = false;
     --owner_->shots().armed;
