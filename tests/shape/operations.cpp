@@ -15,21 +15,44 @@ struct line {
   std::string_view functions;
 };
 
+/// The first kernel with an opcode (include/uapi/linux/io_uring.h, by its history).
+std::string_view kernel_of(int opcode) {
+  struct since {
+    int up_to;
+    std::string_view kernel;
+  };
+  constexpr since all[] = {{7, "5.1"},   {8, "5.2"},   {10, "5.3"},  {12, "5.4"},  {16, "5.5"},
+                           {29, "5.6"},  {32, "5.7"},  {33, "5.8"},  {36, "5.11"}, {39, "5.15"},
+                           {40, "5.18"}, {46, "5.19"}, {47, "6.0"},  {48, "6.1"},  {53, "6.7"},
+                           {54, "6.8"},  {55, "6.9"},  {57, "6.11"}, {61, "6.15"}, {62, "6.16"}};
+  if (opcode == operation_row::no_opcode) return "";
+  for (const since& one : all)
+    if (opcode <= one.up_to) return one.kernel;
+  return "newer";
+}
+
+std::string_view stopped(const operation_row& row) {
+  if (!row.cancellable) return "never";
+  if (row.first == iowq::route::inline_) return "";
+  return row.first == iowq::route::ring || row.unbound ? "at any time" : "until it runs";
+}
+
 void print(const line& one) {
   const operation_row& row = one.row;
   std::cout << "| `" << row.name << "` | " << one.functions << " | " << iowq::to_string(row.first)
             << " | ";
   if (row.opcode != operation_row::no_opcode) std::cout << row.opcode;
-  std::cout << " | " << (row.unbound ? "unbound" : "bound") << " | " << row.key << " | "
-            << row.reason << (row.cancellable ? "" : "; not stopped by a stop request") << " |\n";
+  std::cout << " | " << kernel_of(row.opcode) << " | " << (row.unbound ? "unbound" : "bound")
+            << " | " << row.key << " | " << stopped(row) << " | " << row.reason << " |\n";
 }
 
 template <std::size_t N>
 void family(std::string_view title, const line (&lines)[N]) {
   std::cout << "\n## " << title
             << "\n\n"
-               "| operation | functions | first | opcode | account | ordered by | because |\n"
-               "|---|---|---|---|---|---|---|\n";
+               "| operation | functions | first | opcode | kernel | account | ordered by | stopped "
+               "| because |\n"
+               "|---|---|---|---|---|---|---|---|---|\n";
   for (const line& one : lines) print(one);
 }
 
@@ -47,9 +70,13 @@ Printed by `tests/shape/operations.cpp`: change the rows, not this file.
   **because**, and what "would block" on the ring goes to the pool.
 - **opcode**: its io_uring form, by number; none: it has no such form. What the running kernel does
   not know goes to the pool.
+- **kernel**: the first that has the opcode.
 - **account**: which workers run it on the pool. `read`, `write`, `sendfile` and theirs are unbound
   where the descriptor is no stored file.
 - **ordered by**: on the pool, never beside another of the same key, and in the order awaited.
+- **stopped**: until when a stop request ends it, where it goes first. A worker is not torn out of a
+  system call that nothing announces the end of: that runs to its end, and says what came of it.
+  What waits inline, for the loop, is always stopped.
 
 The functions that are coroutines made of these (`read_exactly`, `read_all`, `write_all`,
 `send_all`, `read_directory`, `walk`, `connect_to`, `listen_on`, `until_signal`) have no row, nor has
