@@ -98,7 +98,7 @@ TEST_SUITE("exec/evict") {
       for (int i = 0; i < turns; ++i) co_await iowq::yield();
       open_file const old{pipe.in};
       if (by_ring)
-        co_await iowq::on_ring(iowq::close(std::move(pipe.in)));
+        co_await as(way::ring, iowq::close(std::move(pipe.in)));
       else
         co_await iowq::close(std::move(pipe.in));
       CHECK_FALSE(old.is_open());
