@@ -151,7 +151,8 @@ struct fsync_call {
 }  // namespace detail
 
 /// read(2) at the file position, or from a stream. Yields how many bytes; 0 at the end of file.
-/// The buffer stays valid and untouched until it has ended.
+/// The buffer stays valid and untouched until it has ended. Of a file opened with O_DIRECT the ring
+/// leaves the position where it was, the kernel's omission: pread() there.
 [[nodiscard("co_await it")]] inline operation<detail::read_call> read(
     descriptor file, mutable_bytes bytes,
     std::source_location at = std::source_location::current()) {
