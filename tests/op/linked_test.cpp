@@ -236,4 +236,23 @@ TEST_SUITE("op/linked") {
     };
     iowq::run(body());
   }
+
+  TEST_CASE("under punt_policy::kernel a write and its fsync are one chain of the kernel's") {
+    if (!iowq_test::rings_allowed()) SKIP_CASE("no ring");
+    iowq_test::ledger books;
+    auto const body = []() -> task<> {
+      iowq_test::scratch dir;
+      iowq::fd file = co_await iowq::open(dir / "log", O_RDWR | O_CREAT, 0600);
+      auto all = co_await iowq::linked(iowq::pwrite(file, "text", 0), iowq::fsync(file));
+      CHECK(std::get<0>(all).value() == 4);
+      CHECK(std::get<1>(all));
+      CHECK(count_of("write", &iowq::ledger_entry::ring_ops) == 1);
+      CHECK(count_of("fsync", &iowq::ledger_entry::ring_ops) == 1);
+      auto const hashed =
+          co_await iowq::linked(iowq::hashed(1, iowq::pwrite(file, "more", 0)), iowq::fsync(file));
+      CHECK(std::get<0>(hashed).has_value());  // a key is the pool's: one by one, then
+      CHECK(count_of("write", &iowq::ledger_entry::punted_ops) == 1);
+    };
+    iowq::run(body(), {.punt = iowq::punt_policy::kernel});
+  }
 }
