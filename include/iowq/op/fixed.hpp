@@ -10,11 +10,10 @@
 #include <sys/mman.h>
 #include <sys/uio.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
+#include <new>
 #include <source_location>
 #include <span>
 #include <vector>
