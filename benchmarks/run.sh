@@ -5,7 +5,7 @@
 set -eu
 build=${1:?usage: benchmarks/run.sh BUILDDIR}
 
-for each in await many backends pool_empty pool_calls pool_keys pool_growth pool_memory; do
+for each in await many backends fairness pool_empty pool_calls pool_keys pool_growth pool_memory; do
   echo
   "$build/benchmarks/bench_$each"
 done
