@@ -161,7 +161,13 @@ class reference {
     if (parent.sort != being::scope || parent.who == 0) return;
     bool const walked = parent.what == verb::for_each || parent.what == verb::transform;
     int living = 0;
-    for (name const child : parent.children) living += !at(child).over;
+    bool stops = at(parent.parent).stopped;
+    for (name const child : parent.children) {
+      living += !at(child).over;
+      stops = stops || at(child).stopped;
+    }
+    need(parent.what != verb::for_each || s.n < parent.limit || !stops,
+         "R5: " + call(parent) + " is to end, and goes on with another item");
     need(!walked || living <= parent.limit, call(parent) + " has more in work than its limit");
     for (name const child : parent.children)
       need(child == s.who || at(child).place != s.n,
