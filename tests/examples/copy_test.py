@@ -63,7 +63,9 @@ class CopyTest(unittest.TestCase):
             if more == ["--jobs", "1"]:
                 self.assertIn("File exists", end.stderr)  # of a link: it is not followed, nor replaced
                 break
-            self.assertEqual((end.returncode, end.stderr), (0, ""))
+            complaints = [line for line in end.stderr.splitlines()
+                          if not line.startswith("iowq: no io_uring, ")]
+            self.assertEqual((end.returncode, complaints), (0, []))
             self.assertIn("where the work went", end.stdout)
             self.assertEqual(tree(self.source), tree(self.target))
 

@@ -90,7 +90,8 @@ task<> serve(const iowq::fd& listener, transcript& said, bool& ended) {
 task<> sockets(transcript& said) {
   iowq::fd listener = co_await iowq::listen_on(iowq::endpoint::ip("127.0.0.1", 0));
   bool ended = false;
-  iowq::executor::current().spawn(serve(listener, said, ended));
+  transcript of_server;  // who of the two goes on first is not ours to say
+  iowq::executor::current().spawn(serve(listener, of_server, ended));
   co_await iowq::yield();
   iowq::fd client = co_await iowq::socket(AF_INET, SOCK_STREAM);
   co_await iowq::connect(client, iowq::endpoint::local_of(listener.get()));
@@ -103,6 +104,7 @@ task<> sockets(transcript& said) {
   while (!ended) co_await iowq::yield();
   said.note("recv", back);  // not before: who of the two hears first is nobody's promise
   said.note("eof", end);
+  said.note("server", of_server.text());
   iowq::fd nobody = co_await iowq::socket(AF_INET, SOCK_STREAM);
   auto refused = iowq::connect(nobody, iowq::endpoint::ip("127.0.0.1", 1));
   said.note("refused", co_await iowq::as_result(std::move(refused)));
@@ -171,7 +173,8 @@ TEST_SUITE("exec/route") {
       iowq::executor here;
       CHECK(here.run(everything()) == expected);
       for (const auto& line : here.stats().ledger)
-        if (opcode == IORING_OP_RECV && line.name == std::string_view{"recv"}) {
+        if (opcode == IORING_OP_RECV && here.backend() == iowq::backend_kind::io_uring &&
+            line.name == std::string_view{"recv"}) {
           CHECK(line.ring_ops == 0);  // it was hidden indeed
         }
     }
