@@ -240,8 +240,7 @@ int basic_ring<Kernel>::open(unsigned entries, unsigned kernel_workers) noexcept
     return r;
   }
   static_cast<void>(Kernel::dont_fork(ring_));
-  if (kernel_workers != 0)
-    static_cast<void>(Kernel::limit_workers(ring_, kernel_workers, 0));
+  if (kernel_workers != 0) static_cast<void>(Kernel::limit_workers(ring_, kernel_workers, 0));
   features_.opcodes = detail::probe_opcodes<Kernel>(ring_);
   features_.open = true;
   return 0;
