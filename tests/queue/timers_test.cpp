@@ -6,12 +6,15 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <numeric>
 #include <random>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include <doctest/doctest.h>
 
+#include "allocations.hpp"
 #include "death.hpp"
 #include "small_stack.hpp"
 
@@ -27,10 +30,62 @@ static_assert(!std::is_move_constructible_v<timers>);
 static_assert(sizeof(timer) <= 5 * sizeof(void*));
 static_assert(noexcept(std::declval<timers&>().arm(std::declval<timer&>(), never)));
 
+/// Compares, and counts.
+struct counting {
+  static inline std::uint64_t compared = 0;
+  bool operator()(const timer& a, const timer& b) const noexcept {
+    ++compared;
+    return a.is_before(b);
+  }
+};
+using counted_timers = iowq::basic_timers<counting>;
+
 constexpr time_point at(int ms) { return time_point{std::chrono::milliseconds{ms}}; }
 }  // namespace
 
 TEST_SUITE("queue/timers") {
+  TEST_CASE("a million are armed, cancelled and fired in O(log n) comparisons each, from no heap") {
+    // Counted, not timed: every step of the heap but a fixed few an operation is a comparison.
+    constexpr std::size_t count = 1'000'000;
+    constexpr std::uint64_t log_count = 20;
+    auto const all = std::make_unique<timer[]>(count);
+    std::mt19937 random{93};
+    std::vector<std::uint32_t> order(count);
+    std::iota(order.begin(), order.end(), 0U);
+    enum class deadlines { rising, falling, mixed, equal };
+    for (auto const sort :
+         {deadlines::rising, deadlines::falling, deadlines::mixed, deadlines::equal}) {
+      CAPTURE(static_cast<int>(sort));
+      counted_timers armed;
+      auto const before = iowq_test::allocations::now();
+      counting::compared = 0;
+      for (std::size_t i = 0; i < count; ++i) {
+        int const n = static_cast<int>(i);
+        armed.arm(all[i], sort == deadlines::rising    ? at(n)
+                          : sort == deadlines::falling ? at(-n)
+                          : sort == deadlines::mixed   ? at(static_cast<int>(random() >> 2))
+                                                       : at(0));
+      }
+      CHECK(counting::compared < count);  // O(1)
+      counting::compared = 0;
+      std::shuffle(order.begin(), order.end(), random);
+      for (std::size_t i = 0; i < count / 2; ++i) armed.disarm(all[order[i]]);
+      CHECK(counting::compared < count / 2 * 2 * log_count);
+      counting::compared = 0;
+      std::size_t fired = 0;
+      bool sorted = true;
+      for (timer *last = nullptr, *next; (next = armed.pop_due(never)) != nullptr; last = next) {
+        sorted = sorted && (last == nullptr || last->is_before(*next));
+        ++fired;
+      }
+      CHECK(fired == count - count / 2);
+      CHECK(sorted);
+      CHECK(counting::compared < count / 2 * 2 * log_count);
+      if (iowq_test::allocations::counted)
+        CHECK((iowq_test::allocations::now() - before).made == 0);
+    }
+  }
+
   TEST_CASE("timers fire in the order of their deadlines, equal ones as they were armed") {
     timer a, b, c, d;
     timers armed;

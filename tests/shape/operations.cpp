@@ -152,6 +152,7 @@ The functions that are coroutines made of these (`read_exactly`, `read_all`, `wr
           {calls::poll_many_call::row, "`poll_many`"},
           {calls::epoll_wait_call::row, "`epoll_wait`"},
           {calls::sleep_operation::row_of_all, "`sleep_for` `sleep_until`"},
+          {calls::day_sleep_call::row, "`sleep_until` of the system clock"},
           {calls::futex_wait_call::row, "`futex_wait`"},
           {calls::futex_wake_call::row, "`futex_wake`"},
           {calls::waitid_call::row, "`waitid` `wait_for`"},

@@ -3,8 +3,14 @@
 // Layer op; needs exec. Next in the book: op/raw.hpp.
 //
 // All deadlines of a loop are in one heap in user space; the kernel gets one timeout, the next
-// of them, as an argument of the call that waits anyway.
+// of them, as an argument of the call that waits anyway. They are of the steady clock, which nobody
+// sets. Who waits for a time of day wants it by the clock on the wall, however that is set
+// meanwhile: only the kernel sees that, so each such wait is a timeout of the kernel's own.
 #pragma once
+
+#include <poll.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
@@ -12,10 +18,13 @@
 #include <cstdint>
 #include <source_location>
 
+#include <iowq/base/fd.hpp>
 #include <iowq/base/result.hpp>
 #include <iowq/coro/promise.hpp>
+#include <iowq/exec/await.hpp>
 #include <iowq/exec/loop.hpp>
 #include <iowq/exec/stop_hook.hpp>
+#include <iowq/op/blocking.hpp>
 
 namespace iowq {
 
@@ -32,6 +41,73 @@ template <class Rep, class Period>
   if (span > century) return never;
   return now + std::chrono::ceil<time_point::duration>(d);
 }
+
+/// `when` of the system clock as the kernel takes it, saturated: what lies before 1970 is 1970,
+/// what it could not count in nanoseconds lies beyond its reach.
+template <class Duration>
+[[nodiscard]] __kernel_timespec time_of_day(
+    std::chrono::time_point<std::chrono::system_clock, Duration> when) noexcept {
+  using seconds = std::chrono::duration<long double>;
+  constexpr long long beyond = 9'000'000'000;  // the year 2255; ktime_t ends in 2262
+  seconds const since{when.time_since_epoch()};
+  if (!(since > seconds::zero())) return {.tv_sec = 0, .tv_nsec = 1};
+  if (since > seconds{beyond}) return {.tv_sec = beyond, .tv_nsec = 0};
+  auto const all = std::chrono::ceil<std::chrono::nanoseconds>(when.time_since_epoch()).count();
+  return {.tv_sec = all / 1'000'000'000, .tv_nsec = all % 1'000'000'000};
+}
+
+/// Sleeps until a time of day: clock_nanosleep(2) with CLOCK_REALTIME and TIMER_ABSTIME.
+struct day_sleep_call {
+  static constexpr operation_row row{
+      .name = "sleep_until",
+      .opcode = IORING_OP_TIMEOUT,
+      .first = route::ring,
+      .unbound = true,
+      .reason = "only the kernel follows its clock of the day when that is set"};
+  using answers_itself = void;  // ETIME is success
+  using may_throw = void;
+
+  explicit day_sleep_call(__kernel_timespec when) noexcept : until{when} {}
+
+  void prepare(io_uring_sqe& sqe) const noexcept {
+    sqe.opcode = IORING_OP_TIMEOUT;
+    sqe.fd = -1;
+    sqe.addr = reinterpret_cast<std::uintptr_t>(&until);
+    sqe.len = 1;
+    sqe.timeout_flags = IORING_TIMEOUT_ABS | IORING_TIMEOUT_REALTIME;
+  }
+  int call(const stop_token& stop) noexcept {
+    if (int const r = arm(); r < 0) return r;
+    int const r = wait_for_events(clock.get(), POLLIN, stop);
+    return r < 0 ? r : 0;
+  }
+  /// Armed at first, so never over at once: a time that has passed ends at the next turn.
+  int once() noexcept {
+    if (!clock) {
+      int const r = arm();
+      return r < 0 ? r : -EAGAIN;
+    }
+    std::uint64_t times = 0;
+    return ::read(clock.get(), &times, sizeof times) < 0 ? -errno : 0;
+  }
+  [[nodiscard]] readiness waits_for() const noexcept { return {clock.get(), POLLIN}; }
+  static void value(int answer) {
+    if (answer < 0 && answer != -ETIME) throw_error(answer, "sleep_until");
+  }
+
+  __kernel_timespec until;
+  fd clock = {};  // timerfd(2), off the ring
+
+ private:
+  int arm() noexcept {
+    clock.reset(::timerfd_create(CLOCK_REALTIME, TFD_CLOEXEC | TFD_NONBLOCK));
+    if (!clock) return -errno;
+    itimerspec const at{.it_interval = {},
+                        .it_value = {.tv_sec = static_cast<time_t>(until.tv_sec),
+                                     .tv_nsec = static_cast<long>(until.tv_nsec)}};
+    return or_errno(::timerfd_settime(clock.get(), TFD_TIMER_ABSTIME, &at, nullptr));
+  }
+};
 
 /// Sleeps until a deadline of the loop's clock.
 class [[nodiscard("co_await it")]] sleep_operation : public operation_base {
@@ -117,6 +193,16 @@ template <class Duration>
     std::chrono::time_point<steady_clock, Duration> when,
     std::source_location at = std::source_location::current()) {
   return {detail::deadline_after(time_point{}, when.time_since_epoch()), at};
+}
+
+/// Suspends until `when` by the system clock: sooner or later if that is set meanwhile. A time that
+/// has passed ends at the next turn of the loop, one beyond 2255 never. A wait of the kernel's own,
+/// where the others are the loop's: for a time of day, not for many short ones.
+template <class Duration>
+[[nodiscard("co_await it")]] operation<detail::day_sleep_call> sleep_until(
+    std::chrono::time_point<std::chrono::system_clock, Duration> when,
+    std::source_location at = std::source_location::current()) {
+  return operation<detail::day_sleep_call>{at, detail::time_of_day(when)};
 }
 
 }  // namespace iowq

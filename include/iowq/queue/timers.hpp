@@ -25,9 +25,14 @@ class timer {
 
   [[nodiscard]] bool armed() const noexcept { return link_ != nullptr; }
   [[nodiscard]] time_point deadline() const noexcept { return deadline_; }
+  /// Does it fire before `other`, if both are armed?
+  [[nodiscard]] bool is_before(const timer& other) const noexcept {
+    return deadline_ != other.deadline_ ? deadline_ < other.deadline_ : order_ < other.order_;
+  }
 
  private:
-  friend class timers;
+  template <class Before>
+  friend class basic_timers;
   time_point deadline_{};
   std::uint64_t order_ = 0;  // of arming: equal deadlines fire first come, first served
   timer* child_ = nullptr;
@@ -35,13 +40,21 @@ class timer {
   timer** link_ = nullptr;  // what points at us: the root, a parent's child_ or a left sibling
 };
 
+/// How timers are compared; a test counts how often.
+struct fires_before {
+  [[nodiscard]] bool operator()(const timer& a, const timer& b) const noexcept {
+    return a.is_before(b);
+  }
+};
+
 /// The armed timers of one loop. Owner thread only; destroy it empty.
-class timers {
+template <class Before = fires_before>
+class basic_timers {
  public:
-  timers() noexcept = default;
-  timers(const timers&) = delete;
-  timers& operator=(const timers&) = delete;
-  ~timers() { IOWQ_ASSERT(empty(), "a loop was destroyed with timers armed"); }
+  basic_timers() noexcept = default;
+  basic_timers(const basic_timers&) = delete;
+  basic_timers& operator=(const basic_timers&) = delete;
+  ~basic_timers() { IOWQ_ASSERT(empty(), "a loop was destroyed with timers armed"); }
 
   [[nodiscard]] bool empty() const noexcept { return root_ == nullptr; }
 
@@ -78,10 +91,6 @@ class timers {
   }
 
  private:
-  static bool before(const timer& a, const timer& b) noexcept {
-    return a.deadline_ != b.deadline_ ? a.deadline_ < b.deadline_ : a.order_ < b.order_;
-  }
-
   void root(timer* node) noexcept {
     root_ = node;
     if (node == nullptr) return;
@@ -93,7 +102,7 @@ class timers {
   static timer* meld(timer* a, timer* b) noexcept {
     if (a == nullptr) return b;
     if (b == nullptr) return a;
-    if (before(*b, *a)) std::swap(a, b);
+    if (Before{}(*b, *a)) std::swap(a, b);
     b->next_ = a->child_;
     if (b->next_ != nullptr) b->next_->link_ = &b->next_;
     b->link_ = &a->child_;
@@ -127,5 +136,7 @@ class timers {
   timer* root_ = nullptr;
   std::uint64_t order_ = 0;
 };
+
+using timers = basic_timers<>;
 
 }  // namespace iowq
