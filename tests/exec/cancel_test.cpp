@@ -14,7 +14,10 @@
 #include <iowq/op/open.hpp>
 #include <iowq/op/socket.hpp>
 #include <iowq/op/time.hpp>
+#include <iowq/sync/channel.hpp>
+#include <iowq/sync/event.hpp>
 
+#include "allocations.hpp"
 #include "ledger.hpp"
 #include "manual.hpp"
 #include "ways.hpp"
@@ -63,6 +66,32 @@ task<> race(int rounds, Make make, Complete complete, tally& sum) {
   }
 }
 constexpr int rounds = 300;
+
+/// Operations of every sort, while there is no memory.
+struct without_memory {
+  template <class Operation>
+  static task<> fails(Operation op) {
+    iowq_test::allocations::refused = true;
+    auto const end = co_await iowq::as_result(std::move(op));
+    iowq_test::allocations::refused = false;
+    CHECK(end.error() == std::errc::not_enough_memory);
+  }
+  static task<> all(iowq::stop_token token) {
+    co_await iowq_test::under{token};
+    iowq_test::pipe_pair pipe;
+    iowq::channel<int> channel{1};
+    iowq::event event;
+    char byte;
+    for (way go : iowq_test::all_ways)
+      co_await fails(as(go, iowq::read(pipe.in, iowq::mutable_bytes{&byte, 1})));
+    co_await fails(iowq::sleep_for(1h));
+    co_await fails(channel.recv());
+    co_await fails(event.wait());
+    CHECK(channel.try_send(1));
+    auto const value = co_await channel.recv();  // nothing to wait for
+    CHECK(*value == 1);
+  }
+};
 }  // namespace
 
 TEST_SUITE("exec/cancel") {
@@ -185,5 +214,15 @@ TEST_SUITE("exec/cancel") {
       while (!released) co_await iowq::yield();
     };
     iowq::run(body());
+  }
+
+  TEST_CASE(
+      "no memory to register with a stop token: the operation fails with that, and is not begun") {
+    if (!iowq_test::allocations::counted) return;
+    // A thread of its own, with no memory kept from earlier frames.
+    std::thread{[] {
+      iowq::stop_source source;
+      iowq::run(without_memory::all(source.get_token()));
+    }}.join();
   }
 }

@@ -20,6 +20,7 @@ struct allocations {
   long freed = 0;
 
   static inline std::atomic<long> all_made{}, all_freed{};
+  static inline thread_local bool refused = false;  // the calling thread gets no more
   static allocations now() noexcept { return {all_made, all_freed}; }
 
   /// Those since `earlier`.
@@ -34,12 +35,14 @@ struct allocations {
 // noinline: else g++ looks through them and warns that free() meets what operator new gave.
 // weak: several files of a program may include this.
 [[gnu::noinline, gnu::weak]] void* operator new(std::size_t size) {
+  if (iowq_test::allocations::refused) throw std::bad_alloc{};
   void* const memory = std::malloc(size != 0 ? size : 1);
   if (memory == nullptr) throw std::bad_alloc{};
   iowq_test::allocations::all_made.fetch_add(1, std::memory_order_relaxed);
   return memory;
 }
 [[gnu::noinline, gnu::weak]] void* operator new(std::size_t size, std::align_val_t alignment) {
+  if (iowq_test::allocations::refused) throw std::bad_alloc{};
   auto const step = static_cast<std::size_t>(alignment);
   void* const memory = std::aligned_alloc(step, (size + step - 1) / step * step);
   if (memory == nullptr) throw std::bad_alloc{};

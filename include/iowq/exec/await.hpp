@@ -152,11 +152,15 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
         place.way = route::pool;
         [[fallthrough]];
       case route::pool:
+        if (!ambient && !detail::stop_hook::prepare(here, *this, token)) [[unlikely]]
+          return at_once(here, -ENOMEM);
         if (wish_.has_key) place.key = key_;
         start_work(here, place);
         break;
       case route::ring:
         if constexpr (forms.sqe) {
+          if (!ambient && !detail::stop_hook::prepare(here, *this, token)) [[unlikely]]
+            return at_once(here, -ENOMEM);
           if constexpr (requires { call_.insist(); })
             if (wish_.has_way() || here.punting() == punt_policy::kernel) call_.insist();
           if (io_uring_sqe* const sqe = here.backend().sqe(); sqe != nullptr) [[likely]] {
@@ -168,6 +172,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
             acts(&on_item);  // it may be cancelled in line
             here.backend().line_up(*this);
           } else if (!detail::without_ring<Call>::begin(*this, here)) {
+            detail::stop_hook::drop(*this);
             return false;
           }
         }

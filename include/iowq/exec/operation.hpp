@@ -98,6 +98,11 @@ class stop_hook : public loop_item {
   stop_hook(const stop_hook&) = delete;
   stop_hook& operator=(const stop_hook&) = delete;
 
+  /// Makes room for the one of `op`, before that begins; watch() registers it. False: no memory.
+  [[nodiscard]] static bool prepare(loop& owner, operation_base& op, stop_token token) noexcept;
+  /// `op` was over before it was watched.
+  static void drop(operation_base& op) noexcept;
+
   /// Registers. Where a stop was requested already, that cancels the operation here and now.
   void begin(stop_token token) noexcept { callback_.emplace(token, request{this}); }
 

@@ -38,11 +38,22 @@ inline void loop::cancel(operation_base& op) noexcept {
 
 IOWQ_NOINLINE inline void loop::hook(operation_base& op, stop_token token) noexcept {
   if (!token.stop_possible()) return;
-  // The bit first: the hook may be called, and end the operation, while it is being made.
+  IOWQ_ASSERT(op.is(operation_base::hooked), "an operation began without its stop_hook");
+  op.hook_.object().begin(token);
+}
+
+IOWQ_NOINLINE inline bool stop_hook::prepare(loop& owner, operation_base& op,
+                                             stop_token token) noexcept {
+  if (!token.stop_possible()) return true;
+  if (op.hook_.emplace(owner, op) == nullptr) return false;
   op.set(operation_base::hooked);
-  stop_hook* const made = op.hook_.emplace(*this, op);
-  IOWQ_ASSERT(made != nullptr, "no memory to register an operation with its stop token");
-  made->begin(token);
+  return true;
+}
+
+inline void stop_hook::drop(operation_base& op) noexcept {
+  if (!op.is(operation_base::hooked)) return;
+  op.hook_.destroy();
+  op.bits_ = static_cast<std::uint8_t>(op.bits_ & ~operation_base::hooked);
 }
 
 /// Tells whoever asks the ambient token, and cancels all there is, whatever its own token.

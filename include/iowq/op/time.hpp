@@ -153,13 +153,15 @@ class [[nodiscard("co_await it")]] sleep_operation : public operation_base {
  private:
   bool begin(stop_token token) noexcept {
     loop& here = loop::current();
-    if (token.stop_requested()) {
-      answer_.set(-ECANCELED);
+    bool const ambient = token == here.ambient();
+    bool const stopped = token.stop_requested();
+    if (stopped || (!ambient && !stop_hook::prepare(here, *this, token))) {
+      answer_.set(stopped ? -ECANCELED : -ENOMEM);
       stage_ = stage::over;
       return false;
     }
     here.arm(alarm_, deadline_);
-    here.watch(*this, token, token == here.ambient());
+    here.watch(*this, token, ambient);
     return true;
   }
   static void on_item(loop_item * self) noexcept {

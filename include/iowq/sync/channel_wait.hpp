@@ -44,7 +44,7 @@ class channel_wait : public waiter {
   template <class Done>
   bool begin(stop_token token, waiting_line& line, Done&& done) noexcept {
     loop& here = loop::current();
-    bool const ambient = token == here.ambient();
+    bool ambient = token == here.ambient();
     owner_ = &here;
     stage_ = stage::in_line;
     {
@@ -53,8 +53,12 @@ class channel_wait : public waiter {
         if (++all_.at_once % channel_base::budget != 0) return !over();
         stage_ = stage::ready;
         here.ready(*this);
+        ambient = true;  // a stop would come too late: it is not registered
       } else if (ambient ? here.stopping() : token.stop_requested()) {
         answer_.set(-ECANCELED);
+        return !over();
+      } else if (!ambient && !stop_hook::prepare(here, *this, token)) {
+        answer_.set(-ENOMEM);
         return !over();
       } else {
         in_line_ = true;

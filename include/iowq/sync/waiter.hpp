@@ -110,6 +110,7 @@ class [[nodiscard("co_await it")]] waiting_for final : public waiter {
     loop& here = loop::current();
     bool const ambient = token == here.ambient();
     if (ambient ? here.stopping() : token.stop_requested()) return !over(-ECANCELED);
+    if (!ambient && !stop_hook::prepare(here, *this, token)) return !over(-ENOMEM);
     owner_ = &here;
     stage_ = stage::in_line;
     thing_.line_.join(*this);
