@@ -38,7 +38,9 @@ inline void loop::cancel(operation_base& op) noexcept {
 
 IOWQ_NOINLINE inline void loop::hook(operation_base& op, stop_token token) noexcept {
   if (!token.stop_possible()) return;
-  IOWQ_ASSERT(op.is(operation_base::hooked), "an operation began without its stop_hook");
+  // Who could not fail any more did not prepare.
+  bool const made = op.is(operation_base::hooked) || stop_hook::prepare(*this, op, token);
+  IOWQ_ASSERT(made, "no memory to register an operation with its stop token");
   op.hook_.object().begin(token);
 }
 
