@@ -21,7 +21,8 @@ inline constinit thread_local fd_check* before_close = nullptr;
 /// Owns one descriptor and closes it; move-only. close(2) may block (a socket that lingers, the
 /// last reference of a deleted file): where that matters, `co_await close(std::move(file))`
 /// instead of letting the destructor do it. That also ends what is in flight on it; the destructor
-/// cannot, and stops the program if it meets such an operation of this thread's executor.
+/// cannot, and stops the program if it meets such an operation of this thread's executor, unless a
+/// worker has that: it may be over already.
 ///
 /// It also keeps what operations found out about its open file, so that they look once and not
 /// each time, which they must do for a bare number: that may be another file's by now. Who puts

@@ -77,11 +77,13 @@ class census {
     for_each_of(several_, look);
   }
 
-  /// One that uses `number` and was not told to end, or null.
+  /// One that uses `number` and was not told to end, or null. Not of a worker's: those may be over,
+  /// and only their coroutines do not know yet.
   [[nodiscard]] const operation_base* user_of(int number) noexcept {
     const operation_base* found = nullptr;
     for_each_on(number, [&found](const operation_base& op) {
-      if (op.row().cancellable && !op.is(operation_base::cancel_wanted)) found = &op;
+      bool const sure = op.row().cancellable && op.stage_ != stage::pool;
+      if (sure && !op.is(operation_base::cancel_wanted)) found = &op;
     });
     return found;
   }
