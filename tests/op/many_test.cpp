@@ -21,7 +21,7 @@
 #include "ways.hpp"
 
 namespace iowq {
-std::ostream& operator<<(std::ostream& out, shots how) {
+inline std::ostream& operator<<(std::ostream& out, shots how) {
   return out << (how == shots::single ? "single" : "automatic");
 }
 }  // namespace iowq
