@@ -214,6 +214,25 @@ TEST_SUITE("vm/machine") {
     iowq::run(program(-3600));  // that it returns at all is what is tested
   }
 
+  TEST_CASE("hazard-92: a sleep until a time of day ends when the clock is set past it") {
+    auto const program = []() -> iowq::task<> {
+      auto const due = std::chrono::system_clock::now() + 1h;
+      auto const sleep = [](auto until) -> iowq::task<> {
+        co_await iowq::sleep_until(until);
+        CHECK(std::chrono::system_clock::now() >= until);
+      };
+      auto const jumps = []() -> iowq::task<> {
+        co_await iowq::sleep_for(50ms);
+        jump(2 * 3600);
+      };
+      co_await iowq::when_all(sleep(due), jumps());
+    };
+    for (auto const backend : {iowq::backend_kind::automatic, iowq::backend_kind::poll}) {
+      iowq::run(program(), {.backend = backend});
+      jump(-2 * 3600);
+    }
+  }
+
   TEST_CASE("hazard-92: workers still time out, and items still run, when the clock jumps") {
     iowq::pool pool{{.idle_timeout = 50ms}};
     for (std::time_t const by : {3600, -7200, 3600}) {
