@@ -56,7 +56,8 @@ class RunAllTest(unittest.TestCase):
 
     def test_nothing_to_do(self):
         ours = run()
-        self.assertEqual((ours.returncode, ours.stdout, ours.stderr), (0, "", ""))
+        said = [line for line in ours.stderr.splitlines() if not line.startswith("iowq: no io_uring, ")]
+        self.assertEqual((ours.returncode, ours.stdout, said), (0, "", []))
 
 
 if __name__ == "__main__":

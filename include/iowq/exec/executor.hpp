@@ -163,8 +163,12 @@ class executor {
     } catch (...) {
       error = std::current_exception();
     }
-    if (detail::this_thread_loop != &here->loop_) co_await here->homeward();
-    if (error) here->unhandled(error);
+    bool asked = false;  // to stop, by whom it was a guest of
+    if (detail::this_thread_loop != &here->loop_) {
+      asked = detail::this_thread_loop->stopping();
+      co_await here->homeward();
+    }
+    if (error) here->unhandled(error, asked || here->loop_.company_stops());
     here->ended();
   }
 
@@ -194,8 +198,8 @@ class executor {
                 "request_stop() are for other threads");
   }
 
-  IOWQ_COLD void unhandled(const std::exception_ptr& error) noexcept {
-    if (loop_.stopping() && is_cancellation(error)) return;  // as it was asked to
+  IOWQ_COLD void unhandled(const std::exception_ptr& error, bool asked) noexcept {
+    if ((asked || loop_.stopping()) && is_cancellation(error)) return;  // as it was asked to
     if (unhandled_) return unhandled_(error);
     try {
       std::rethrow_exception(error);

@@ -110,8 +110,12 @@ class loop {
     ring_.reap(reap_budget, [] { bounce_on(); });
   }
 
-  /// It and others of one company all end after each other's last turn. Before they run.
-  void joins(const void* company) noexcept { company_ = company; }
+  /// It and others, who all end after each other's last turn; `stops`: all were asked to stop.
+  void joins(const atomic<bool>& stops) noexcept { company_ = &stops; }
+  [[nodiscard]] bool company_stops() const noexcept {
+    // acquire: pairs with runtime::request_stop().
+    return company_ != nullptr && company_->load(std::memory_order_acquire);
+  }
 
   /// Runs turns until `done`, which is set by what they run, and no guest is here.
   void run_until(const bool& done) noexcept {
@@ -219,10 +223,8 @@ class loop {
     ring_.list_all();
     return census_;
   }
-
   [[nodiscard]] lazy_pool& pool() noexcept { return pool_; }
   [[nodiscard]] const lazy_pool& pool() const noexcept { return pool_; }
-
   /// After a stop has been drained: the next run starts afresh.
   void forget_stop() noexcept {
     if (!stopping()) return;
@@ -275,7 +277,7 @@ class loop {
   ring_backend ring_;
   fifo<&loop_item::next> ready_;
   timers timers_;
-  const void* company_ = nullptr;
+  const atomic<bool>* company_ = nullptr;  // the address says whose, too
   const bool* done_ = nullptr;
   std::ptrdiff_t guests_ = 0;  // minus those of ours that are away
   bool ending_ = false;

@@ -88,6 +88,9 @@ class runtime {
   /// Cancels everything on all of them, now and from now on: what is spawned later finds the stop
   /// requested. Any thread, and signal handlers.
   void request_stop() noexcept {
+    // release: pairs with loop::company_stops(). First, for what one of them ends may come home to
+    // another before that hears of it.
+    stops_.store(true, std::memory_order_release);
     for (std::size_t i = 0; i < size_; ++i) members_[i].running->request_stop();
   }
 
@@ -158,7 +161,7 @@ class runtime {
     std::optional<executor> here;
     try {
       self.running = &here.emplace(all.options_.executor);
-      here->loop_.joins(&all);
+      here->loop_.joins(all.stops_);
       if (all.options_.pin) all.pin(self.number);
     } catch (...) {
       self.error = std::current_exception();
@@ -248,6 +251,7 @@ class runtime {
   atomic<std::uint32_t> order_{0};
   atomic<std::uint32_t> answers_{0};
   atomic<std::size_t> turn_{0};
+  atomic<bool> stops_{false};  // request_stop() was called; all their lives
 };
 
 }  // namespace iowq
