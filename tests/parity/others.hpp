@@ -212,6 +212,17 @@ inline task<> waits(machine& m) {
     auto const slept = co_await iowq::as_result(iowq::sleep_for(std::chrono::microseconds{1}));
     m.note("sleep " + std::to_string(slept.error().value()));
   }
+  rows_used().insert("sleep_until");
+  if (m.bare()) {
+    ::timespec now{};
+    ::clock_gettime(CLOCK_REALTIME, &now);
+    int const slept = ::clock_nanosleep(CLOCK_REALTIME, TIMER_ABSTIME, &now, nullptr);
+    m.note("sleep_until " + std::to_string(slept));
+  } else {
+    auto const now = std::chrono::system_clock::now();
+    auto const slept = co_await iowq::as_result(iowq::sleep_until(now));
+    m.note("sleep_until " + std::to_string(slept.error().value()));
+  }
 }
 
 inline task<> processes(machine& m) {
