@@ -146,7 +146,7 @@ def initramfs(build, place, image):
     (root / "tests" / "list").write_text(plan)
     for name in {line.split()[0] for line in plan.splitlines()}:
         run("strip", "-o", str(root / "tests" / name), str(build / "tests" / "vm" / name))
-    copy_modules(next((place / "lib" / "modules").iterdir()), root / "modules")
+    copy_modules(next(place.glob("**/lib/modules/*")), root / "modules")
     names = "\n".join(str(path.relative_to(root)) for path in sorted(root.rglob("*")))
     packed = subprocess.run(["cpio", "--quiet", "-o", "-H", "newc", "-R", "0:0"], cwd=root, check=True,
                             input=names.encode(), stdout=subprocess.PIPE).stdout
@@ -183,7 +183,7 @@ def try_series(build, cache, series):
     ended = {(name, environment): int(how) for name, environment, how in
              re.findall(r"^iowq-vm: (\S+) (\S+): exit (\d+)", said, re.M)}
     failed = [" ".join(one) for one in map(tuple, expected) if ended.get(one, 1) not in (0, 77)]
-    kernel_said = re.search(r"^iowq-vm: kernel (.*)$", said, re.M)
+    kernel_said = re.search(r"iowq-vm: kernel (.*)$", said, re.M)
     print("\n==== {}: {}".format(series, kernel_said.group(1) if kernel_said else "did not boot"))
     print("\n".join(line for line in said.splitlines()
                     if re.match(r"iowq-vm|skipped|\[doctest\]", line) or failed))
