@@ -393,7 +393,7 @@ TEST_SUITE("op/hazards") {
       CHECK(co_await number(go, iowq::open(longest, O_RDONLY)) == -ENAMETOOLONG);
       CHECK(co_await number(go, iowq::unlink(longest)) == -ENAMETOOLONG);
       CHECK(co_await number(go, iowq::open("", O_RDONLY)) == -ENOENT);
-      for (std::size_t size : {3, 200}) {  // within the operation, and not
+      for (std::size_t size : {3U, 200U}) {  // within the operation, and not
         CAPTURE(size);
         std::string const name = dir / std::string(size, 'n');
         auto text = std::make_unique<std::string>(name);
