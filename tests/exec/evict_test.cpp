@@ -24,6 +24,7 @@
 
 #include "death.hpp"
 #include "ledger.hpp"
+#include "manual.hpp"
 #include "ways.hpp"
 
 namespace {
@@ -152,6 +153,7 @@ TEST_SUITE("exec/evict") {
 
   TEST_CASE("a close waits for what nothing stops, a stop request or not") {
     auto const body = [](bool stop) -> task<> {
+      co_await iowq_test::under{iowq::stop_token{}};  // else our own stop ends us first
       iowq_test::pipe_pair gate, pipe;
       open_file const old{pipe.in};
       std::atomic<bool> inside{false};
