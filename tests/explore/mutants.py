@@ -14,16 +14,9 @@ import pathlib
 import shutil
 import subprocess
 import sys
-from typing import NamedTuple
 
-
-class Mutant(NamedTuple):
-    name: str
-    header: str
-    right: str
-    wrong: str
-    models: tuple
-
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / 'support'))
+from mutant import Mutant, build, mutate  # noqa: E402
 
 MUTANTS = [
     # ---- The inbox ----
@@ -219,23 +212,6 @@ MUTANTS = [
 ]
 
 
-def slug(name):
-    return ''.join(letter if letter.isalnum() else '_' for letter in name)
-
-
-def mutate(mutant, root, scratch):
-    """A copy of the headers with the mistake in it; why not, if that cannot be."""
-    copy = scratch / slug(mutant.name)
-    shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(root / 'include', copy / 'include')
-    header = copy / 'include' / 'iowq' / mutant.header
-    text = header.read_text()
-    if (found := text.count(mutant.right)) != 1:
-        sys.exit(f'{mutant.header} has this {found} times, not once:\n{mutant.right}')
-    header.write_text(text.replace(mutant.right, mutant.wrong))
-    return copy
-
-
 def main():
     if sys.argv[1:] == ['--list']:
         print('\n'.join(mutant.name for mutant in MUTANTS))
@@ -244,12 +220,8 @@ def main():
     mutant = next(one for one in MUTANTS if one.name == name)
     root = pathlib.Path(root)
     copy = mutate(mutant, root, pathlib.Path(scratch))
-    program = copy / 'explore'
-    # No warnings: a mutant leaves things unused.
-    subprocess.run([*compiler, '-w', '-O0', '-std=c++20', f'-I{copy}/include',
-                    root / 'tests' / 'explore' / 'explore.cpp', '-o', program,
-                    '-Wl,--wrap=malloc', '-Wl,--wrap=calloc', '-Wl,--wrap=free',
-                    '-lboost_context'], check=True)
+    program = build(copy, root / 'tests' / 'explore' / 'explore.cpp', compiler, '-Wl,--wrap=malloc',
+                    '-Wl,--wrap=calloc', '-Wl,--wrap=free', '-lboost_context')
     alive = []
     for model in mutant.models:
         ran = subprocess.run([program, '--model', model, '--more', '300000', '--random', '500'],

@@ -15,15 +15,9 @@ import pathlib
 import shutil
 import subprocess
 import sys
-from typing import NamedTuple
 
-
-class Mutant(NamedTuple):
-    name: str
-    header: str
-    right: str
-    wrong: str
-
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / 'support'))
+from mutant import Mutant, build, mutate  # noqa: E402
 
 MUTANTS = [
     # ---- Waits in line ----
@@ -131,30 +125,10 @@ MUTANTS = [
 ]
 
 
-def slug(name):
-    return ''.join(letter if letter.isalnum() else '_' for letter in name)
-
-
-def mutate(mutant, root, scratch):
-    """A copy of the headers with the mistake in it; why not, if that cannot be."""
-    copy = scratch / slug(mutant.name)
-    shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(root / 'include', copy / 'include')
-    header = copy / 'include' / 'iowq' / mutant.header
-    text = header.read_text()
-    if (found := text.count(mutant.right)) != 1:
-        sys.exit(f'{mutant.header} has this {found} times, not once:\n{mutant.right}')
-    header.write_text(text.replace(mutant.right, mutant.wrong))
-    return copy
-
-
 def lives(mutant, root, scratch, compiler):
     """Why it was not found; nothing if it was."""
     copy = mutate(mutant, root, scratch)
-    program = copy / 'random'
-    # No warnings: a mutant leaves things unused.
-    subprocess.run([*compiler, '-w', '-O0', '-std=c++20', f'-I{copy}/include',
-                    root / 'tests' / 'random' / 'random.cpp', '-o', program, '-luring'], check=True)
+    program = build(copy, root / 'tests' / 'random' / 'random.cpp', compiler, '-luring')
     ran = subprocess.run([program, '--cut-down', 'no', '--seed', '1', '--count', '40000'],
                          capture_output=True, text=True, check=False)
     print(ran.stdout, flush=True)
