@@ -1,19 +1,14 @@
 // SPDX-License-Identifier: BSL-1.0
-// HTTP/1.1 requests, parsed by a library made for it: llhttp where there is one (Debian 13), else
-// its predecessor http-parser (Debian 12). The two differ in names and in how they stop.
+// HTTP/1.1 requests, parsed by a library made for it.
 #pragma once
-
-#if defined(EXAMPLE_LLHTTP)
-#include <llhttp.h>
-#else
-#include <http_parser.h>
-#endif
 
 #include <algorithm>
 #include <cctype>
 #include <cstddef>
 #include <string>
 #include <string_view>
+
+#include "http_parser.hpp"
 
 namespace example {
 
@@ -26,14 +21,6 @@ struct http_request {
 /// Takes bytes as they come, gives one request after the other; pipelined ones stay unread until
 /// the one before was taken.
 class request_parser {
-#if defined(EXAMPLE_LLHTTP)
-  using parser = llhttp_t;
-  using settings = llhttp_settings_t;
-#else
-  using parser = ::http_parser;
-  using settings = ::http_parser_settings;
-#endif
-
  public:
   static constexpr std::size_t longest_target = 4096;
   static constexpr std::size_t longest_head = 16384;  // request line and headers together
@@ -55,7 +42,7 @@ class request_parser {
       me.value_.append(text);
       return me.counts(text.size());
     });
-    settings_.on_message_complete = [](parser* p) {
+    settings_.on_message_complete = [](http_parser* p) {
       auto& me = *static_cast<request_parser*>(p->data);
       me.header_ends();
 #if defined(EXAMPLE_LLHTTP)
@@ -96,12 +83,7 @@ class request_parser {
 
   /// Ready for the next one.
   void next() {
-#if defined(EXAMPLE_LLHTTP)
-    llhttp_init(&parser_, HTTP_REQUEST, &settings_);
-#else
-    http_parser_init(&parser_, HTTP_REQUEST);
-#endif
-    parser_.data = this;
+    start(parser_, HTTP_REQUEST, settings_, this);
     request_ = {};
     field_.clear();
     value_.clear();
@@ -115,7 +97,7 @@ class request_parser {
 
   template <class Slot, class Take>
   static void set(Slot& slot, Take) {
-    slot = [](parser* p, const char* text, std::size_t size) {
+    slot = [](http_parser* p, const char* text, std::size_t size) {
       return Take{}(*static_cast<request_parser*>(p->data), {text, size});
     };
   }
@@ -137,8 +119,8 @@ class request_parser {
     in_value_ = false;
   }
 
-  parser parser_{};
-  settings settings_{};
+  http_parser parser_{};
+  http_settings settings_{};
   http_request request_;
   std::string field_, value_;
   bool in_value_ = false;

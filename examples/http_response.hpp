@@ -1,47 +1,30 @@
 // SPDX-License-Identifier: BSL-1.0
-// HTTP/1.1 responses, parsed by the library that http_request.hpp uses.
+// HTTP/1.1 responses, parsed by a library made for it.
 #pragma once
-
-#if defined(EXAMPLE_LLHTTP)
-#include <llhttp.h>
-#else
-#include <http_parser.h>
-#endif
 
 #include <cstddef>
 #include <string>
 #include <string_view>
 
+#include "http_parser.hpp"
+
 namespace example {
 
 /// Takes the bytes of one response as they come.
 class response_parser {
-#if defined(EXAMPLE_LLHTTP)
-  using parser = llhttp_t;
-  using settings = llhttp_settings_t;
-#else
-  using parser = ::http_parser;
-  using settings = ::http_parser_settings;
-#endif
-
  public:
   enum class state { incomplete, complete, malformed };
 
   response_parser() {
-    settings_.on_body = [](parser* p, const char*, std::size_t size) {
+    settings_.on_body = [](http_parser* p, const char*, std::size_t size) {
       static_cast<response_parser*>(p->data)->body_ += size;
       return 0;
     };
-    settings_.on_message_complete = [](parser* p) {
+    settings_.on_message_complete = [](http_parser* p) {
       static_cast<response_parser*>(p->data)->state_ = state::complete;
       return 0;
     };
-#if defined(EXAMPLE_LLHTTP)
-    llhttp_init(&parser_, HTTP_RESPONSE, &settings_);
-#else
-    http_parser_init(&parser_, HTTP_RESPONSE);
-#endif
-    parser_.data = this;
+    start(parser_, HTTP_RESPONSE, settings_, this);
   }
   response_parser(const response_parser&) = delete;
   response_parser& operator=(const response_parser&) = delete;
@@ -66,8 +49,8 @@ class response_parser {
   [[nodiscard]] std::size_t body() const noexcept { return body_; }
 
  private:
-  parser parser_{};
-  settings settings_{};
+  http_parser parser_{};
+  http_settings settings_{};
   std::size_t body_ = 0;
   state state_ = state::incomplete;
 };
