@@ -17,14 +17,9 @@
 
 #include "ledger.hpp"
 #include "manual.hpp"
+#include "shots.hpp"
 #include "skip.hpp"
 #include "ways.hpp"
-
-namespace iowq {
-inline std::ostream& operator<<(std::ostream& out, shots how) {
-  return out << (how == shots::single ? "single" : "automatic");
-}
-}  // namespace iowq
 
 namespace {
 using iowq::shots;

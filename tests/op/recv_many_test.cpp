@@ -22,13 +22,8 @@
 
 #include "ledger.hpp"
 #include "manual.hpp"
+#include "shots.hpp"
 #include "ways.hpp"
-
-namespace iowq {
-inline std::ostream& operator<<(std::ostream& out, shots how) {
-  return out << (how == shots::single ? "single" : "automatic");
-}
-}  // namespace iowq
 
 namespace {
 using iowq::buffer_ring;
