@@ -13,6 +13,8 @@ import sys
 import threading
 import unittest
 
+from complaints import complaints
+
 CHAT = os.path.abspath(sys.argv.pop(1))
 
 
@@ -37,8 +39,7 @@ class Server:
     def stop(self, how=signal.SIGTERM):
         self.process.send_signal(how)
         out, err = self.process.communicate(timeout=60)
-        told = [line for line in err.splitlines(True) if not line.startswith("iowq: no io_uring, ")]
-        return self.process.returncode, out, "".join(told)
+        return self.process.returncode, out, complaints(err)
 
 
 class Client:

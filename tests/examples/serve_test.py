@@ -15,6 +15,8 @@ import threading
 import time
 import unittest
 
+from complaints import complaints
+
 SERVE = os.path.abspath(sys.argv.pop(1))
 # The attacker's thread computes nearly all the time: with the default of 5 ms each of our calls may
 # wait that long for the interpreter, 100 s in all.
@@ -50,8 +52,7 @@ class Server:
     def stop(self, how=signal.SIGTERM):
         self.process.send_signal(how)
         out, err = self.process.communicate(timeout=30)
-        told = [line for line in err.splitlines(True) if not line.startswith("iowq: no io_uring, ")]
-        return self.process.returncode, out, "".join(told)
+        return self.process.returncode, out, complaints(err)
 
 
 def read_answer(connection, head_only=False):

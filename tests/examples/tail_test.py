@@ -12,6 +12,8 @@ import tempfile
 import threading
 import unittest
 
+from complaints import is_complaint
+
 TAIL = os.path.abspath(sys.argv.pop(1))
 
 
@@ -37,7 +39,7 @@ class Follower:
 
     def complained(self):
         line = self.err.get(timeout=30)
-        return self.err.get(timeout=30) if line.startswith("iowq: no io_uring, ") else line
+        return line if is_complaint(line) else self.err.get(timeout=30)
 
     def end(self):
         self.process.terminate()

@@ -12,6 +12,8 @@ import sys
 import tempfile
 import unittest
 
+from complaints import complaints
+
 WAL = os.path.abspath(sys.argv.pop(1))
 LOGS = 3
 
@@ -29,8 +31,7 @@ def read(directory):
     for line in ran.stdout.splitlines():
         log, number, text = line.split(" ", 2)
         found[int(log)].append((int(number), text))
-    said = [line for line in ran.stderr.splitlines(True) if not line.startswith("iowq: no io_uring, ")]
-    return found, "".join(said)
+    return found, complaints(ran.stderr)
 
 
 class WalTest(unittest.TestCase):
