@@ -98,7 +98,7 @@ constexpr const char* failing_disk = "/dev/mapper/flaky";
 }  // namespace
 
 TEST_SUITE("vm/machine") {
-  TEST_CASE("wq: the machine's nodes are read from sysfs, each with its processors") {
+  TEST_CASE("the machine's nodes are read from sysfs, each with its processors") {
     auto const nodes = iowq::topology::system().resolve();
     REQUIRE(nodes.size() == 2);
     CHECK(nodes.cpus(0) == iowq::cpu_set{0, 1});
@@ -108,7 +108,7 @@ TEST_SUITE("vm/machine") {
     CHECK(nodes.near(1).front() == 1);
   }
 
-  TEST_CASE("wq: items for two nodes run on those, if their workers are there in time") {
+  TEST_CASE("items for two nodes run on those, if their workers are there in time") {
     // A hint, no promise: the first to be awake takes what there is, from wherever it is.
     bool kept = false;
     for (int attempt = 0; attempt < 20 && !kept; ++attempt) {
@@ -125,7 +125,8 @@ TEST_SUITE("vm/machine") {
     CHECK(kept);
   }
 
-  TEST_CASE("wq: processors that go offline and come back while the pool runs lose nothing") {
+  TEST_CASE(
+      "hazard-105: processors that go offline and come back while the pool runs lose nothing") {
     constexpr unsigned rounds = 20, items = 2'000;
     iowq::pool pool;
     for (unsigned round = 0; round < rounds; ++round) {
