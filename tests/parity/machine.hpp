@@ -83,7 +83,7 @@ class machine {
   /// A name that may be a file, a directory, a link, or nothing.
   [[nodiscard]] std::string name() { return std::string(1, static_cast<char>('a' + below(6))); }
   [[nodiscard]] std::string path() {
-    if (once_in(40)) return std::string(once_in(2) ? "" : "a/../b\0c", once_in(2) ? 8 : 6);
+    if (once_in(40)) return one_of<std::string>({"", "a/../b", std::string("a/../b\0c", 8)});
     return once_in(5) ? directory_ + '/' + name() + '/' + name() : directory_ + '/' + name();
   }
   [[nodiscard]] iowq::fd& file() { return files_[below(slots)]; }
