@@ -2,7 +2,8 @@
 // System calls that a pool exists for, made by somebody else: 64 in flight, and alone. Beside the
 // pool: the kernel's own io-wq, which runs the same call when told to (IOSQE_ASYNC), and which
 // pays no system call for it; and the ring where it would not punt the call. Floor: the bare call
-// in a loop on one thread.
+// in a loop on one thread. The same loop in a process that has another thread, which sleeps, shows
+// what the kernel takes for that alone: to find an open file it must count a reference.
 //
 // Those that do wait: fdatasync of a file system on a disk, with 64 workers here and there; and
 // buffered writes to one file, which its file system serialises, so that more workers only get
@@ -16,7 +17,9 @@
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <semaphore>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <iowq/iowq.hpp>
@@ -167,6 +170,22 @@ struct plain_loop {
   }
 };
 
+/// As much as any pool's thread could reach.
+template <class Call>
+class loop_beside_a_thread {
+ public:
+  ratio::tally run(std::uint64_t n) { return loop_.run(n); }
+
+ private:
+  plain_loop<Call> loop_;
+  std::binary_semaphore ends_{0};
+  std::jthread sleeper_{[this] { ends_.acquire(); }};
+  struct waker {
+    std::binary_semaphore& ends;
+    ~waker() { ends.release(); }
+  } waker_{ends_};  // goes before who waits for it
+};
+
 template <class Call>
 class kernel_workers {
  public:
@@ -209,6 +228,8 @@ void short_calls() {
   static constexpr std::uint64_t n = 12'800;
   std::string const row = Call::name;
   bench::add(row + "/plain loop", n, [] { return std::make_unique<plain_loop<Call>>(); });
+  bench::add(row + "/plain loop, beside a thread", n,
+             [] { return std::make_unique<loop_beside_a_thread<Call>>(); });
   bench::add(row + "/kernel io-wq", n,
              [] { return std::make_unique<kernel_workers<Call>>(depth); });
   if (Call::may_be_inline)
@@ -219,6 +240,7 @@ void short_calls() {
     bench::add(row + '/' + rival, n,
                through_the_pool<Call>(depth, {.pool = bench::workers(workers)}));
     ratio::goal_rate(row, rival, 0.85, {"plain loop"});
+    ratio::goal_rate(row, rival, 0.85, {"plain loop, beside a thread"});
     ratio::goal_count(row, rival, "wakes", 0.05);
     ratio::goal_count(row, rival, "kicks", 0.05);
   }
