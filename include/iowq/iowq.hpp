@@ -9,6 +9,8 @@
 #include <iowq/base/assert.hpp>
 #include <iowq/base/policy.hpp>
 #include <iowq/base/result.hpp>
+#include <iowq/base/stop_node.hpp>
+#include <iowq/base/stop_list.hpp>
 #include <iowq/base/stop.hpp>
 #include <iowq/base/fd.hpp>
 

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <iowq/base/stop.hpp>
 
+#include <algorithm>
 #include <atomic>
 #include <csignal>
+#include <cstddef>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <thread>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <doctest/doctest.h>
@@ -35,6 +39,70 @@ struct appends {
   std::vector<int>* log;
   int number;
   void operator()() const { log->push_back(number); }
+};
+
+static_assert(sizeof(stop_source) <= 40);
+static_assert(sizeof(plain) <= 56);
+
+/// Who does what is the test's choice, and so is what happens while another thread is within its
+/// critical section; counts the accesses to the lists.
+struct puppets : iowq::linux_policy {
+  static constexpr int home = 1, other = 2;
+  static inline int self = home;
+  static inline int accesses = 0;
+  static inline std::function<void()> meanwhile;  // at home, as the other is within
+
+  [[nodiscard]] static int thread_id() noexcept { return self; }
+  [[nodiscard]] static bool is_thread(int id) noexcept { return self == id; }
+  static void relax() noexcept { FAIL("it waits"); }
+
+  template <class T>
+  class guarded {
+   public:
+    guarded(T value = {}) : value_{value} {}           // NOLINT(google-explicit-constructor)
+    operator T() const { return ++accesses, value_; }  // NOLINT(google-explicit-constructor)
+    guarded& operator=(T value) {
+      ++accesses;
+      if (self == other && meanwhile) {
+        self = home;
+        std::exchange(meanwhile, {})();
+        self = other;
+      }
+      value_ = value;
+      return *this;
+    }
+
+   private:
+    T value_;
+  };
+};
+using puppet_list = iowq::detail::stop_list<puppets>;
+
+class puppet : iowq::detail::basic_stop_node<puppets> {
+ public:
+  explicit puppet(puppet_list& source) : basic_stop_node{&call} { attach(&source); }
+  ~puppet() { detach(); }
+  bool called = false;
+
+ private:
+  static void call(basic_stop_node* self) noexcept { static_cast<puppet*>(self)->called = true; }
+};
+
+/// Lets two threads go on together, round by round.
+class rendezvous {
+ public:
+  void meet() {
+    int const round = round_.load(std::memory_order_acquire);
+    if (arrived_.fetch_add(1, std::memory_order_acq_rel) == 1) {
+      arrived_.store(0, std::memory_order_relaxed);
+      round_.store(round + 1, std::memory_order_release);
+    } else {
+      while (round_.load(std::memory_order_acquire) == round) std::this_thread::yield();
+    }
+  }
+
+ private:
+  std::atomic<int> arrived_{0}, round_{0};
 };
 }  // namespace
 
@@ -155,6 +223,84 @@ TEST_SUITE("base/stop") {
     CHECK(calls == count / 2);
   }
 
+  TEST_CASE("a registration and its end touch as much of a list of 10,000 as of a list of three") {
+    for (int const who : {puppets::home, puppets::other}) {
+      puppet_list source;
+      puppets::self = who;
+      std::vector<std::unique_ptr<puppet>> few, many;
+      auto const touches = [](auto&& deed) {
+        int const before = puppets::accesses;
+        deed();
+        return puppets::accesses - before;
+      };
+      auto const begin = [&](auto& into) {
+        return touches([&] { into.push_back(std::make_unique<puppet>(source)); });
+      };
+      begin(few);
+      begin(few);
+      int const to_begin = begin(few);
+      int const to_end = touches([&] { few[1].reset(); });
+      few.clear();
+      int most_to_begin = 0, most_to_end = 0;
+      constexpr std::size_t count = 10'000;
+      for (std::size_t i = 0; i < count; ++i) most_to_begin = std::max(most_to_begin, begin(many));
+      for (std::size_t i = 0; i < count; ++i)
+        most_to_end = std::max(most_to_end, touches([&] { many[i * 7'368'787 % count].reset(); }));
+      CHECK(most_to_begin == to_begin);
+      CHECK(most_to_end == to_end);
+    }
+    puppets::self = puppets::home;
+  }
+
+  TEST_CASE("at home nothing waits for a thread that is registering a callback of its own") {
+    puppet_list source;
+    std::optional<puppet> theirs, before, within;
+    before.emplace(source);
+    bool done = false;
+    puppets::self = puppets::other;
+    puppets::meanwhile = [&] {  // the other has the lock, and does not go on
+      within.emplace(source);
+      before.reset();
+      done = true;
+    };
+    theirs.emplace(source);
+    puppets::self = puppets::home;
+    REQUIRE(done);
+    CHECK(source.request());
+    CHECK(theirs->called);
+    CHECK(within->called);
+  }
+
+  TEST_CASE(
+      "a callback ends on another thread than it was registered on, before and after a stop") {
+    for (bool const stopped : {false, true})
+      for (bool const began_at_home : {false, true}) {
+        puppet_list source;
+        std::optional<puppet> stays, moved;
+        stays.emplace(source);
+        puppets::self = began_at_home ? puppets::home : puppets::other;
+        moved.emplace(source);
+        if (stopped) CHECK(source.request());
+        puppets::self = began_at_home ? puppets::other : puppets::home;
+        CHECK(moved->called == stopped);
+        moved.reset();
+        puppets::self = puppets::home;
+        CHECK(source.request() != stopped);
+        CHECK(stays->called);
+      }
+  }
+
+  TEST_CASE("the callbacks of the source's own thread run before those of others") {
+    stop_source source;
+    std::vector<int> log;
+    std::optional<stop_callback<appends>> first, second, third;
+    first.emplace(source.get_token(), appends{&log, 1});
+    std::thread{[&] { second.emplace(source.get_token(), appends{&log, 2}); }}.join();
+    third.emplace(source.get_token(), appends{&log, 3});
+    source.request_stop();
+    CHECK(log == std::vector{3, 1, 2});
+  }
+
   TEST_CASE("what was written before the request is seen by whoever sees the request") {
     for (int round = 0; round < 200; ++round) {
       stop_source source;
@@ -202,6 +348,61 @@ TEST_SUITE("base/stop") {
       CHECK(calls <= 1);
     }
     requester.join();
+  }
+
+  TEST_CASE("whoever requests, registers or ends, on whichever thread, every callback runs once") {
+    // Goal: a callback that is lost, called twice, or called after its end; a list torn apart.
+    // Method: in each round the source's thread and another do one thing each, at once; what is
+    // left when both are done must have been called if a stop was requested, and once.
+    constexpr int rounds = 20'000;
+    using counting = stop_callback<std::function<void()>>;
+    std::optional<stop_source> source;
+    std::optional<counting> own, moving, theirs, late;
+    int calls[4];
+    rendezvous both;
+    auto const count = [&](int which) {
+      return std::function<void()>{[&, which] { ++calls[which]; }};
+    };
+    auto const dwell = [](int turns) {
+      for (; turns > 0; --turns) iowq::linux_policy::relax();
+    };
+    std::thread other{[&] {
+      for (int round = 0; round < rounds; ++round) {
+        both.meet();
+        dwell(round / 6 % 32);
+        if (round % 3 == 0) source->request_stop();
+        if (round % 3 == 1) theirs.emplace(source->get_token(), count(2));
+        if (round % 3 == 2) moving.reset();
+        both.meet();
+      }
+    }};
+    int wrong = 0;
+    for (int round = 0; round < rounds; ++round) {
+      source.emplace();
+      for (int& each : calls) each = 0;
+      own.emplace(source->get_token(), count(0));
+      moving.emplace(source->get_token(), count(1));
+      both.meet();
+      dwell(round / 192 % 32);
+      if (round % 6 < 3) {
+        late.emplace(source->get_token(), count(3));
+        own.reset();
+        wrong += calls[0] > 1;
+      } else {
+        source->request_stop();
+      }
+      both.meet();
+      bool const stopped = source->stop_requested();
+      wrong += stopped != (round % 3 == 0 || round % 6 >= 3);
+      if (own) wrong += calls[0] != stopped;
+      if (late) wrong += calls[3] != stopped;
+      if (theirs) wrong += calls[2] != stopped;
+      if (moving) wrong += calls[1] != stopped;
+      wrong += calls[1] > 1;
+      own.reset(), moving.reset(), theirs.reset(), late.reset();
+    }
+    other.join();
+    CHECK(wrong == 0);
   }
 
   TEST_CASE("of several threads that request, one alone is told that it was first") {

@@ -4,9 +4,9 @@
 //
 // Kept are the last few stores of each place. A load may find one of them unless a newer one
 // happened before the load, or was found by this fiber already. A read-modify-write finds the
-// newest, and carries the order of the store it replaces on. Sequentially consistent accesses are
-// ordered among each other and find the newest. A weak compare and swap does not fail for no
-// reason: all of ours are in a loop, and go round it once more.
+// newest, and carries the order of the store it replaces on. A sequentially consistent load does
+// not look behind the last sequentially consistent store; that orders nothing else. A weak compare
+// and swap does not fail for no reason: all of ours are in a loop, and go round it once more.
 #pragma once
 
 #include <cstdint>
@@ -25,8 +25,6 @@ namespace explore {
          order == std::memory_order_seq_cst;
 }
 
-inline clock_vector sequential;  // what the sequentially consistent accesses know
-
 /// The part of an atomic that does not depend on its type.
 class place {
  public:
@@ -43,6 +41,7 @@ class place {
     moment when = 0;
     int by = 0;
     bool synchronises = false;
+    bool sequential = false;
   };
 
   explicit place(std::uint64_t value) noexcept : number_{here.new_place()} {
@@ -69,14 +68,14 @@ class place {
     fiber& self = here.me();
     unsigned older = 0;
     unsigned const most = newest_ < kept - 1 ? newest_ : kept - 1;
-    if (order != std::memory_order_seq_cst)
-      while (older < most && newest_ - older > found_[self.id] &&
-             self.clock.of[at(newest_ - older).by] < at(newest_ - older).when)
-        ++older;
+    while (older < most && newest_ - older > found_[self.id] &&
+           self.clock.of[at(newest_ - older).by] < at(newest_ - older).when &&
+           !(order == std::memory_order_seq_cst && at(newest_ - older).sequential))
+      ++older;
     unsigned const index = newest_ - here.choose_value(older + 1);
     stored const& one = at(index);
     found_[self.id] = index;
-    if (acquires(order)) acquire(one, order);
+    if (acquires(order)) acquire(one);
     accesses_.add(self.id, here.tick(), false);
     here.happened(one.history);
     here.trace(index == newest_ ? what : "load, an old value", number_, one.value, from);
@@ -92,7 +91,7 @@ class place {
                           Change&& change) {
     begin(true);
     stored const old = at(newest_);
-    if (acquires(order)) acquire(old, order);
+    if (acquires(order)) acquire(old);
     push(change(old.value), order, &old, what, from);
     return old.value;
   }
@@ -101,13 +100,13 @@ class place {
     begin(true);
     stored const old = at(newest_);
     if (old.value == expected) {
-      if (acquires(order)) acquire(old, order);
+      if (acquires(order)) acquire(old);
       push(value, order, &old, "compare, swapped", from);
       return true;
     }
     fiber& self = here.me();
     found_[self.id] = newest_;
-    if (acquires(on_failure)) acquire(old, on_failure);
+    if (acquires(on_failure)) acquire(old);
     accesses_.add(self.id, here.tick(), false);
     here.happened(old.history);
     here.trace("compare, kept", number_, old.value, from);
@@ -187,13 +186,12 @@ class place {
       here.fail("atomic #%u is used by a thread that need not have seen it made", number_);
   }
 
-  void acquire(const stored& found, std::memory_order order) noexcept {
+  void acquire(const stored& found) noexcept {
     fiber& self = here.me();
     if (found.synchronises) {
       if (found.by != self.id) here.share(number_);  // what it orders, it must not hide
       self.clock.join(found.released);
     }
-    if (order == std::memory_order_seq_cst) self.clock.join(sequential);
   }
 
   void push(std::uint64_t value, std::memory_order order, const stored* replaced, const char* what,
@@ -208,10 +206,7 @@ class place {
     made.by = self.id;
     made.synchronises = false;
     made.released = {};
-    if (order == std::memory_order_seq_cst) {
-      self.clock.join(sequential);
-      sequential = self.clock;
-    }
+    made.sequential = order == std::memory_order_seq_cst;
     if (releases(order)) {
       made.released = self.clock;
       made.synchronises = true;
@@ -341,6 +336,18 @@ class var {
   }
   T value_;
   accesses accesses_;
+};
+
+/// A `var` that is read and written like what it holds.
+template <class T>
+class guarded : public var<T> {
+ public:
+  using var<T>::var;
+  guarded& operator=(T value) {
+    this->set(value);
+    return *this;
+  }
+  operator T() const { return this->get(); }  // NOLINT(google-explicit-constructor)
 };
 
 }  // namespace explore

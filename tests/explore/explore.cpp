@@ -31,6 +31,7 @@ namespace explore {
 #include "models_inbox.hpp"
 #include "models_items.hpp"
 #include "models_self.hpp"
+#include "models_stop.hpp"
 #include "models_workers.hpp"
 #include "search.hpp"
 #include "world.hpp"
@@ -114,7 +115,6 @@ bool is_stopped(void* record) {
 void whole_model() {
   the_machine = {};
   for (descriptor& each : the_descriptors) each = {};
-  sequential = {};
   running_body();
   for (int i = 1; i < here.fibers(); ++i)
     check(here.of(i).ended != 0, "a thread outlives the model");

@@ -44,6 +44,19 @@ MUTANTS = [
            'oldest.*Link = is_empty(seen)', 'newest.*Link = is_empty(seen)',
            ('inbox.chain_post',)),
 
+    # ---- Stop requests ----
+    Mutant('stop: home looks before it has said that it is at its list', 'base/stop_list.hpp',
+           '(void)busy_.exchange(true, std::memory_order_seq_cst);',
+           '(void)busy_.exchange(true, std::memory_order_acquire);',
+           ('stop.end_at_home', 'stop.moved')),
+    Mutant('stop: home gives way, and asks no more', 'base/stop_list.hpp',
+           '    bool const in_time = (state_.load(std::memory_order_acquire) & requested) == 0;\n',
+           '    bool const in_time = true;\n',
+           ('stop.claimed_for_good',)),
+    Mutant('stop: who requests forgets the other list', 'base/stop_list.hpp',
+           'if ((before & shared) == 0) {', 'if (true) {',
+           ('stop.begin_elsewhere',)),
+
     # ---- Enqueue against sleep ----
     Mutant('wake: an activated worker is not woken', 'pool/roster.hpp',
            'todo.add(sleeper);', '(void)todo;',

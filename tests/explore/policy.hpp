@@ -121,6 +121,8 @@ inline descriptor the_descriptors[16];
 struct policy {
   template <class T>
   using atomic = explore::atomic<T>;
+  template <class T>
+  using guarded = explore::guarded<T>;
   using mutex = explore::mutex;
   using lock = holder;
 
@@ -138,6 +140,7 @@ struct policy {
   }
 
   [[nodiscard]] static int thread_id() noexcept { return here.me().id + 1; }
+  [[nodiscard]] static bool is_thread(int id) noexcept { return thread_id() == id; }
   [[nodiscard]] static int process_id() noexcept { return 1; }
 
   // ---- Descriptors: each call is one step, and the numbers are not used twice ----

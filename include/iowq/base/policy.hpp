@@ -78,6 +78,9 @@ class brief_mutex {
 struct linux_policy {
   template <class T>
   using atomic = std::atomic<T>;
+  /// Plain data that a protocol of atomics guards; the explorer looks whether it does.
+  template <class T>
+  using guarded = T;
   using mutex = brief_mutex;
   using lock = std::unique_lock<mutex>;
 
@@ -120,9 +123,11 @@ struct linux_policy {
 
   /// gettid(2), asked once a thread.
   [[nodiscard]] static int thread_id() noexcept {
-    static thread_local int const id = static_cast<int>(::syscall(SYS_gettid));
-    return id;
+    if (known_id_ == 0) known_id_ = static_cast<int>(::syscall(SYS_gettid));
+    return known_id_;
   }
+  /// Has the caller that number, which thread_id() gave to somebody?
+  [[nodiscard]] static bool is_thread(int id) noexcept { return known_id_ == id; }
 
   [[nodiscard]] static int process_id() noexcept { return ::getpid(); }
 
@@ -283,6 +288,9 @@ struct linux_policy {
     auto const ns = std::chrono::duration_cast<std::chrono::nanoseconds>(since - s);
     return {static_cast<time_t>(s.count()), static_cast<long>(ns.count())};
   }
+
+ private:
+  static inline constinit thread_local int known_id_ = 0;
 };
 
 /// The atomic of code that is no part of the explored seam (stop tokens, the loop's flags).
