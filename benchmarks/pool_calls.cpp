@@ -39,26 +39,28 @@ class files {
  public:
   files() : memory_{::memfd_create("iowq-bench", MFD_CLOEXEC)} {
     char name[] = "/var/tmp/iowq-bench-XXXXXX";  // on a disk, if the machine has one
-    disk_ = ::mkstemp(name);
+    disk_.reset(::mkstemp(name));
     path_ = name;
     std::vector<char> const bytes(block * blocks, 'x');
-    for (int const fd : {memory_, disk_})
+    for (int const fd : {in_memory(), on_disk()})
       if (fd < 0 || ::pwrite(fd, bytes.data(), bytes.size(), 0) != block * blocks) {
         std::perror("a file of 1 MiB in memory and in /var/tmp");
         std::exit(1);
       }
-    ::fsync(disk_);
+    ::fsync(on_disk());
   }
   files(const files&) = delete;
   files& operator=(const files&) = delete;
   ~files() { ::unlink(path_.c_str()); }
 
-  [[nodiscard]] int in_memory() const { return memory_; }
-  [[nodiscard]] int on_disk() const { return disk_; }
+  [[nodiscard]] int in_memory() const { return memory_.get(); }
+  [[nodiscard]] int on_disk() const { return disk_.get(); }
+  /// For the executor, which keeps in it what it knows of the file.
+  [[nodiscard]] const iowq::fd& on_disk_owned() const { return disk_; }
   [[nodiscard]] const char* path() const { return path_.c_str(); }
 
  private:
-  int memory_, disk_ = -1;
+  iowq::fd memory_, disk_;
   std::string path_;
 };
 
@@ -155,8 +157,7 @@ struct cached_pread {
   }
   static auto await(unsigned slot) {
     slot_data& mine = data_of(slot);
-    return iowq::on_pool(
-        iowq::pread(iowq::descriptor{all_files().on_disk()}, mine.buffer, mine.next_offset()));
+    return iowq::on_pool(iowq::pread(all_files().on_disk_owned(), mine.buffer, mine.next_offset()));
   }
 };
 
@@ -331,7 +332,7 @@ struct write_one_file {
   }
   static auto await(unsigned slot) {
     slot_data& mine = data_of(slot);
-    return iowq::pwrite(iowq::descriptor{all_files().on_disk()}, mine.buffer, mine.next_offset());
+    return iowq::pwrite(all_files().on_disk_owned(), mine.buffer, mine.next_offset());
   }
 };
 

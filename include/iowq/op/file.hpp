@@ -63,9 +63,12 @@ struct read_call {
   int once() const noexcept { return probe_read(file, bytes, offset); }
   [[nodiscard]] readiness waits_for() const noexcept { return {file, POLLIN}; }
   int call(const stop_token& stop) const noexcept {
+    // One buffer by a call for one: a vector takes the kernel 100 ns more.
+    if (offset != at_position)
+      return static_cast<int>(or_errno(::pread(file, bytes.data(), bytes.length(), offset)));
+    if (file.is_stored())
+      return static_cast<int>(or_errno(::read(file, bytes.data(), bytes.length())));
     ::iovec const one{bytes.data(), bytes.length()};
-    if (offset != at_position || file.is_stored())
-      return static_cast<int>(or_errno(::preadv2(file, &one, 1, offset, 0)));
     return until_ready(file, POLLIN, stop, [&] {
       auto const r = or_errno(::preadv2(file, &one, 1, offset, RWF_NOWAIT));
       if (r != -EOPNOTSUPP) return static_cast<int>(r);
@@ -114,9 +117,11 @@ struct write_call {
   }
   [[nodiscard]] readiness waits_for() const noexcept { return {file, POLLOUT}; }
   int call(const stop_token& stop) const noexcept {
+    if (offset != at_position)
+      return static_cast<int>(or_errno(::pwrite(file, bytes.data(), bytes.length(), offset)));
+    if (file.is_stored())
+      return static_cast<int>(or_errno(::write(file, bytes.data(), bytes.length())));
     ::iovec const one{const_cast<void*>(bytes.data()), bytes.length()};
-    if (offset != at_position || file.is_stored())
-      return static_cast<int>(or_errno(::pwritev2(file, &one, 1, offset, 0)));
     return until_ready(file, POLLOUT, stop, [&] {
       auto const r = or_errno(::pwritev2(file, &one, 1, offset, RWF_NOWAIT));
       if (r != -EOPNOTSUPP) return static_cast<int>(r);
