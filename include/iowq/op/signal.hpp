@@ -136,7 +136,7 @@ class signal_handlers {
     errno = saved;
   }
 
-  static inline constinit linux_policy::mutex mutex_{};
+  static inline constinit linux_policy::mutex mutex_;
   static inline constinit use uses_[64]{};  // under the lock
   static inline constinit atomic<signal_note*> first_{nullptr};
   static inline constinit atomic<unsigned> inside_{0};
