@@ -194,6 +194,22 @@ TEST_SUITE("exec/executor") {
     CHECK(here.run(sleeps()) == 1);
   }
 
+  TEST_CASE("a stop that comes in the last turn of a run is no matter of the next") {
+    executor here;
+    auto const stops = []() -> task<> {
+      executor::current().request_stop();
+      co_return;
+    };
+    auto const sleeps = []() -> task<int> {
+      co_await iowq::sleep_for(1us);
+      co_return 1;
+    };
+    for (int round = 0; round < 3; ++round) {
+      here.run(stops());
+      CHECK(here.run(sleeps()) == 1);
+    }
+  }
+
   TEST_CASE("hazard-104: a parked owner is woken by each of a million posts at most once") {
     executor here;
     int n = 0;

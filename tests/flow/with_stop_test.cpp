@@ -4,11 +4,15 @@
 #include <memory>
 #include <stdexcept>
 #include <utility>
+#include <vector>
 
 #include <doctest/doctest.h>
 
 #include <iowq/coro/as_result.hpp>
+#include <iowq/exec/executor.hpp>
 #include <iowq/exec/run.hpp>
+#include <iowq/flow/task_group.hpp>
+#include <iowq/flow/when_all.hpp>
 #include <iowq/op/time.hpp>
 
 #include "manual.hpp"
@@ -73,6 +77,29 @@ TEST_SUITE("flow/with_stop") {
       CHECK(said == "through");
     };
     iowq::run(body());
+  }
+
+  TEST_CASE("after the executor's stop what is shielded goes on, until a second request") {
+    iowq::executor here;
+    std::vector<int> log;
+    auto const body = [&]() -> task<> {
+      auto const stop = []() -> task<> {
+        co_await iowq::yield();
+        iowq::executor::current().request_stop();
+      };
+      iowq::task_group group;
+      group.spawn(stop());
+      auto const first = co_await iowq::as_result(iowq::sleep_for(1h));
+      if (first.error() == std::errc::operation_canceled) log.push_back(1);
+      co_await group.join();
+      co_await iowq::with_stop({}, iowq::sleep_for(1us));
+      log.push_back(2);
+      auto forever = iowq::with_stop({}, iowq::when_all(iowq::sleep_for(1h), stop()));
+      co_await std::move(forever);
+      log.push_back(3);
+    };
+    here.run(body());  // it was stopped: so its end by a cancellation is no failure
+    CHECK(log == std::vector{1, 2});
   }
 
   TEST_CASE("the stop of the executor reaches what is under an empty token") {

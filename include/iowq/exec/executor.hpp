@@ -82,8 +82,9 @@ class executor {
   /// end it before the call returns. A task that never started is destroyed with the executor.
   void post(task<> child) { loop_.post(prepare(std::move(child), false)); }
 
-  /// Cancels everything that runs here; run() then drains and returns. Any thread, and signal
-  /// handlers. Without a run() it is kept for the next one.
+  /// Cancels everything that runs here; run() then drains and returns. What begins afterwards fails
+  /// at once, but for what with_stop() shields: that a second request cancels. Any thread, and
+  /// signal handlers. It is for the run() that is under way; without one, for the next.
   void request_stop() noexcept { loop_.request_stop(); }
 
   /// The pool; started if it was not yet. Throws std::system_error if no thread can be made.
@@ -279,7 +280,7 @@ inline void executor::drive(detail::detached root) noexcept {
   root.handle.promise().owner = &loop_;
   loop_.ready(root.handle.promise());
   loop_.run_until(done_);
-  stopped_ = loop_.stopping();
+  stopped_ = loop_.will_stop();
   loop_.forget_stop();
 }
 

@@ -216,7 +216,7 @@ class loop {
   [[nodiscard]] bool stopping() const noexcept { return stop_->stop_requested(); }
   // relaxed: whoever asked on this thread is seen.
   [[nodiscard]] bool will_stop() const noexcept {
-    return stop_wanted_.load(std::memory_order_relaxed);
+    return stopping() || stop_wanted_.load(std::memory_order_relaxed);
   }
   /// All operations in flight.
   [[nodiscard]] census& in_flight() noexcept {
@@ -225,11 +225,11 @@ class loop {
   }
   [[nodiscard]] lazy_pool& pool() noexcept { return pool_; }
   [[nodiscard]] const lazy_pool& pool() const noexcept { return pool_; }
-  /// After a stop has been drained: the next run starts afresh.
+  /// At the end of a run: a stop was for that, also one that came in its last turn.
   void forget_stop() noexcept {
-    if (!stopping()) return;
     // relaxed: only the owner clears it, and a request that comes now is for the next run.
     stop_wanted_.store(false, std::memory_order_relaxed);
+    if (!stopping()) return;
     ring_.open_to_all(true);
     stop_.emplace();  // at the same address: ambient_ stays valid
   }

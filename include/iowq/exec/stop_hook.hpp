@@ -58,11 +58,15 @@ inline void stop_hook::drop(operation_base& op) noexcept {
   op.bits_ = static_cast<std::uint8_t>(op.bits_ & ~operation_base::hooked);
 }
 
-/// Tells whoever asks the ambient token, and cancels all there is, whatever its own token.
+/// Tells whoever asks the ambient token, and cancels all there is, whatever its own token. Once
+/// more, and it cancels what has begun since: what was shielded from a stop may wait for ever.
 IOWQ_COLD inline void loop::stop_all() noexcept {
-  if (stopping()) return;
-  ring_.open_to_all(false);
-  stop_->request_stop();
+  // acquire: as in turn(); what was asked for in between is done here as well.
+  static_cast<void>(stop_wanted_.exchange(false, std::memory_order_acquire));
+  if (!stopping()) {
+    ring_.open_to_all(false);
+    stop_->request_stop();
+  }
   cancel_all();
 }
 

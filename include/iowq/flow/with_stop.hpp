@@ -49,7 +49,9 @@ class [[nodiscard("co_await it")]] under_stop final : listener {
 
 /// Awaits `awaitable` under `token` instead of the token that the awaiting task inherited, and
 /// yields what it yields. Under an empty token it runs to its end whatever is requested, short of
-/// the executor's own stop: for what has to be put in order although a stop is on.
+/// the executor's own stop: for what has to be put in order although a stop is on. The executor's
+/// stop ends each wait that is under way, under whichever token, and not those that begin after it:
+/// give them a timeout(), else they end only by a second request.
 ///
 ///     co_await iowq::with_stop({}, say_goodbye(socket));
 template <awaitable A>
