@@ -2,16 +2,27 @@
 // A stop request meets an operation in every stage: exactly one outcome, one resume.
 #include <iowq/exec/stop_hook.hpp>
 
+#include <poll.h>
+#include <sys/socket.h>
+
 #include <atomic>
+#include <cstddef>
+#include <new>
 #include <optional>
+#include <system_error>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include <doctest/doctest.h>
 
 #include <iowq/exec/punt.hpp>
 #include <iowq/exec/run.hpp>
 #include <iowq/op/file.hpp>
+#include <iowq/op/linked.hpp>
+#include <iowq/op/many.hpp>
 #include <iowq/op/open.hpp>
+#include <iowq/op/recv_many.hpp>
 #include <iowq/op/socket.hpp>
 #include <iowq/op/time.hpp>
 #include <iowq/sync/channel.hpp>
@@ -67,10 +78,30 @@ task<> race(int rounds, Make make, Complete complete, tally& sum) {
 }
 constexpr int rounds = 300;
 
+/// What was kept of the registrations that ended is not to be had.
+class no_kept_registration {
+ public:
+  no_kept_registration() {
+    auto& cache = iowq::detail::this_thread_frames;
+    while (cache.free[cache.class_of(size)] != nullptr)
+      held_.push_back(iowq::detail::allocate_frame(size));
+  }
+  ~no_kept_registration() {
+    for (void* each : held_) iowq::detail::free_frame(each, size);
+  }
+  no_kept_registration(const no_kept_registration&) = delete;
+  no_kept_registration& operator=(const no_kept_registration&) = delete;
+
+ private:
+  static constexpr std::size_t size = sizeof(iowq::detail::stop_hook);
+  std::vector<void*> held_;
+};
+
 /// Operations of every sort, while there is no memory.
 struct without_memory {
   template <class Operation>
   static task<> fails(Operation op) {
+    no_kept_registration const none;
     iowq_test::allocations::refused = true;
     auto const end = co_await iowq::as_result(std::move(op));
     iowq_test::allocations::refused = false;
@@ -90,6 +121,55 @@ struct without_memory {
     CHECK(channel.try_send(1));
     auto const value = co_await channel.recv();  // nothing to wait for
     CHECK(*value == 1);
+    co_await stream_of_one_request(pipe.out.get());
+    co_await stream_without_a_buffer();
+    co_await chain(pipe.in.get());
+  }
+
+  /// A stream throws; there may be no memory to say more than that.
+  template <class T>
+  static task<> ends(iowq::stream<T>& all) {
+    no_kept_registration const none;
+    bool failed = false;
+    iowq_test::allocations::refused = true;
+    try {
+      co_await all.next();
+    } catch (const std::bad_alloc&) {
+      failed = true;
+    } catch (const std::system_error& error) {
+      failed = error.code() == std::errc::not_enough_memory;
+    }
+    iowq_test::allocations::refused = false;
+    CHECK(failed);
+  }
+  static task<> stream_of_one_request(int writable) {
+    auto ready = iowq::poll_many(writable, POLLOUT);
+    bool const first{co_await ready.next()};
+    CHECK(first);
+    co_await ends(ready);
+  }
+  static task<> stream_without_a_buffer() {
+    int pair[2];
+    REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
+    iowq::fd const here{pair[0]}, there{pair[1]};
+    REQUIRE(::send(there.get(), "ab", 2, 0) == 2);
+    iowq::buffer_ring buffers{1, 1, iowq::shots::single};
+    auto incoming = iowq::recv_many(here, buffers);
+    auto first = co_await incoming.next();
+    iowq::buffer_view const lease = std::move(*first);
+    CHECK(lease.size() == 1);
+    co_await ends(incoming);  // its only buffer is leased
+  }
+  static task<> chain(int in) {
+    char byte;
+    auto both = iowq::linked(iowq::read(in, iowq::mutable_bytes{&byte, 1}),
+                             iowq::read(in, iowq::mutable_bytes{&byte, 1}));
+    no_kept_registration const none;
+    iowq_test::allocations::refused = true;
+    auto const [first, second] = co_await std::move(both);
+    iowq_test::allocations::refused = false;
+    CHECK(first.error() == std::errc::not_enough_memory);
+    CHECK(second.error() == std::errc::operation_canceled);
   }
 };
 }  // namespace

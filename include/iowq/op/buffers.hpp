@@ -173,6 +173,8 @@ class [[nodiscard("co_await it")]] buffer_wait final : public operation_base {
     answer_.set(-ECANCELED);
     stage_ = stage::over;
     if (ambient ? here.stopping() : token.stop_requested()) return false;
+    if (!ambient && !stop_hook::prepare(here, *this, token)) [[unlikely]]
+      return answer_.set(-ENOMEM), false;
     stage_ = stage::in_line;
     behind_ = std::exchange(pool_.first_, this);
     here.watch(*this, token, ambient);

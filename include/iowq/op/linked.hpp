@@ -30,6 +30,7 @@
 #include <iowq/coro/continuation.hpp>
 #include <iowq/coro/promise.hpp>
 #include <iowq/exec/await.hpp>
+#include <iowq/exec/stop_hook.hpp>
 #include <iowq/op/file.hpp>
 #include <iowq/op/socket.hpp>
 #include <iowq/op/transfer.hpp>
@@ -72,6 +73,11 @@ template <class Call>
 /// What a chain does with an operation, whatever it is.
 struct chain_link {
   static void hear(operation_base& op, listener& waiter) noexcept { op.hear(waiter); }
+  /// A chain is begun as a whole, or not at all.
+  [[nodiscard]] static bool prepare(operation_base& op, loop& here, stop_token token) noexcept {
+    return token == here.ambient() || stop_hook::prepare(here, op, token);
+  }
+  static void drop(operation_base& op) noexcept { stop_hook::drop(op); }
   [[nodiscard]] static const wish& wished(const operation_base& op) noexcept { return op.wish_; }
   /// L2
   static void cancel_again(operation_base& op, loop& here) noexcept {
@@ -161,7 +167,7 @@ class [[nodiscard("co_await it, or it never happens")]] linked_operations : deta
     token_ = token;
     bool const stopped = token == here.ambient() ? here.stopping() : token.stop_requested();
     chained_ = !stopped && fit(here, std::make_index_sequence<count>{}) &&
-               here.backend().has_room_for(count);
+               here.backend().has_room_for(count) && prepare(here);
     if (!chained_) return !go_on();
     running_ = count;
     begin_all(here, std::make_index_sequence<count>{});
@@ -170,6 +176,16 @@ class [[nodiscard("co_await it, or it never happens")]] linked_operations : deta
   template <std::size_t... I>
   bool fit(detail::loop & here, std::index_sequence<I...>) noexcept {
     return (detail::link_of<Calls>::fits(std::get<I>(all_), here) && ...);
+  }
+  /// Without memory to register them none is begun here: one by one the first says so.
+  bool prepare(detail::loop & here) noexcept {
+    return std::apply(
+        [&](auto&... each) {
+          bool const all = (detail::chain_link::prepare(each, here, token_) && ...);
+          if (!all) (detail::chain_link::drop(each), ...);
+          return all;
+        },
+        all_);
   }
   template <std::size_t... I>
   void begin_all(detail::loop & here, std::index_sequence<I...>) noexcept {

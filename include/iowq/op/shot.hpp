@@ -183,6 +183,10 @@ class [[nodiscard("co_await it")]] shot<Call>::next_awaiter final : public opera
     }
     IOWQ_ASSERT(!from_.armed_ || from_.owner_ == &here,
                 "a stream was awaited on another executor than the one that its request is with");
+    if (!ambient && !stop_hook::prepare(here, *this, token)) [[unlikely]] {
+      from_.end_ = -ENOMEM;
+      return false;
+    }
     from_.waits_ = this;
     stage_ = stage::in_line;
     if (!from_.armed_) from_.arm(here);
