@@ -70,6 +70,7 @@
 #include <iowq/exec/operation.hpp>
 #include <iowq/exec/census.hpp>
 #include <iowq/exec/young.hpp>
+#include <iowq/exec/misses.hpp>
 #include <iowq/exec/backend_ring.hpp>
 #include <iowq/exec/backend_poll.hpp>
 #include <iowq/exec/choose.hpp>

@@ -14,6 +14,7 @@
 #include <iowq/base/fd.hpp>
 #include <iowq/base/policy.hpp>
 #include <iowq/base/result.hpp>
+#include <iowq/exec/misses.hpp>
 #include <iowq/exec/operation.hpp>
 #include <iowq/exec/young.hpp>
 #include <iowq/queue/fifo.hpp>
@@ -116,8 +117,8 @@ class ring_backend {
   }
 
   /// Asks the kernel to end `op`, which is in its hands. The operation still ends by its own CQE.
-  void cancel(operation_base& op) noexcept {
-    if (op.is(operation_base::cancel_sent)) return;
+  void cancel(operation_base& op, bool again = false) noexcept {
+    if (op.is(operation_base::cancel_sent) && !again) return;
     // The next of a chain is begun by work that the kernel may have put off, and not found before.
     if (op.is(operation_base::heard) && ring_.has_work()) {
       young_.settle();
@@ -132,6 +133,7 @@ class ring_backend {
     sqe->opcode = IORING_OP_ASYNC_CANCEL;
     sqe->fd = -1;
     sqe->addr = whose::of(op, op.is(operation_base::was_young) ? whose::young : 0);
+    sqe->user_data = misses_.user_data();
   }
 
   /// Takes those that waited in line for an SQE and shall be cancelled: they never begin.
@@ -144,8 +146,9 @@ class ring_backend {
         [&](loop_item& i) { take(static_cast<operation_base&>(i)); });
   }
 
-  [[nodiscard]] bool cancels_wait() const noexcept { return cancels_wait_; }
-  void cancels_wait(bool wait) noexcept { cancels_wait_ = wait; }
+  [[nodiscard]] bool cancels_wait() const noexcept { return cancels_wait_ || misses_.is_due(); }
+  /// Those that wait are asked for now. True: and those that were asked for.
+  [[nodiscard]] bool ask_again() noexcept { return cancels_wait_ = false, misses_.take_due(); }
 
   /// Is there a CQE to reap without asking the kernel?
   [[nodiscard]] bool ready() const noexcept { return ring_.ready(); }
@@ -159,7 +162,7 @@ class ring_backend {
     if (!waker_.armed) arm_waker();
     drain_waiting();
     if (!sleep && ring_.pending() == 0 && !ring_.needs_enter()) return ring_.passed();
-    int const r = ring_.enter(sleep && waker_.armed, deadline);
+    int const r = ring_.enter(sleep && waker_.armed, std::min(deadline, misses_.due()));
     if (r == -EAGAIN || r == -EBUSY || r == -ENOMEM)
       starve();
     else if (r < 0 && r != -EINTR && r != -ETIME)
@@ -285,6 +288,7 @@ class ring_backend {
   fifo<&loop_item::next>
       waiting_;                // operations for which there was no SQE, first come, first served
   bool cancels_wait_ = false;  // a cancel found no SQE either
+  misses misses_;
   bool open_to_all_ = false;
   std::chrono::milliseconds starved_{};
 };

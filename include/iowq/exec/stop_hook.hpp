@@ -93,9 +93,9 @@ IOWQ_COLD inline void loop::cancel_all() noexcept {
 }
 
 IOWQ_COLD inline void loop::cancel_again() noexcept {
-  ring_.cancels_wait(false);
-  census_.for_each([this](operation_base& op) {
-    if (op.stage_ == stage::ring && op.is(operation_base::cancel_wanted)) ring_.cancel(op);
+  bool const all = ring_.ask_again();
+  census_.for_each([&](operation_base& op) {
+    if (op.stage_ == stage::ring && op.is(operation_base::cancel_wanted)) ring_.cancel(op, all);
   });
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/exec/young.hpp -- operations that end in the turn that submitted them.
-// Layer exec; needs ring. Next in the book: exec/backend_ring.hpp.
+// Layer exec; needs ring. Next in the book: exec/misses.hpp.
 //
 // Each await must be found: dump() names it, a stop cancels it. But most awaits of a busy loop end
 // in the turn that submits them, and for those the census costs more than all else that we do. So

@@ -82,8 +82,7 @@ struct chain_link {
   /// L2
   static void cancel_again(operation_base& op, loop& here) noexcept {
     if (op.stage_ != stage::ring || !op.is(operation_base::cancel_wanted)) return;
-    op.bits_ = static_cast<std::uint8_t>(op.bits_ & ~operation_base::cancel_sent);
-    here.backend().cancel(op);
+    here.backend().cancel(op, true);
   }
 };
 
