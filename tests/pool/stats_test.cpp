@@ -64,8 +64,8 @@ TEST_SUITE("pool/stats") {
                 worker = std::to_string(iowq::linux_policy::thread_id());
                 (void)hold.wait();
               },
-              {.key = 77}};
-    job behind_it{{}, {.key = 77}}, other{{}, {.key = 78}};
+              {.key = 77, .node = 0}};
+    job behind_it{{}, {.key = 77, .node = 0}}, other{{}, {.key = 78, .node = 0}};
     pool.enqueue(stuck);
     REQUIRE(stuck.wait_started());
     pool.enqueue(behind_it);
