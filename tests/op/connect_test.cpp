@@ -2,15 +2,22 @@
 // op/connect and op/resolve.
 #include <iowq/op/connect.hpp>  // first and alone
 
+#include <sys/socket.h>
+#include <sys/un.h>
+
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <doctest/doctest.h>
 
 #include <iowq/exec/punt.hpp>
 #include <iowq/exec/run.hpp>
+#include <iowq/flow/task_group.hpp>
+#include <iowq/op/time.hpp>
 
 #include "jobs.hpp"
 #include "ledger.hpp"
@@ -19,6 +26,7 @@
 
 namespace {
 using iowq::task;
+using iowq_test::way;
 
 task<> stoppable(task<std::vector<iowq::endpoint>> question, iowq::stop_token token,
                  std::error_code& end) {
@@ -44,9 +52,54 @@ iowq::endpoint closed_port() {
   REQUIRE(::bind(bound.get(), any.address(), any.size()) == 0);
   return iowq::endpoint::local_of(bound.get());
 }
+/// A Unix socket whose backlog is full: a connect to it waits until somebody accepts.
+struct full_listener {
+  full_listener() : socket{::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)} {
+    ::sockaddr_un any{};
+    any.sun_family = AF_UNIX;  // and no name: the kernel finds one
+    REQUIRE(::bind(socket.get(), reinterpret_cast<::sockaddr*>(&any), sizeof any.sun_family) == 0);
+    REQUIRE(::listen(socket.get(), 0) == 0);
+    where = iowq::endpoint::local_of(socket.get());
+    REQUIRE(::connect(first.get(), where.address(), where.size()) == 0);
+  }
+  iowq::fd socket, first{::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+  iowq::endpoint where;
+};
+
+task<> waits_at(const iowq::endpoint& where, way go, iowq::stop_token token, int& cancelled) {
+  co_await iowq_test::under{token};
+  iowq::fd const socket{::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+  auto attempt = as(go, iowq::connect(socket, where));
+  auto const end = co_await iowq::as_result(std::move(attempt));
+  cancelled += end.error() == std::errc::operation_canceled;
+}
 }  // namespace
 
 TEST_SUITE("op/connect") {
+  TEST_CASE("a connect to a full backlog ends when it is stopped, wherever it is just then") {
+    // Goal: a stop that is lost while the kernel hands the request from a poll, which is ready at
+    // once, to a worker, which waits without end. Method: many rounds, each some turns later.
+    static constexpr int rounds = 60;
+    auto const body = [](way go) -> task<> {
+      full_listener const full;
+      int cancelled = 0;
+      for (int round = 0; round < rounds; ++round) {
+        iowq::stop_source source;
+        iowq::task_group group;
+        group.spawn(waits_at(full.where, go, source.get_token(), cancelled));
+        for (int turns = round % 6; turns > 0; --turns) co_await iowq::yield();
+        if (round % 5 == 0) co_await iowq::sleep_for(std::chrono::microseconds{round});
+        source.request_stop();
+        co_await group.join();
+      }
+      CHECK(cancelled == rounds);
+    };
+    for (way go : iowq_test::all_ways) {
+      CAPTURE(go);
+      iowq::run(body(go));
+    }
+  }
+
   TEST_CASE("resolve finds addresses in numbers and names of this machine, each once") {
     iowq_test::ledger books;
     auto const body = []() -> task<> {
