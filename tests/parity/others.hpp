@@ -319,7 +319,7 @@ inline task<> kept_buffers(machine& m) {
   iowq::fixed_buffers buffers{2, 4096};
   std::copy_n(m.bytes(), 4096, reinterpret_cast<char*>(buffers[1].data()));
   co_await m.both(
-      "write_fixed", [&] { return ::pwrite(f.get(), m.bytes(), n, at); },
+      "write_fixed", [&] { return ::pwrite(f.get(), buffers[1].data(), n, at); },
       [&] { return iowq::write_fixed(f, buffers, 1, n, at); });
   long const got = co_await m.both(
       "read_fixed", [&] { return ::pread(f.get(), buffers[0].data(), n, at); },
