@@ -39,6 +39,7 @@
 #include <iowq/ring/guest.hpp>
 #include <iowq/ring/ring.hpp>
 #include <iowq/ring/buffers.hpp>
+#include <iowq/ring/files.hpp>
 
 // pool: io-wq; knows neither ring nor coroutine
 #include <iowq/pool/topology.hpp>
@@ -129,6 +130,9 @@
 #include <iowq/op/linked.hpp>
 #include <iowq/op/zero_copy.hpp>
 #include <iowq/op/fixed.hpp>
+#include <iowq/op/fixed_file.hpp>
+#include <iowq/op/accept_into.hpp>
+#include <iowq/op/in_slot.hpp>
 #include <iowq/op/signal.hpp>
 #include <iowq/op/resolve.hpp>
 #include <iowq/op/connect.hpp>

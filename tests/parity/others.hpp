@@ -348,6 +348,75 @@ inline task<> kept_buffers(machine& m) {
   m.note_bytes(m.room(), ::recv(server.get(), m.room(), 2 * n, MSG_WAITALL));
 }
 
+/// Files in slots of a table.
+inline task<> slots(machine& m) {
+  iowq::fd& f = m.file();
+  iowq::fixed_files table{2};
+  iowq::fixed_file in_slot, accepted;
+  iowq::fd bare;  // what the first column has in their place
+  std::size_t const n = 1 + m.below(5000);
+  iowq::const_bytes const bytes{m.bytes(), n};
+  iowq::mutable_bytes const into{m.room(), n};
+  std::int64_t const at = m.offset();
+  if (iowq::fd same{::fcntl(f.get(), F_DUPFD_CLOEXEC, 0)}) {
+    if (!m.bare()) in_slot = table.add(std::move(same));
+    co_await m.both(
+        "write", [&] { return ::pwrite(f.get(), m.bytes(), n, at); },
+        [&] { return iowq::pwrite(in_slot, bytes, at); });
+    long const got = co_await m.both(
+        "read", [&] { return ::pread(f.get(), m.room(), n, at); },
+        [&] { return iowq::pread(in_slot, into, at); });
+    m.note_bytes(m.room(), got);
+    co_await m.both(
+        "fsync", [&] { return ::fsync(f.get()); }, [&] { return iowq::fsync(in_slot); });
+    iowq::fd copy;
+    co_await m.both_into(
+        copy, "dup_fixed", [&] { return ::fcntl(f.get(), F_DUPFD_CLOEXEC, 0); },
+        [&] { return iowq::dup(in_slot); });
+    co_await m.both(
+        "close_fixed", [&] { return ::close(same.release()); },
+        [&] { return iowq::close(std::move(in_slot)); });
+  }
+  iowq::fd const listener{::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+  iowq::fd const client{::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+  auto const any = iowq::endpoint::ip("127.0.0.1", 0);
+  if (::bind(listener.get(), any.address(), any.size()) != 0) co_return;
+  if (::listen(listener.get(), 1) != 0) co_return;
+  iowq::endpoint const where = iowq::endpoint::local_of(listener.get());
+  if (::connect(client.get(), where.address(), where.size()) != 0) co_return;
+  co_await m.both(
+      "accept_into",
+      [&] {
+        bare.reset(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+        return bare ? 0 : -1;
+      },
+      [&] { return iowq::accept_into(listener, table); },
+      [&](iowq::fixed_file made) { return accepted = std::move(made), 0L; });
+  co_await m.both(
+      "send", [&] { return ::send(bare.get(), m.bytes(), n, MSG_NOSIGNAL); },
+      [&] { return iowq::send(accepted, bytes); });
+  m.note_bytes(m.room(), ::recv(client.get(), m.room(), n, MSG_WAITALL));
+  co_await m.both(
+      "poll",
+      [&] {
+        ::pollfd one{bare.get(), POLLOUT, 0};
+        return ::poll(&one, 1, -1) < 0 ? -1 : one.revents;
+      },
+      [&] { return iowq::poll(accepted, POLLOUT); });
+  if (::send(client.get(), m.bytes(), n, MSG_NOSIGNAL) < 0) co_return;
+  long const got = co_await m.both(
+      "recv", [&] { return ::recv(bare.get(), m.room(), n, MSG_WAITALL); },
+      [&] { return iowq::recv(accepted, into, MSG_WAITALL); });
+  m.note_bytes(m.room(), got);
+  int const how = m.one_of<int>({SHUT_WR, SHUT_RDWR, 7});
+  co_await m.both(
+      "shutdown", [&] { return ::shutdown(bare.get(), how); },
+      [&] { return iowq::shutdown(accepted, how); });
+  co_await m.both(
+      "close_fixed", [&] { return ::close(bare.release()); },
+      [&] { return iowq::close(std::move(accepted)); });
+}
+
 /// What the user gives: an SQE, a callable, a name.
 inline task<> the_users_own(machine& m) {
   iowq::fd& f = m.file();

@@ -80,11 +80,14 @@ Printed by `tests/shape/operations.cpp`: change the rows, not this file.
 
 The functions that are coroutines made of these (`read_exactly`, `read_all`, `write_all`,
 `send_all`, `read_directory`, `walk`, `connect_to`, `listen_on`, `until_signal`) have no row, nor has
-`linked`, which sends several of these as one chain.
+`linked`, which sends several of these as one chain. What else is done with a `fixed_file` has the row
+of the same operation on a descriptor; a file that has none goes to the ring where that is the pool's.
 )";
   family("Open and close", {{calls::open_call::row, "`open` `openat` `openat2`"},
                             {calls::close_call::row, "`close`"},
+                            {calls::close_fixed_call::row, "`close` of a `fixed_file`"},
                             {calls::dup_call::row, "`dup`"},
+                            {calls::dup_fixed_call::row, "`dup` of a `fixed_file`"},
                             {calls::pipe_call::row, "`pipe`"}});
   family("Data", {{calls::read_call::row, "`read` `pread`"},
                   {calls::write_call::row, "`write` `pwrite`"},
@@ -131,6 +134,7 @@ The functions that are coroutines made of these (`read_exactly`, `read_all`, `wr
                      {calls::bind_call::row, "`bind`"},
                      {calls::listen_call::row, "`listen`"},
                      {calls::accept_call::row, "`accept`"},
+                     {calls::accept_into_call::row, "`accept_into`"},
                      {calls::connect_call::row, "`connect`"},
                      {calls::recv_call::row, "`recv`"},
                      {calls::send_call::row, "`send`"},

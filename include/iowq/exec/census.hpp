@@ -18,6 +18,11 @@
 
 namespace iowq::detail {
 
+/// What an operation on a slot of the ring's table of files has for a descriptor: a number that no
+/// descriptor has, and its own inverse. -1 remains nothing.
+[[nodiscard]] constexpr int slot_number(int slot) noexcept { return -2 - slot; }
+[[nodiscard]] constexpr bool is_slot(int number) noexcept { return number < -1; }
+
 /// The lists of a loop. Owner thread only.
 class census {
  public:
@@ -64,7 +69,7 @@ class census {
   /// use several).
   template <class F>
   void for_each_on(int number, F&& f) {
-    if (number < 0) return;
+    if (number == -1) return;
     std::size_t strangers = 0;
     auto const look = [&](operation_base& op) {
       if (op.uses(number))
@@ -145,14 +150,14 @@ class census {
   [[nodiscard]] census_node& ring_of(const operation_base& op) noexcept {
     if (op.kind_->other != nullptr) return several_;
     int const number = op.descriptor_number();
-    return number < 0 ? none_ : ring_of(number);
+    return number == -1 ? none_ : ring_of(number);
   }
 
   /// Who closes `number` waits for one less. He came after most that he waits for, and most often
   /// he is the only one: so the walk is short.
   template <class GoOn>
   void tell_closers(int number, GoOn&& go_on) noexcept {
-    if (number < 0) return;
+    if (number == -1) return;
     census_node& ring = ring_of(number);
     unsigned unseen = closers_;
     for (census_node *n = ring.after, *next; n != &ring && unseen != 0; n = next) {

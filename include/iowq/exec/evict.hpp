@@ -28,7 +28,8 @@ inline void assert_unused(int number) noexcept {
   if (this_thread_loop == nullptr || this_thread_loop->will_stop()) return;
   const operation_base* const user = this_thread_loop->in_flight().user_of(number);
   if (user == nullptr) return;
-  std::fprintf(stderr, "iowq: fd %d, in use by %s at %s:%u\n", number, user->row().name,
+  std::fprintf(stderr, "iowq: %s %d, in use by %s at %s:%u\n", is_slot(number) ? "slot" : "fd",
+               is_slot(number) ? slot_number(number) : number, user->row().name,
                user->source().file_name(), static_cast<unsigned>(user->source().line()));
   assertion_failed("nothing in flight uses it",
                    "an fd was destroyed, or closed by reset(), while an operation on it is in "

@@ -66,7 +66,10 @@ inline void write_census(std::ostream& out, loop& here) {
   here.in_flight().for_each([&](const operation_base& op) {
     ++count;
     out << op.row().name;
-    if (op.descriptor_number() >= 0) out << " fd " << op.descriptor_number();
+    if (int const number = op.descriptor_number(); number >= 0)
+      out << " fd " << number;
+    else if (is_slot(number))
+      out << " slot " << slot_number(number);
     if (op.key()) out << " key " << *op.key();
     out << ": " << to_string(op.where());
     auto const age = std::chrono::duration_cast<std::chrono::milliseconds>(now - op.since());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/fixed.hpp -- buffers that the kernel has looked up once for all.
-// Layer op; needs exec. Next in the book: op/signal.hpp.
+// Layer op; needs exec. Next in the book: op/fixed_file.hpp.
 //
 // Direct I/O pins the pages of its buffer for each transfer. Registered buffers are pinned once
 // and named by a number. A ring has one table of them, and the memory that may be locked is

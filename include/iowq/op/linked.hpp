@@ -52,7 +52,7 @@ concept has_parts = requires(const Call& c) {
 /// How much `call` must move for the chain to go on.
 template <class Call>
 [[nodiscard]] std::size_t whole(const Call& call) noexcept {
-  if constexpr (std::same_as<Call, recv_call> || std::same_as<Call, send_call>) {
+  if constexpr (std::derived_from<Call, recv_call> || std::derived_from<Call, send_call>) {
     return (call.flags & MSG_WAITALL) != 0 ? call.bytes.length() : 0;
   } else if constexpr (requires {
                          call.bytes.length();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/ring/buffers.hpp -- buffers of which the kernel chooses one when there is data for it.
-// Layer ring; needs base. Next in the book: pool/topology.hpp.
+// Layer ring; needs base. Next in the book: ring/files.hpp.
 //
 // A buffer is free, the kernel's, or taken. The kernel takes those it was given in order, so one
 // answer for several buffers (a bundle) names the first only: where each was put is kept. Without

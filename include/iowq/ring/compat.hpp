@@ -25,6 +25,7 @@ inline constexpr unsigned enter_no_iowait = 1U << 7;  // 6.15
 
 // features
 inline constexpr unsigned feature_recvsend_bundle = 1U << 14;  // 6.10
+inline constexpr unsigned feature_rw_attr = 1U << 16;          // 6.14
 inline constexpr unsigned feature_no_iowait = 1U << 17;        // 6.15
 
 // In an SQE's ioprio

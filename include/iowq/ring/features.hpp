@@ -37,6 +37,18 @@ struct ring_features {
   [[nodiscard]] bool accepts_many() const noexcept { return has(IORING_OP_SOCKET); }    // 5.19
   [[nodiscard]] bool buffer_rings() const noexcept { return has(IORING_OP_SOCKET); }    // 5.19
   [[nodiscard]] bool receives_many() const noexcept { return has(IORING_OP_SEND_ZC); }  // 6.0
+  /// Files of which each slot knows its own users: since 6.13, which no bit says. Before, one is
+  /// closed when all that was in flight on any slot has ended, which may be never.
+  /// And all that is done with one: who has no descriptor can go no other way.
+  [[nodiscard]] bool keeps_files() const noexcept {
+    for (int const opcode :
+         {int{IORING_OP_ACCEPT}, int{IORING_OP_CLOSE}, int{IORING_OP_READ}, int{IORING_OP_WRITE},
+          int{IORING_OP_FSYNC}, int{IORING_OP_RECV}, int{IORING_OP_SEND}, int{IORING_OP_RECVMSG},
+          int{IORING_OP_SENDMSG}, int{IORING_OP_POLL_ADD}, int{IORING_OP_SHUTDOWN},
+          compat::op_fixed_fd_install})
+      if (!has(opcode)) return false;
+    return has_feature(compat::feature_rw_attr);
+  }
   /// Since 6.10, but up to 6.15 a bundle that was retried could skip a buffer.
   [[nodiscard]] bool bundles() const noexcept {
     return has_feature(compat::feature_recvsend_bundle) && has(compat::op_pipe);

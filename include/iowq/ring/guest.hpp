@@ -18,6 +18,8 @@ class ring_guests;
 class ring_guest {
  public:
   ring_guest() noexcept = default;
+  /// `evicted` is called when the ring is gone.
+  explicit ring_guest(void (*evicted)(ring_guest&) noexcept) noexcept : evicted_{evicted} {}
   ring_guest(const ring_guest&) = delete;
   ring_guest& operator=(const ring_guest&) = delete;
 
@@ -36,6 +38,7 @@ class ring_guest {
 
  private:
   friend ring_guests;
+  void (*const evicted_)(ring_guest&) noexcept = nullptr;
   io_uring* host_ = nullptr;
   ring_guest* next_ = nullptr;
   ring_guest** link_ = nullptr;
@@ -48,7 +51,10 @@ class ring_guests {
   ring_guests(const ring_guests&) = delete;
   ring_guests& operator=(const ring_guests&) = delete;
   ~ring_guests() {
-    while (first_ != nullptr) first_->leave();
+    while (ring_guest* const one = first_) {
+      one->leave();
+      if (one->evicted_ != nullptr) one->evicted_(*one);
+    }
   }
   [[nodiscard]] io_uring& host() const noexcept { return host_; }
 

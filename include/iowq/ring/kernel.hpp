@@ -8,6 +8,7 @@
 
 #include <liburing.h>
 #include <signal.h>
+#include <sys/resource.h>
 
 #include <bitset>
 #include <cerrno>
@@ -116,6 +117,20 @@ struct linux_kernel {
   }
   static int unregister_buffers(io_uring& ring) noexcept {
     return ::io_uring_unregister_buffers(&ring);
+  }
+
+  /// Gives the kernel the ring's one table of files, -1 for an empty slot, and takes it back.
+  static int register_files(io_uring& ring, const int* all, unsigned count) noexcept {
+    rlimit most{};  // liburing would raise it, for the whole process
+    if (::getrlimit(RLIMIT_NOFILE, &most) == 0 && count > most.rlim_cur) return -EMFILE;
+    return ::io_uring_register_files(&ring, all, count);
+  }
+  static int unregister_files(io_uring& ring) noexcept {
+    return ::io_uring_unregister_files(&ring);
+  }
+  /// Another file in one slot; -1: none. 1, or -errno.
+  static int update_file(io_uring& ring, unsigned slot, int file) noexcept {
+    return ::io_uring_register_files_update(&ring, slot, &file, 1);
   }
 
  private:
