@@ -115,6 +115,7 @@
 #include <iowq/op/xattr.hpp>
 #include <iowq/op/lock.hpp>
 #include <iowq/op/directory.hpp>
+#include <iowq/op/ahead.hpp>
 #include <iowq/op/walk.hpp>
 #include <iowq/op/endpoint.hpp>
 #include <iowq/op/connecting.hpp>

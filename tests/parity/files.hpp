@@ -436,4 +436,44 @@ inline task<> directories(machine& m) {
   for (std::string& one : found) m.note("  " + std::move(one));
 }
 
+inline task<> trees(machine& m) {
+  std::string const path = m.once_in(2) ? m.directory() : m.path();
+  PARITY_PATH(path);
+  rows_used().insert({"walk", "walk_turn"});
+  std::vector<std::string> found;
+  int error = 0;
+  if (m.bare()) {
+    auto const below = [&found, &path](auto&& self, const std::string& in, int depth) -> int {
+      DIR* const all = ::opendir(in.c_str());
+      if (all == nullptr) return errno;
+      while (const dirent* one = ::readdir(all)) {
+        std::string_view const n = one->d_name;
+        if (n == "." || n == "..") continue;
+        std::string const name = in + '/' + one->d_name;
+        found.push_back(name.substr(path.size()) + ' ' + std::to_string(one->d_type) + ' ' +
+                        std::to_string(depth));
+        if (one->d_type == DT_DIR) self(self, name, depth + 1);
+      }
+      ::closedir(all);
+      return 0;
+    };
+    struct ::stat about {};
+    bool const link = ::lstat(path.c_str(), &about) == 0 && S_ISLNK(about.st_mode);
+    error = link ? ENOTDIR : below(below, path, 0);
+  } else {
+    auto entries = iowq::walk(path);
+    try {
+      while (auto one = co_await entries.next())
+        found.push_back(std::string{one->path().substr(path.size())} + ' ' +
+                        std::to_string(static_cast<unsigned>(one->type())) + ' ' +
+                        std::to_string(one->depth()));
+    } catch (const std::system_error& e) {
+      error = e.code().value();
+    }
+  }
+  std::sort(found.begin(), found.end());
+  m.note("walk " + std::to_string(error));
+  for (std::string& one : found) m.note("  " + std::move(one));
+}
+
 }  // namespace parity

@@ -25,11 +25,12 @@ struct step {
 };
 
 constexpr step steps[] = {
-    {open_one, 14},     {open_beneath, 2},  {close_one, 5},   {dup_one, 2},      {read_some, 10},
-    {write_some, 14},   {read_parts, 4},    {write_parts, 5}, {durability, 3},   {room_for, 6},
-    {between_files, 6}, {names, 10},        {attributes, 10}, {extended, 5},     {locks, 3},
-    {directories, 3},   {pipes, 2},         {sockets, 2},     {datagrams, 1},    {waits, 1},
-    {processes, 1},     {the_users_own, 2}, {many, 1},        {kept_buffers, 2}, {slots, 2},
+    {open_one, 14},     {open_beneath, 2}, {close_one, 5},     {dup_one, 2},    {read_some, 10},
+    {write_some, 14},   {read_parts, 4},   {write_parts, 5},   {durability, 3}, {room_for, 6},
+    {between_files, 6}, {names, 10},       {attributes, 10},   {extended, 5},   {locks, 3},
+    {directories, 3},   {trees, 2},        {pipes, 2},         {sockets, 2},    {datagrams, 1},
+    {waits, 1},         {processes, 1},    {the_users_own, 2}, {many, 1},       {kept_buffers, 2},
+    {slots, 2},
 };
 
 task<> program(machine& m, int count) {

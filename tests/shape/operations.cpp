@@ -79,7 +79,7 @@ Printed by `tests/shape/operations.cpp`: change the rows, not this file.
   What waits inline, for the loop, is always stopped.
 
 The functions that are coroutines made of these (`read_exactly`, `read_all`, `write_all`,
-`send_all`, `read_directory`, `walk`, `connect_to`, `listen_on`, `until_signal`) have no row, nor has
+`send_all`, `read_directory`, `connect_to`, `listen_on`, `until_signal`) have no row, nor has
 `linked`, which sends several of these as one chain. What else is done with a `fixed_file` has the row
 of the same operation on a descriptor; a file that has none goes to the ring where that is the pool's.
 )";
@@ -112,7 +112,9 @@ of the same operation on a descriptor; a file that has none goes to the ring whe
                    {calls::readlink_call::row, "`readlink` `readlinkat`"},
                    {calls::mkstemp_call::row, "`mkstemp`"},
                    {calls::mkdtemp_call::row, "`mkdtemp`"},
-                   {calls::getdents_call::row, "`read_directory` `walk`"}});
+                   {calls::getdents_call::row, "`read_directory`"},
+                   {calls::visit_call::row, "`walk`"},
+                   {calls::read_ahead::turn::row, "`walk`, before a directory it reads ahead"}});
   family("Attributes", {{calls::stat_call::row, "`stat` `lstat` `statx`"},
                         {calls::fstat_call::row, "`fstat`"},
                         {calls::statfs_call::row, "`statfs`"},

@@ -56,8 +56,8 @@ inline unsigned unbound_in_hand() {
 /// A directory that is gone at the end, with all that is in it.
 class scratch {
  public:
-  scratch() {
-    std::string name = std::filesystem::temp_directory_path() / "iowq-test-XXXXXX";
+  explicit scratch(const std::filesystem::path& in = std::filesystem::temp_directory_path()) {
+    std::string name = in / "iowq-test-XXXXXX";
     path_ = ::mkdtemp(name.data());
   }
   scratch(const scratch&) = delete;

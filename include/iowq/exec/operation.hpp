@@ -236,10 +236,10 @@ class operation_base : protected operation_front, public loop_item, public censu
   recycled<stop_hook> hook_;  // while hooked
 };
 
-/// Requests of which no await is the life (op/shot.hpp).
+/// Requests of which no await is the life (op/shot.hpp, op/ahead.hpp).
 struct shot_counts {
   unsigned armed = 0;     // the kernel's, or in line for it
-  unsigned orphaned = 0;  // of those: nobody wants the answers any more
+  unsigned orphaned = 0;  // nobody wants the answers any more, or may: only the run waits for them
 };
 
 /// A deadline of an operation.

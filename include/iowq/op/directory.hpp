@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/directory.hpp -- what is in a directory.
-// Layer op; needs exec, coro. Next in the book: op/walk.hpp.
+// Layer op; needs exec, coro. Next in the book: op/ahead.hpp.
 #pragma once
 
 #include <dirent.h>

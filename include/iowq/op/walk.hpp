@@ -4,13 +4,21 @@
 //
 // Every directory is opened relative to the one above it and never through a symbolic link, so a
 // tree that is changed, renamed or swapped underneath leads nowhere else, and its depth is not
-// bounded by PATH_MAX. Open at one time is one descriptor a level; in memory, of each level what
-// is left of one batch. What was removed before its turn is passed over.
+// bounded by PATH_MAX. What was removed before its turn is passed over.
+//
+// A directory is opened and read by one trip to the pool, before its turn: while the consumer looks
+// at one, those that come next are read, several at a time, so that a disk always has some to look
+// for. What was read ahead is looked at again in its turn, which costs one call that asks nobody:
+// is it still there? When descriptors run out, the walk gives up reading ahead before it gives up.
+//
+// Memory and descriptors: of each directory above that is not yet at its end one descriptor, for
+// as long as there are directories left in it, and what is left of one batch; and at most 32
+// directories ahead, of 32 KiB and a descriptor each, 8 of them in one directory.
 #pragma once
 
 #include <fcntl.h>
-#include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
@@ -24,10 +32,12 @@
 #include <vector>
 
 #include <iowq/base/fd.hpp>
+#include <iowq/base/result.hpp>
 #include <iowq/coro/as_result.hpp>
 #include <iowq/coro/stream.hpp>
+#include <iowq/coro/task.hpp>
 #include <iowq/exec/await.hpp>
-#include <iowq/op/bytes.hpp>
+#include <iowq/op/ahead.hpp>
 #include <iowq/op/directory.hpp>
 #include <iowq/op/open.hpp>
 
@@ -58,83 +68,189 @@ class walk_entry : public directory_entry {
 
 namespace detail {
 
-/// What a tree may answer in the middle of a walk, through no fault of the program.
-[[nodiscard]] inline bool is_of_the_tree(std::error_code error) noexcept {
-  switch (error.value()) {
-    case EACCES:
-    case EPERM:
-    case ENOENT:
-    case ENOTDIR:
-    case ELOOP:
-    case ESTALE:
-      return true;
-    default:
-      return false;
-  }
-}
-
-/// A directory that is being read.
+/// A directory of which not all has been yielded.
 struct walk_level {
-  fd directory;
-  std::size_t path_size;         // of the path up to and with its slash
-  std::vector<std::byte> batch;  // what is left of it begins at `at`
-  std::size_t at = 0;
+  std::shared_ptr<const fd> directory;
+  std::size_t path_size;  // of the path up to and with its slash
+  std::size_t depth;
+  listing entries;
+  std::size_t at = 0;      // what was yielded of them ends here
+  std::size_t looked = 0;  // and here what was looked through for directories
+  ahead_line ahead = {};   // those of them that are read before their turn
+
+  [[nodiscard]] bool is_at_end() const noexcept { return at == entries.size; }
+};
+
+struct walk_record {
+  dirent_head head;
+  std::string_view name;
+
+  walk_record(const listing& all, std::size_t at) noexcept {
+    std::memcpy(&head, all.records.get() + at, dirent_head::name_at);
+    name = reinterpret_cast<const char*>(all.records.get() + at + dirent_head::name_at);
+  }
+  [[nodiscard]] file_type type() const noexcept { return static_cast<file_type>(head.type); }
+  [[nodiscard]] bool may_be_directory() const noexcept {
+    bool const is_one = type() == file_type::directory || type() == file_type::unknown;
+    return is_one && !is_own();
+  }
+  /// `.` or `..`.
+  [[nodiscard]] bool is_own() const noexcept { return name == "." || name == ".."; }
+};
+
+/// The directories between the root of a walk and where it is, and those that are read ahead.
+class walk_path {
+ public:
+  static constexpr std::size_t first_room = std::size_t{32} << 10;
+  static constexpr std::size_t further_room = std::size_t{128} << 10;
+
+  explicit walk_path(std::source_location at) noexcept : at_{at} {}
+
+  [[nodiscard]] bool empty() const noexcept { return levels_.empty(); }
+  [[nodiscard]] walk_level& back() noexcept { return levels_.back(); }
+  void enter(visit one, std::size_t path_size, std::size_t depth) {
+    levels_.push_back({std::make_shared<const fd>(std::move(one.directory)), path_size, depth,
+                       std::move(one.entries)});
+    read_ahead_here();
+  }
+  void leave() noexcept {
+    held_ -= back().ahead.size();
+    levels_.pop_back();
+  }
+  /// The next part of a large directory.
+  void go_on_with(listing next) {
+    walk_level& here = back();
+    here.entries = std::move(next);
+    here.at = here.looked = 0;
+    read_ahead_here();
+  }
+
+  /// Begins with the directories that come next in this one. It takes what is free, but leaves as
+  /// much for those below: they come before most of these.
+  void read_ahead_here() {
+    walk_level& here = back();
+    if (here.ahead.size() > most_in_one / 2) return;  // some at a time: a worker is woken for each
+    here.looked = std::max(here.looked, here.at);
+    while (here.looked != here.entries.size && here.ahead.size() < most_in_one &&
+           here.ahead.size() + held_ < most_) {
+      walk_record const next{here.entries, here.looked};
+      if (next.may_be_directory()) {
+        here.ahead.push_back(
+            *new read_ahead{at_, here.directory, next.name, first_room, here.looked});
+        ++held_;
+      }
+      here.looked += next.head.length;
+    }
+    // Whoever looks at entries without waiting for anything does not let the loop have its turn.
+    loop::current().pool().flush();
+    bool const needed = !here.entries.ended || here.looked != here.entries.size;
+    if (!needed && here.ahead.size() == 0) here.directory.reset();
+  }
+  /// Visits the directory `name`, which comes next here; as it was read ahead, if that holds still.
+  task<result<visit>> visit_next(std::string_view name) {
+    if (read_ahead* const ahead = back().ahead.front();
+        ahead != nullptr && ahead->position() == back().at) {
+      result<visit> found = to_error(-ECANCELED);
+      if (ahead->is_at_home()) {
+        co_await until_over(*ahead);
+        found = ahead->take();
+      }
+      drop_first_of(back());
+      if (found ? !found->is_gone() : is_of_the_tree(found.error())) co_return found;
+      if (is_scarcity(found.error())) co_await give_way();
+    }
+    for (;;) {
+      operation<visit_call> now{at_, back().directory, name, first_room};
+      auto found = co_await as_result(std::move(now));
+      if (found || !is_scarcity(found.error()) || !co_await give_way()) co_return found;
+    }
+  }
+
+ private:
+  static constexpr unsigned most_in_one = 8;
+
+  [[nodiscard]] static bool is_scarcity(std::error_code error) noexcept {
+    return error.value() == EMFILE || error.value() == ENFILE || error.value() == ENOMEM;
+  }
+
+  task<> until_over(read_ahead& one) {
+    read_ahead::turn over{one, at_};
+    co_await over;
+  }
+  void drop_first_of(walk_level& one) noexcept {
+    one.ahead.drop_first();
+    --held_;
+  }
+
+  /// Descriptors or memory have run out, maybe for our sake. True: there were some to give back,
+  /// all of which have been waited for, and from now on there will be fewer.
+  task<bool> give_way() {
+    bool const gives = std::exchange(most_, most_ / 2) != 0;
+    for (walk_level& one : levels_) {
+      while (read_ahead* const next = one.ahead.front()) {
+        if (next->is_at_home()) co_await until_over(*next);
+        drop_first_of(one);
+      }
+      one.looked = one.at;
+    }
+    co_return gives;
+  }
+
+  std::source_location at_;
+  std::vector<walk_level> levels_;
+  unsigned held_ = 0;   // read ahead, of all levels
+  unsigned most_ = 32;  // of them
 };
 
 [[nodiscard]] inline stream<walk_entry> walk_of(std::string path, std::source_location at) {
-  constexpr int how = O_RDONLY | O_DIRECTORY | O_NOFOLLOW;
-  constexpr std::size_t batch_size = std::size_t{128} << 10;
-  fd top = co_await iowq::open(path, how, 0, at);
+  fd top = co_await iowq::open(path, visit_call::how, 0, at);
   if (!path.ends_with('/')) path += '/';
-  std::vector<walk_level> levels;
-  levels.push_back({std::move(top), path.size(), {}, 0});
-  // Shared by all levels: each keeps a copy of what came, which most often is little.
-  auto const room = std::make_unique<std::byte[]>(batch_size);
-  while (!levels.empty()) {
-    walk_level& here = levels.back();
+  walk_path way{at};
+  way.enter({std::move(top), {}}, path.size(), 0);
+  while (!way.empty()) {
+    walk_level& here = way.back();
     path.resize(here.path_size);
-    if (here.at == here.batch.size()) {
-      operation<getdents_call> next{at, here.directory.get(),
-                                    mutable_bytes{room.get(), batch_size}};
-      auto const filled = co_await as_result(std::move(next));
-      // A directory that is removed while it is read has no more entries.
-      if (!filled && !is_of_the_tree(filled.error())) throw_error(filled.error(), "walk");
-      if (!filled || *filled == 0) {
-        levels.pop_back();
+    if (here.is_at_end()) {
+      if (here.entries.ended) {
+        way.leave();
         continue;
       }
-      here.batch.assign(room.get(), room.get() + *filled);
-      here.at = 0;
+      operation<visit_call> further{at, here.directory, std::string_view{},
+                                    walk_path::further_room};
+      visit more = co_await further;
+      way.go_on_with(std::move(more.entries));
+      continue;
     }
-    dirent_head head;
-    std::memcpy(&head, here.batch.data() + here.at, dirent_head::name_at);
-    std::string_view const name{
-        reinterpret_cast<const char*>(here.batch.data() + here.at + dirent_head::name_at)};
-    here.at += head.length;
-    if (name == "." || name == "..") continue;
-    path += name;
-    std::size_t const name_at = here.path_size, depth = levels.size() - 1;
-    auto type = static_cast<file_type>(head.type);
+    walk_record const next{here.entries, here.at};
+    if (next.is_own()) {
+      here.at += next.head.length;
+      continue;
+    }
+    path += next.name;
+    auto type = next.type();
     std::error_code error;
-    fd below;
-    if (type == file_type::directory || type == file_type::unknown) {
-      operation<open_call> inside = iowq::openat(here.directory, name, how, 0, at);
-      auto opened = co_await as_result(std::move(inside));
-      if (opened) {
-        below = std::move(*opened);
+    visit below;
+    if (next.may_be_directory()) {
+      auto found = co_await way.visit_next(next.name);
+      if (found) {
+        below = std::move(*found);
         type = file_type::directory;
-      } else if (!is_of_the_tree(opened.error())) {
-        throw_error(opened.error(), "walk");
-      } else if (type == file_type::directory || opened.error().value() == EACCES) {
-        error = opened.error();  // of what is no directory, we are told that first
+      } else if (!is_of_the_tree(found.error())) {
+        throw_error(found.error(), "walk");
+      } else if (type == file_type::directory || found.error().value() == EACCES) {
+        error = found.error();  // of what is no directory, we are told that first
       }
     }
-    walk_entry const entry{path, name_at, type, head.inode, depth, error};
+    here.at += next.head.length;
+    if (next.may_be_directory()) way.read_ahead_here();
+    std::size_t const depth = here.depth;
+    walk_entry const entry{path, here.path_size, type, next.head.inode, depth, error};
     co_yield entry;
-    if (below) {
-      path += '/';
-      levels.push_back({std::move(below), path.size(), {}, 0});
-    }
+    if (!below.directory || below.is_gone()) continue;
+    path += '/';
+    // Who is in its last directory need not come back, and so a long chain of them costs no more.
+    if (here.is_at_end() && here.entries.ended) way.leave();
+    way.enter(std::move(below), path.size(), depth + 1);
   }
 }
 
@@ -144,6 +260,10 @@ struct walk_level {
 /// file system's order. Follows no symbolic link, not even `path` itself, unless that ends in a
 /// slash; crosses into mounted file systems. A directory that may not be read is yielded with
 /// error(); what else keeps the walk from going on is thrown, as when descriptors run out.
+///
+/// Up to 32 directories, 8 of one, are opened and read before their turn, by several workers at a
+/// time: what is made in them after that may be missed. A stream that is dropped gives them back,
+/// and run() returns when what was being read has ended.
 ///
 ///     auto tree = iowq::walk("/usr/share");
 ///     while (auto entry = co_await tree.next()) print(entry->depth(), entry->path());
