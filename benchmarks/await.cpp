@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <liburing.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <array>
@@ -21,6 +22,8 @@
 #include <iostream>
 #include <memory>
 #include <string>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <iowq/iowq.hpp>
@@ -103,6 +106,51 @@ iowq::task<> preads(std::uint64_t n, unsigned slot, unsigned& seed) {
   }
 }
 
+/// The same in a slot of the ring's table.
+iowq::fixed_file in_slot(int number) {
+  static iowq::fixed_files table{256};
+  return table.add(iowq::fd{::fcntl(number, F_DUPFD_CLOEXEC, 0)});
+}
+iowq::task<> slot_preads(std::uint64_t n, unsigned slot, unsigned& seed) {
+  page& buffer = buffer_of(slot);
+  static iowq::fixed_file const file = in_slot(warm_file());
+  for (; n != 0; --n) {
+    std::int64_t const offset = next_offset(seed);
+    if (co_await iowq::pread(file, buffer, offset) != buffer.size()) std::abort();
+  }
+}
+
+/// A byte there and back, by sockets of one thread.
+template <class Socket>
+iowq::task<> answers(const Socket& there, std::uint64_t n) {
+  char byte;
+  for (; n != 0; --n) {
+    co_await iowq::recv(there, iowq::mutable_bytes{&byte, 1});
+    co_await iowq::send(there, iowq::const_bytes{&byte, 1});
+  }
+}
+template <class Socket>
+iowq::task<> asks(Socket here, Socket there, std::uint64_t n) {
+  iowq::task_group both;
+  both.spawn(answers(there, n));
+  char byte = 'x';
+  for (; n != 0; --n) {
+    co_await iowq::send(here, iowq::const_bytes{&byte, 1});
+    co_await iowq::recv(here, iowq::mutable_bytes{&byte, 1});
+  }
+  co_await both.join();
+}
+template <class Socket>
+iowq::task<> to_and_fro(std::uint64_t n, unsigned) {
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) std::abort();
+  iowq::fd one{ends[0]}, other{ends[1]};
+  if constexpr (std::is_same_v<Socket, iowq::fd>)
+    return asks(std::move(one), std::move(other), n);
+  else
+    return asks(in_slot(one.get()), in_slot(other.get()), n);
+}
+
 iowq::task<> yields(std::uint64_t n) {
   for (; n != 0; --n) co_await iowq::yield();
 }
@@ -162,6 +210,7 @@ std::vector<way> all_ways() {
   auto nop = [](std::uint64_t n, unsigned) { return nops(n); };
   static unsigned seed = 1;
   auto pread = [](std::uint64_t n, unsigned slot) { return preads(n, slot, seed); };
+  auto slot_pread = [](std::uint64_t n, unsigned slot) { return slot_preads(n, slot, seed); };
   auto yield = [](std::uint64_t n, unsigned) { return yields(n); };
   auto call = [](std::uint64_t n, unsigned) { return calls(n); };
   return {
@@ -171,8 +220,14 @@ std::vector<way> all_ways() {
       {"nop 64/iowq", layer(64, nop), 640'000},
       {"pread 1/liburing", floor(what::pread, 1), 20'000},
       {"pread 1/iowq", layer(1, pread), 20'000},
+      {"pread 1/iowq, slot", layer(1, slot_pread), 20'000},
       {"pread 64/liburing", floor(what::pread, 64), 64'000},
       {"pread 64/iowq", layer(64, pread), 64'000},
+      {"pread 64/iowq, slot", layer(64, slot_pread), 64'000},
+      {"to and fro 1/descriptor", layer(1, to_and_fro<iowq::fd>), 10'000},
+      {"to and fro 1/slot", layer(1, to_and_fro<iowq::fixed_file>), 10'000},
+      {"to and fro 64/descriptor", layer(64, to_and_fro<iowq::fd>), 64'000},
+      {"to and fro 64/slot", layer(64, to_and_fro<iowq::fixed_file>), 64'000},
       {"yield 1/plain call", plain_calls, 1'000'000},
       {"yield 1/iowq", layer(1, yield), 1'000'000},
       {"yield 1000/plain call", plain_calls, 1'000'000},
