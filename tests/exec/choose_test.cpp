@@ -16,10 +16,13 @@
 #include <iowq/exec/run.hpp>
 #include <iowq/op/connect.hpp>
 #include <iowq/op/descriptor.hpp>
+#include <iowq/op/file.hpp>
+#include <iowq/op/open.hpp>
 #include <iowq/op/socket.hpp>
 #include <iowq/op/time.hpp>
 
 #include "death.hpp"
+#include "pids_group.hpp"
 #include "skip.hpp"
 #include "ways.hpp"
 
@@ -86,6 +89,14 @@ task<> share_one_worker(int& left) {
 task<> share_all(int& left, int count) {
   for (int i = 0; i < count; ++i) iowq::executor::current().spawn(share_one_worker(left));
   co_return;
+}
+
+/// The kernel finds no thread for a worker of its own; the pool has one by then.
+task<> be_dropped_by_the_kernel() {
+  iowq_test::scratch here;
+  iowq::fd file = co_await iowq::open(here / "file", O_RDWR | O_CREAT, 0600);
+  co_await iowq_test::as(iowq_test::way::ring, iowq::fsync(file));
+  co_await iowq::close(std::move(file));
 }
 
 /// A user of whom there is no other process, so that RLIMIT_NPROC counts ours only.
@@ -159,6 +170,24 @@ TEST_SUITE("exec/choose") {
     });
     CAPTURE(one.text);
     CHECK(one.survived());
+  }
+
+  TEST_CASE("hazard-49: in a cgroup that has no thread left, and in one with room for a worker") {
+    for (int const threads : {1, 3 + IOWQ_TSAN}) {
+      iowq_test::pids_group group{threads};
+      if (!group) SKIP_CASE(group.why_not());
+      auto const end = iowq_test::death_output([&] {
+        group.enter();
+        if (threads == 1) return iowq::run(run_out_of_threads());
+        int left = 100;
+        iowq::run(share_all(left, 100));
+        demand(left == 0, "each ran once");
+        iowq::run(be_dropped_by_the_kernel());
+      });
+      CAPTURE(threads);
+      CAPTURE(end.text);
+      CHECK(end.survived());
+    }
   }
 
   TEST_CASE("only a refusal is a reason to do without a ring") {

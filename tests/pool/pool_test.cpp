@@ -18,6 +18,8 @@
 #include "death.hpp"
 #include "jobs.hpp"
 #include "ledger.hpp"
+#include "pids_group.hpp"
+#include "skip.hpp"
 
 namespace {
 using namespace std::chrono_literals;
@@ -488,6 +490,38 @@ TEST_SUITE("pool/pool") {
     pool.enqueue(first);
     CHECK(second.wait());
     CHECK(first.wait(3));
+  }
+
+  TEST_CASE("hazard-49: in a cgroup of few threads a pool does all by those that it gets") {
+    // Goal: an item that fails, or waits for ever, because the next worker is not to be had.
+    // Method: a manager and three workers at most, and items that all sleep and all ask for more.
+    constexpr unsigned room = 4;
+    for (bool const unbound : {false, true}) {
+      iowq_test::pids_group group{1 + IOWQ_TSAN + static_cast<int>(room)};
+      if (!group) SKIP_CASE(group.why_not());
+      auto const end = iowq_test::death_output([&] {
+        auto const demand = [](bool holds, const char* what) {
+          if (holds) return;
+          std::fprintf(stderr, "not so: %s", what);
+          ::_exit(1);
+        };
+        group.enter();
+        iowq::pool pool;
+        demand(pool.stats().unbound.max_workers == room,
+               "no more are tried than there is room for");
+        jobs all;
+        auto const nap = [](const iowq::stop_token&) { std::this_thread::sleep_for(1ms); };
+        for (int i = 0; i < 100; ++i) all.add(nap, {.unbound = unbound, .concurrent = i % 3 == 0});
+        all.enqueue_all(pool);
+        demand(all.wait_all(), "every item ends");
+        for (auto& one : all) demand(one->cancellations() == 0, "none fails");
+        auto const stats = pool.stats();
+        demand(stats.bound.peak_workers + stats.unbound.peak_workers < room, "no more than can be");
+      });
+      CAPTURE(unbound);
+      CAPTURE(end.text);
+      CHECK(end.survived());
+    }
   }
 
   TEST_CASE("wq-62: a pool ends with work queued, running and waiting for workers") {

@@ -216,7 +216,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
     if ((what.flags() & IORING_CQE_F_MORE) != 0) [[unlikely]]
       return;
     if constexpr (forms.call) {
-      if (detail::bounces(op.call_, op.answer_.res())) [[unlikely]]
+      if (detail::bounces(op.call_, op.answer_.res()) || op.was_dropped()) [[unlikely]]
         return op.bounce(here);
     }
     // Some paths answer a cancel with EINTR (io_uring_cancelation(7)), splice with ERESTARTSYS.
@@ -225,6 +225,12 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
       op.answer_.set(-ECANCELED);
     op.settle(here);
     here.template finish<Call::row>(op, &ledger_entry::ring_ops);
+  }
+
+  /// The kernel wanted one of its own workers for it and got none: it then cancels what nobody
+  /// asked it to. Of a chain that is how the rest of one that broke ends, too.
+  [[nodiscard]] bool was_dropped() const noexcept {
+    return answer_.res() == -ECANCELED && !is(cancel_wanted | heard);
   }
 
   /// The ring cannot do it without blocking: a worker can.
