@@ -113,7 +113,7 @@ struct write_call {
   int once() const noexcept {
     ::iovec const one{const_cast<void*>(bytes.data()), bytes.length()};
     int const r = static_cast<int>(or_errno(::pwritev2(file, &one, 1, offset, RWF_NOWAIT)));
-    return stream_answer(file, POLLOUT, r);
+    return stream_answer(file, POLLOUT, std::span{&one, 1}, r);
   }
   [[nodiscard]] readiness waits_for() const noexcept { return {file, POLLOUT}; }
   int call(const stop_token& stop) const noexcept {

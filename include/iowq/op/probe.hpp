@@ -4,12 +4,14 @@
 //
 // RWF_NOWAIT asks the kernel for what it has: of a stored file, what is cached. A short answer is
 // then not the end of the file, so it is believed only if the file's size says the same; what is
-// missing is a worker's, who reads all of it. Not every file knows the flag.
+// missing is a worker's, who reads all of it. Not every file knows the flag: sockets learned it in
+// Linux 6.5, pipes in 6.4.
 #pragma once
 
 #include <fcntl.h>
 #include <linux/stat.h>
 #include <poll.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -28,8 +30,22 @@ namespace iowq::detail {
 
 inline constexpr std::int64_t at_position = -1;  // the file's own
 
+/// read(2) or write(2) as `events` says, of a socket, not waiting. -ENOTSOCK: it is none.
+[[nodiscard]] inline int by_message(int file, short events,
+                                    std::span<const ::iovec> parts) noexcept {
+  ::msghdr all{};
+  all.msg_iov = const_cast<::iovec*>(parts.data());
+  all.msg_iovlen = parts.size();
+  return static_cast<int>(or_errno(events == POLLIN
+                                       ? ::recvmsg(file, &all, MSG_DONTWAIT)
+                                       : ::sendmsg(file, &all, MSG_DONTWAIT | MSG_NOSIGNAL)));
+}
+
 /// What once() says of a stream that answered `r` to a call with RWF_NOWAIT.
-[[nodiscard]] inline int stream_answer(int file, short events, int r) noexcept {
+[[nodiscard]] inline int stream_answer(int file, short events, std::span<const ::iovec> parts,
+                                       int r) noexcept {
+  if (r == -EOPNOTSUPP)
+    if (int const said = by_message(file, events, parts); said != -ENOTSOCK) r = said;
   if (r == -EINTR) return -EOPNOTSUPP;
   if (r != -EOPNOTSUPP) return r;
   // Some ttys and special files. Even when it is ready an ordinary call might wait, since somebody
@@ -59,7 +75,8 @@ inline constexpr std::int64_t at_position = -1;  // the file's own
   struct ::statx about;
   if (::statx(file, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE | STATX_SIZE, &about) != 0)
     return -EOPNOTSUPP;
-  if (!S_ISREG(about.stx_mode) && !S_ISBLK(about.stx_mode)) return stream_answer(file, POLLIN, r);
+  if (!S_ISREG(about.stx_mode) && !S_ISBLK(about.stx_mode))
+    return stream_answer(file, POLLIN, parts, r);
   if (r >= 0 && stopped_at_end(file, offset, r, about)) return r;
   if (r > 0 && offset == at_position) ::lseek(file, -r, SEEK_CUR);
   return -EOPNOTSUPP;

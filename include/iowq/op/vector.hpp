@@ -141,7 +141,7 @@ struct writev_call : vector_call<const_bytes> {
   int once() const noexcept {
     auto const count = static_cast<int>(parts.size());
     auto const r = or_errno(::pwritev2(file, parts.data(), count, offset, RWF_NOWAIT));
-    return stream_answer(file, POLLOUT, static_cast<int>(r));
+    return stream_answer(file, POLLOUT, std::span{parts.data(), parts.size()}, static_cast<int>(r));
   }
   int call(const stop_token& stop) const noexcept {
     return wait_and(POLLOUT, stop, [this](int flags) {
