@@ -24,6 +24,9 @@
 #include <doctest/doctest.h>
 #include <iowq/iowq.hpp>
 
+#include "death.hpp"
+#include "pids_group.hpp"
+
 namespace {
 using namespace std::chrono_literals;
 
@@ -198,6 +201,28 @@ TEST_SUITE("vm/machine") {
       co_await iowq::close(std::move(disk));
     };
     iowq::run(direct());
+  }
+
+  TEST_CASE("hazard-49: in a cgroup of few threads a program does all its work, or says why not") {
+    for (const char* const backend : {"automatic", "poll"})
+      for (int const threads : {1, 3, 4}) {
+        iowq_test::pids_group group{threads};
+        CAPTURE(group.why_not());
+        REQUIRE(group);  // here it can always be had
+        auto const target = std::string{"/tmp/copy-of-"} + backend + std::to_string(threads);
+        auto const end = iowq_test::death_output([&] {
+          group.enter();
+          ::setenv("IOWQ_BACKEND", backend, 1);
+          ::execl("/tests/vm_copy", "copy", "--jobs", "16", "/bin", target.c_str(), nullptr);
+          ::_exit(127);
+        });
+        CAPTURE(backend);
+        CAPTURE(threads);
+        CAPTURE(end.text);
+        // It compares the copy itself.
+        CHECK(end.exit_code == (threads == 1 ? 1 : 0));
+        CHECK(end.says("Resource temporarily unavailable") == (threads == 1));
+      }
   }
 
   TEST_CASE("hazard-92: a sleep is by the steady clock, whatever the clock on the wall does") {

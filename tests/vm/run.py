@@ -3,12 +3,15 @@
 """Boots Debian kernels under software emulation, with two NUMA nodes and four processors, and runs
 the statically linked tests there. No root needed. See `./dev vm`.
 
-    run.py BUILD CACHE [SERIES...]
+    run.py BUILD CACHE [--quick] [--only WORD] [--within SECONDS] [SERIES...]
 
 Kernels come from Debian by apt, signatures checked, into CACHE, and are unpacked, not installed.
+How each program ended is left in BUILD/vm-testlog.json, in the manner of Meson's own log.
 """
 
+import argparse
 import gzip
+import json
 import os
 import re
 import shutil
@@ -26,21 +29,27 @@ sources = ["debian {} main".format(suite) for suite in ("bookworm", "trixie", "b
 modules = ["loop", "dm-mod", "dm-flakey"]
 
 # Under emulation everything takes ten to thirty times as long, so what does a million of something
-# is left out: it runs on the host. `-` is the environment as it is.
+# is left out: it runs on the host.
 many = "-tce=*million*,wq-67*,wq-11*,wq-34*,wq-44*,hazard-101*"
-plan = """\
-vm_machine -
-vm_queue - {0}
-vm_ring - {0}
-vm_pool - {0}
-vm_exec - {0}
-vm_op - {0}
-vm_flow - {0}
-vm_sync - {0}
-vm_exec IOWQ_BACKEND=poll {0}
-vm_op IOWQ_BACKEND=poll {0}
-vm_sync IOWQ_BACKEND=poll {0}
-""".format(many)
+programs = """\
+machine
+queue
+ring
+pool
+exec
+op
+flow
+sync
+death
+exec IOWQ_BACKEND=poll
+op IOWQ_BACKEND=poll
+sync IOWQ_BACKEND=poll
+""".splitlines()
+all_series = ["6.1", "6.12", "5.10"]
+
+# What fits into a lane of CI: the machine's own tests everywhere, and of the layers those that a
+# kernel changes most, each once.
+quick = {"6.1": ["machine", "exec"], "6.12": ["machine", "op"], "5.10": ["machine", "pool"]}
 
 
 class Failure(Exception):
@@ -131,7 +140,7 @@ def copy_program(program, root):
         shutil.copy(library, place)
 
 
-def initramfs(build, place, image):
+def initramfs(build, place, image, plan):
     root = image.with_suffix(".root")
     shutil.rmtree(root, ignore_errors=True)
     for directory in ("bin", "tests", "proc", "sys", "dev", "tmp", "etc", "lib", "lib64"):
@@ -143,8 +152,10 @@ def initramfs(build, place, image):
     (root / "etc" / "hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
     (root / "etc" / "passwd").write_text("root:x:0:0:root:/tmp:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n")
     (root / "etc" / "group").write_text("root:x:0:\nnogroup:x:65534:\n")
-    (root / "tests" / "list").write_text(plan)
-    for name in {line.split()[0] for line in plan.splitlines()}:
+    # `-` is the environment as it is.
+    lines = ["vm_{} {} {}\n".format(*(one.split() + ["-"])[:2], many) for one in plan]
+    (root / "tests" / "list").write_text("".join(lines))
+    for name in {line.split()[0] for line in lines} | {"vm_copy"}:
         run("strip", "-o", str(root / "tests" / name), str(build / "tests" / "vm" / name))
     copy_modules(next(place.glob("**/lib/modules/*")), root / "modules")
     names = "\n".join(str(path.relative_to(root)) for path in sorted(root.rglob("*")))
@@ -173,35 +184,58 @@ def boot(place, image, log, patience):
     return log.read_text(errors="replace").replace("\r", "")
 
 
-def try_series(build, cache, series):
+def try_series(build, cache, series, plan, deadline):
+    """Boots it and runs what is planned; how each of the programs ended, as Meson tells it."""
     began = time.monotonic()
     place = kernel(cache, series)
     image = cache / "initramfs-{}.gz".format(series)
-    initramfs(build, place, image)
-    said = boot(place, image, build / "vm-{}.log".format(series), 900)
-    expected = [line.split(" ", 2)[:2] for line in plan.splitlines()]
-    ended = {(name, environment): int(how) for name, environment, how in
-             re.findall(r"^iowq-vm: (\S+) (\S+): exit (\d+)", said, re.M)}
-    failed = [" ".join(one) for one in map(tuple, expected) if ended.get(one, 1) not in (0, 77)]
+    initramfs(build, place, image, plan)
+    said = boot(place, image, build / "vm-{}.log".format(series), deadline - time.monotonic())
+    ended = {" ".join(found.group(1, 2)): found.group(3, 4) for found in
+             re.finditer(r"^iowq-vm: vm_(\S+) (\S+): exit (\d+), (\d+) s", said, re.M)}
+    tests = []
+    for one in plan:
+        how, duration = ended.get(one if " " in one else one + " -", (None, 0))
+        result = {"0": "OK", "77": "SKIP", "124": "TIMEOUT", None: "TIMEOUT"}.get(how, "FAIL")
+        tests.append({"name": "{} {}".format(series, one), "result": result, "duration": float(duration)})
+    failed = sum(test["result"] not in ("OK", "SKIP") for test in tests)
     kernel_said = re.search(r"iowq-vm: kernel (.*)$", said, re.M)
     print("\n==== {}: {}".format(series, kernel_said.group(1) if kernel_said else "did not boot"))
     print("\n".join(line for line in said.splitlines()
                     if re.match(r"iowq-vm|skipped|\[doctest\]", line) or failed))
     print("==== {}: {} of {} programs passed, {:.0f} s".format(
-        series, len(expected) - len(failed), len(expected), time.monotonic() - began), flush=True)
-    return not failed
+        series, len(plan) - failed, len(plan), time.monotonic() - began), flush=True)
+    return tests
 
 
 def main():
-    build, cache = Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve()
-    cache.mkdir(parents=True, exist_ok=True)
-    (cache / "kernels").mkdir(exist_ok=True)
-    good = [try_series(build, cache, series) for series in sys.argv[3:] or ["6.1", "6.12", "5.10"]]
-    return 0 if all(good) else 1
+    parser = argparse.ArgumentParser()
+    parser.add_argument("build", type=Path)
+    parser.add_argument("cache", type=Path)
+    parser.add_argument("series", nargs="*", metavar="SERIES")
+    parser.add_argument("--quick", action="store_true", help="what fits into a lane of CI")
+    parser.add_argument("--only", metavar="WORD", help="programs whose line has the word")
+    parser.add_argument("--within", type=float, metavar="SECONDS", help="give up after that")
+    wanted = parser.parse_intermixed_args()
+    build, cache = wanted.build.resolve(), wanted.cache.resolve()
+    end = time.monotonic() + wanted.within if wanted.within else None
+    (cache / "kernels").mkdir(parents=True, exist_ok=True)
+    tests = []
+    for series in wanted.series or all_series:
+        plan = [one for one in (quick.get(series, ["machine"]) if wanted.quick else programs)
+                if wanted.only is None or wanted.only in one.split()]
+        deadline = end or time.monotonic() + 1800
+        if deadline <= time.monotonic():
+            print("\n==== {}: not tried: {:.0f} s are over".format(series, wanted.within))
+            tests += [{"name": series + " " + one, "result": "TIMEOUT", "duration": 0.0} for one in plan]
+            continue
+        tests += try_series(build, cache, series, plan, deadline)
+    (build / "vm-testlog.json").write_text("".join(json.dumps(test) + "\n" for test in tests))
+    return 0 if all(test["result"] in ("OK", "SKIP") for test in tests) else 1
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except Failure as why:
+    except (Failure, subprocess.CalledProcessError) as why:
         sys.exit("run.py: {}".format(why))
