@@ -3,6 +3,7 @@
 // of the numbered hazards that belong to no single operation. tests/hazards.txt has them all.
 #include <fcntl.h>
 #include <limits.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -17,6 +18,7 @@
 #include <limits>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -243,6 +245,68 @@ TEST_SUITE("op/hazards") {
             or_errno(::pread(file.get(), text, 2, far)));
       CHECK(co_await number(go, iowq::pwrite(file, "x", far)) ==
             or_errno(::pwrite(file.get(), "x", 1, far)));
+    };
+    for (way go : all_ways) {
+      CAPTURE(go);
+      iowq::run(body(go));
+    }
+  }
+
+  TEST_CASE("hazard-78: an offset of what has none is ESPIPE at once, and takes nothing of it") {
+    auto const body = [](way go) -> task<> {
+      int ends[2];
+      REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0);
+      iowq::fd const here{ends[0]}, there{ends[1]};
+      iowq_test::pipe_pair const pipe;
+      iowq::fd const event{::eventfd(0, EFD_CLOEXEC)};
+      char text[4] = {};
+      iowq::mutable_bytes const into{text, 2};
+      for (const iowq::fd* one : {&here, &pipe.in, &pipe.out, &event}) {
+        for (bool by_number : {false, true}) {
+          iowq::known_descriptor const file =
+              by_number ? iowq::known_descriptor{one->get()} : iowq::known_descriptor{*one};
+          // Empty: the ring would wait.
+          CHECK(co_await number(go, iowq::pread(file, into, 0)) == -ESPIPE);
+          CHECK(co_await number(go, iowq::preadv(file, {into}, 7)) == -ESPIPE);
+          CHECK(co_await number(go, iowq::pwrite(file, "x", 0)) == -ESPIPE);
+          CHECK(co_await number(go, iowq::pwritev(file, {"x"}, 7)) == -ESPIPE);
+        }
+      }
+      REQUIRE(::write(pipe.out.get(), "ab", 2) == 2);
+      CHECK(co_await number(go, iowq::pread(pipe.in, into, 0)) == -ESPIPE);
+      CHECK(co_await number(go, iowq::read(pipe.in, into)) == 2);
+      CHECK(std::string{text} == "ab");
+      // What has them, and what is no file.
+      iowq::fd const zero{::open("/dev/zero", O_RDWR | O_CLOEXEC)};
+      CHECK(co_await number(go, iowq::pread(zero, into, 5)) == 2);
+      CHECK(co_await number(go, iowq::pwrite(zero, "x", 5)) == 1);
+      CHECK(co_await number(go, iowq::pread(-1, into, 0)) == -EBADF);
+      CHECK(co_await number(go, iowq::pwrite(-1, "x", 0)) == -EBADF);
+    };
+    for (way go : all_ways) {
+      CAPTURE(go);
+      iowq::run(body(go));
+    }
+  }
+
+  TEST_CASE("hazard-78: a number that was a file's and is a pipe's now has no offset any more") {
+    auto const body = [](way go) -> task<> {
+      iowq_test::scratch dir;
+      char text[4] = {};
+      iowq::mutable_bytes const into{text, 2};
+      for (bool awaited : {false, true}) {
+        iowq::fd file{::open((dir / "x").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600)};
+        int const was = file.get();
+        CHECK(co_await number(go, iowq::pread(file, into, 0)) == 0);
+        CHECK(co_await number(go, iowq::pread(was, into, 0)) == 0);
+        if (awaited)
+          co_await iowq::close(std::move(file));
+        else
+          file.reset();
+        iowq_test::pipe_pair pipe;
+        REQUIRE(pipe.in.get() == was);  // the lowest that is free
+        CHECK(co_await number(go, iowq::pread(was, into, 0)) == -ESPIPE);
+      }
     };
     for (way go : all_ways) {
       CAPTURE(go);

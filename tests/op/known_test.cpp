@@ -3,10 +3,12 @@
 
 #include <linux/audit.h>
 #include <linux/filter.h>
+#include <linux/magic.h>
 #include <linux/seccomp.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <cstddef>
@@ -29,11 +31,12 @@
 namespace {
 using iowq::task;
 
-/// From now on statx(2) ends this process, on whichever thread. False: no filter can be had.
-bool forbid_statx() {
+/// From now on this system call ends this process, on whichever thread. False: no filter can be
+/// had.
+bool forbid(unsigned call) {
   sock_filter rules[] = {
       BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_statx, 0, 1),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1),
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
   };
@@ -52,7 +55,7 @@ iowq_test::death after_the_first(Again again) {
     auto const body = [](std::string path, Again more) -> task<> {
       iowq::fd file = co_await iowq::open(path, O_RDWR | O_CREAT);
       co_await iowq::write(file, "first");
-      if (!forbid_statx()) ::_exit(no_filter);
+      if (!forbid(SYS_statx)) ::_exit(no_filter);
       co_await more(std::move(file));
     };
     iowq::run(body(dir / "x", again));
@@ -135,6 +138,39 @@ TEST_SUITE("op/known") {
       CHECK(writes().stream == 2);
     };
     iowq::run(body());
+  }
+
+  TEST_CASE("a file system that does not know RWF_NOWAIT is asked once a descriptor") {
+    struct ::statfs about;
+    if (::statfs("/dev/shm", &about) != 0 || about.f_type != TMPFS_MAGIC ||
+        ::access("/dev/shm", W_OK) != 0)
+      SKIP_CASE("no tmpfs in /dev/shm");
+    iowq_test::scratch const dir{"/dev/shm"};
+    auto const reads = [&dir](bool again) {
+      return iowq_test::death_output([again, &dir] {
+        auto const body = [](std::string path, bool another) -> task<> {
+          iowq::fd file = co_await iowq::open(path, O_RDWR | O_CREAT);
+          co_await iowq::write(file, "text");
+          char text[4];
+          CHECK(co_await iowq::pread(file, text, 0) == 4);
+          if (!forbid(SYS_preadv2)) ::_exit(no_filter);
+          for (int i = 0; i < 3; ++i)
+            if (co_await iowq::pread(file, text, 0) != 4) ::_exit(1);
+          if (!another) ::_exit(0);
+          int const number = file.get();
+          co_await iowq::close(std::move(file));
+          file = co_await iowq::open(path, O_RDWR);
+          if (file.get() != number) ::_exit(1);
+          co_await iowq::pread(file, text, 0);
+        };
+        iowq::run(body(dir / "x", again), {.backend = iowq::backend_kind::poll});
+      });
+    };
+    auto const same = reads(false);
+    if (same.exit_code == no_filter) SKIP_CASE("no seccomp filter can be installed");
+    CAPTURE(same.text);
+    CHECK(same.survived());
+    CHECK(reads(true).signal == SIGSYS);  // the same number is another descriptor
   }
 
   TEST_CASE("punted writes to one file have one key, whether by fd, number or another fd") {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/exec/devices.hpp -- which file systems answer fstat without waiting for anybody.
+// iowq/exec/devices.hpp -- what a loop has learnt of file systems and descriptors.
 // Layer exec; needs base. Next in the book: exec/lazy_pool.hpp.
 #pragma once
 
@@ -9,6 +9,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <tuple>
 
 namespace iowq::detail {
 
@@ -52,6 +53,47 @@ struct file_identity {
   }
 }
 
+/// What was found out about descriptors, by number: what a call that costs as much as a small read
+/// would say. A number may be another file's by now, closed behind our back. So nothing is kept
+/// here that could do harm then. Owner thread only.
+class numbers {
+ public:
+  /// It has offsets. Wrong: an offset of what has none is ignored, as the ring does.
+  [[nodiscard]] bool seeks(int number) const noexcept { return has(seeks_, number); }
+  void learn_seeks(int number) noexcept { put(seeks_, number); }
+  /// A stored file that does not know RWF_NOWAIT. Wrong: a worker does what the owner could have.
+  [[nodiscard]] bool always_waits(int number) const noexcept { return has(always_waits_, number); }
+  void learn_always_waits(int number) noexcept { put(always_waits_, number); }
+
+  /// It is closed.
+  void forget(int number) noexcept {
+    if (!is_known(number)) return;
+    seeks_[index_of(number)] &= ~bit_of(number);
+    always_waits_[index_of(number)] &= ~bit_of(number);
+  }
+
+ private:
+  using bits = std::array<std::uint64_t, 64>;  // higher ones are looked at each time
+
+  [[nodiscard]] static bool is_known(int number) noexcept {
+    return static_cast<unsigned>(number) < 64 * std::tuple_size_v<bits>;
+  }
+  [[nodiscard]] static std::size_t index_of(int number) noexcept {
+    return static_cast<unsigned>(number) / 64;
+  }
+  [[nodiscard]] static std::uint64_t bit_of(int number) noexcept {
+    return std::uint64_t{1} << (static_cast<unsigned>(number) % 64);
+  }
+  [[nodiscard]] static bool has(const bits& set, int number) noexcept {
+    return is_known(number) && (set[index_of(number)] & bit_of(number)) != 0;
+  }
+  static void put(bits& set, int number) noexcept {
+    if (is_known(number)) set[index_of(number)] |= bit_of(number);
+  }
+
+  bits seeks_{}, always_waits_{};
+};
+
 /// Local devices one loop has met. Owner thread only. A device number may be given to another
 /// file system after umount(2): only then is the answer stale, and the cost is one slow call.
 class devices {
@@ -67,7 +109,10 @@ class devices {
     if (known_ < local_.size()) ++known_;
   }
 
+  [[nodiscard]] class numbers& numbers() noexcept { return numbers_; }
+
  private:
+  class numbers numbers_;
   std::array<std::uint64_t, 16> local_{};
   std::size_t known_ = 0;
   std::size_t next_ = 0;

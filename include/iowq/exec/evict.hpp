@@ -18,6 +18,7 @@ namespace iowq::detail {
 /// Cancels what uses the descriptor that `closer` will close. True: there is something, and
 /// `closer` is queued when all of it has ended.
 [[nodiscard]] inline bool evict(loop& here, operation_base& closer) noexcept {
+  here.devices().numbers().forget(closer.descriptor_number());
   return here.in_flight().evict(closer, [&here](operation_base& op) { here.cancel(op); });
 }
 
@@ -25,7 +26,9 @@ namespace iowq::detail {
 /// here, so that mistake is, too. What was told to end, as everything is when all is being stopped,
 /// is no mistake: nobody waits for it, and it has no time to do harm.
 inline void assert_unused(int number) noexcept {
-  if (this_thread_loop == nullptr || this_thread_loop->will_stop()) return;
+  if (this_thread_loop == nullptr) return;
+  this_thread_loop->devices().numbers().forget(number);
+  if (this_thread_loop->will_stop()) return;
   const operation_base* const user = this_thread_loop->in_flight().user_of(number);
   if (user == nullptr) return;
   std::fprintf(stderr, "iowq: %s %d, in use by %s at %s:%u\n", is_slot(number) ? "slot" : "fd",

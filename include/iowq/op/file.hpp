@@ -37,6 +37,18 @@ inline constexpr std::int64_t no_offset = -2;  // what the kernel refuses: EINVA
   return offset < 0 ? no_offset : offset;
 }
 
+/// 0, or what the system call says of it before anything else. Who writes has to know the file
+/// anyway; who reads does not.
+enum class direction : std::uint8_t { in, out };
+template <direction To>
+[[nodiscard]] int check_offset(const known_file& file, std::int64_t offset) noexcept {
+  if (offset == at_position) return 0;
+  if (offset == no_offset) return -EINVAL;
+  if constexpr (To == direction::out)
+    if (file.is_stored()) return 0;
+  return has_offsets(file) ? 0 : -ESPIPE;
+}
+
 /// read(2) and pread(2).
 struct read_call {
   static constexpr operation_row row{
@@ -51,7 +63,7 @@ struct read_call {
   std::int64_t offset;
 
   [[nodiscard]] int descriptor() const noexcept { return file; }
-  [[nodiscard]] int check() const noexcept { return offset == no_offset ? -EINVAL : 0; }
+  [[nodiscard]] int check() const noexcept { return check_offset<direction::in>(file, offset); }
   [[nodiscard]] bool may_wait() const noexcept { return !file.is_stored(); }
   void prepare(io_uring_sqe& sqe) const noexcept {
     sqe.opcode = IORING_OP_READ;
@@ -96,7 +108,7 @@ struct write_call {
   std::int64_t offset;
 
   [[nodiscard]] int descriptor() const noexcept { return file; }
-  [[nodiscard]] int check() const noexcept { return offset == no_offset ? -EINVAL : 0; }
+  [[nodiscard]] int check() const noexcept { return check_offset<direction::out>(file, offset); }
   void place(placement& where) const noexcept {
     if (!file.is_stored()) return;
     where.way = route::pool;
@@ -164,8 +176,8 @@ struct fsync_call {
   return operation<detail::read_call>{at, file, bytes, detail::at_position};
 }
 
-/// pread(2) at `offset` >= 0; the file position stays. For files: a pipe or socket has no offset,
-/// which pread(2) refuses and the ring ignores.
+/// pread(2) at `offset` >= 0; the file position stays. What has no offset, as a pipe or a socket,
+/// is invalid_seek, at once.
 [[nodiscard("co_await it")]] inline operation<detail::read_call> pread(
     descriptor file, mutable_bytes bytes, std::int64_t offset,
     std::source_location at = std::source_location::current()) {

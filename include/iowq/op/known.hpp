@@ -12,11 +12,14 @@
 #include <fcntl.h>
 #include <linux/stat.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 
+#include <cerrno>
 #include <cstdint>
 
 #include <iowq/base/fd.hpp>
 #include <iowq/exec/devices.hpp>
+#include <iowq/exec/loop.hpp>
 
 namespace iowq {
 
@@ -69,6 +72,20 @@ class known_file {
   int number_;
   mutable file_note note_;
 };
+
+/// Does this file have offsets? The ring ignores that of a stream, and waits, where the system call
+/// says ESPIPE. The kernel checks that first, so a call for no bytes asks, and waits for nobody:
+/// not for who holds the file's position, as lseek(2) does, nor for who writes to the file.
+[[nodiscard]] inline bool has_offsets(int file) noexcept {
+  numbers& known = loop::current().devices().numbers();
+  if (known.seeks(file)) [[likely]]
+    return true;
+  if (::preadv(file, nullptr, 0, 0) == 0)
+    known.learn_seeks(file);
+  else if (errno == ESPIPE)
+    return false;
+  return true;
+}
 
 }  // namespace detail
 

@@ -5,7 +5,8 @@
 // RWF_NOWAIT asks the kernel for what it has: of a stored file, what is cached. A short answer is
 // then not the end of the file, so it is believed only if the file's size says the same; what is
 // missing is a worker's, who reads all of it. Not every file knows the flag: sockets learned it in
-// Linux 6.5, pipes in 6.4.
+// Linux 6.5, pipes in 6.4, tmpfs has not. A stored file is asked once. That is remembered by the
+// descriptor, not by the device: to find out which device it is on costs more than to ask.
 #pragma once
 
 #include <fcntl.h>
@@ -23,6 +24,7 @@
 #include <span>
 
 #include <iowq/base/result.hpp>
+#include <iowq/exec/loop.hpp>
 #include <iowq/op/blocking.hpp>
 #include <iowq/op/bytes.hpp>
 
@@ -65,6 +67,8 @@ inline constexpr std::int64_t at_position = -1;  // the file's own
 /// once() of all that read.
 [[nodiscard]] inline int probe_read(int file, std::span<const ::iovec> parts,
                                     std::int64_t offset) noexcept {
+  numbers& known = loop::current().devices().numbers();
+  if (known.always_waits(file)) return -EOPNOTSUPP;
   auto const count = static_cast<int>(parts.size());
   auto const r =
       static_cast<int>(or_errno(::preadv2(file, parts.data(), count, offset, RWF_NOWAIT)));
@@ -78,6 +82,7 @@ inline constexpr std::int64_t at_position = -1;  // the file's own
   if (!S_ISREG(about.stx_mode) && !S_ISBLK(about.stx_mode))
     return stream_answer(file, POLLIN, parts, r);
   if (r >= 0 && stopped_at_end(file, offset, r, about)) return r;
+  if (r == -EOPNOTSUPP) known.learn_always_waits(file);
   if (r > 0 && offset == at_position) ::lseek(file, -r, SEEK_CUR);
   return -EOPNOTSUPP;
 }

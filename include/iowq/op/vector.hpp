@@ -76,7 +76,9 @@ struct vector_call {
   [[nodiscard]] int descriptor() const noexcept { return file; }
   /// More parts than IOV_MAX are the kernel's EINVAL; here before an SQE cuts the count to 32 bits.
   [[nodiscard]] int check() const noexcept {
-    return offset == no_offset || parts.size() > IOV_MAX ? -EINVAL : 0;
+    constexpr bool reads = std::is_same_v<Bytes, mutable_bytes>;
+    int const bad = check_offset < reads ? direction::in : direction::out > (file, offset);
+    return bad < 0 ? bad : parts.size() > IOV_MAX ? -EINVAL : 0;
   }
   [[nodiscard]] bool may_wait() const noexcept { return !file.is_stored(); }
   [[nodiscard]] readiness waits_for() const noexcept {
