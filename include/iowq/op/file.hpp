@@ -93,7 +93,11 @@ struct read_call {
   static std::size_t value(int answer) noexcept { return static_cast<std::size_t>(answer); }
 };
 
-/// write(2) and pwrite(2).
+/// write(2) and pwrite(2). A stored file is not asked with RWF_NOWAIT first. Linux 6.18, 512 writes
+/// of 4 KiB or 512 bytes each: ext4 and btrfs took none, nor did xfs append or write over clean
+/// pages, 0.5 us each for nothing. What it took, all of those over dirty pages, would be 1.7 us in
+/// the place of 8 alone or 3 in company; but a write that is made at once overtakes those to the
+/// same file that are a worker's.
 struct write_call {
   static constexpr operation_row row{
       .name = "write",
@@ -101,8 +105,8 @@ struct write_call {
       .first = route::ring,
       .key = "(device, inode) of a regular file or block device",
       .reason =
-          "streams wait by poll; buffered writes to ext4, btrfs and tmpfs block, so those "
-          "to stored files go to the pool, one at a time a file"};
+          "streams wait by poll; buffered writes block (to xfs all but those over dirty pages), "
+          "so those to stored files go to the pool, one at a time a file"};
   known_file file;
   const_bytes bytes;
   std::int64_t offset;

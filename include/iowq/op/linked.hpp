@@ -8,6 +8,11 @@
 // waited for there. Then each is begun when the one before is over, by its own route. Either way
 // what a failure or a short transfer does to the rest is the kernel's rule.
 //
+// Those that are workers' in a row are not linked in the pool (work::then) either. That would save
+// each the way by the owner: of a write and its fdatasync a seventh on ext4, more on tmpfs, where
+// nobody needs the second. But it would begin them without their turn: a stop, a check or a place
+// of one is asked when it begins, and what a short transfer means would be told a second time.
+//
 // L1  The SQEs of a chain are taken in a row, with no submission in between.
 // L2  A cancel finds only the one that has begun. So when one has ended, the next is asked again.
 #pragma once
