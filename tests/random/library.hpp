@@ -519,6 +519,7 @@ inline iowq::task<int> run_statement(world& all, const node& n, name me) {
   switch (n.what) {
     case verb::do_:
     case verb::halt:
+    case verb::go:
     case verb::none: {
       auto body = run_block(all, n, me);
       co_return co_await body;

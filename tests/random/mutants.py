@@ -105,15 +105,14 @@ MUTANTS = [
            'if (op.kind_->disarm(op)) end_soon(op, -ECANCELED);',
            'if (op.kind_->disarm(op) && !timers_.empty()) end_soon(op, -ECANCELED);'),
     Mutant('timers: equal ones in the order of the heap', 'queue/timers.hpp',
-           'return a.deadline_ != b.deadline_ ? a.deadline_ < b.deadline_ : a.order_ < b.order_;',
-           'return a.order_ < b.order_;'),
+           'return deadline_ != other.deadline_ ? deadline_ < other.deadline_ : order_ < other.order_;',
+           'return order_ < other.order_;'),
     Mutant('timers: who leaves takes its children along', 'queue/timers.hpp',
            'timer* const children = pair_up(node.child_);',
            'timer* const children = node.child_ != nullptr ? (node.child_->next_ = nullptr, node.child_) '
            ': nullptr;'),
-    Mutant('stop: only the newest is told', 'base/stop.hpp',
-           '    while (head_ != nullptr) {\n      detail::stop_node* const node = head_;',
-           '    if (head_ != nullptr) {\n      detail::stop_node* const node = head_;'),
+    Mutant('stop: only the newest is told', 'base/stop_list.hpp',
+           '      while (node* const one = take_home()) {', '      if (node* const one = take_home()) {'),
     Mutant('punt: keys are forgotten', 'exec/punt.hpp', 'where.key = options.key;', ''),
     Mutant('pool: a key is no order', 'pool/chain.hpp',
            '    if (item* const leader = *find(entered.key); leader != nullptr) {\n',
@@ -124,12 +123,29 @@ MUTANTS = [
            'if (cancelled) answer_.set(0);'),
 ]
 
+# Found by programs over several executors (between.cpp).
+BETWEEN = [
+    Mutant('inbox: newest first', 'queue/inbox.hpp',
+           '      T* older = std::exchange(node->*Link, oldest);\n'
+           '      oldest = std::exchange(node, older);\n',
+           '      oldest = static_cast<T*>(newest);\n      node = nullptr;\n'),
+    Mutant('several: who was away goes on there', 'flow/together.hpp',
+           'here != one.home_) [[unlikely]]', 'false && here != one.home_)'),
+    Mutant('group: who was away ends there', 'flow/task_group.hpp',
+           'detail::loop& home = *one.group_.owner_;', 'detail::loop& home = here;'),
+    Mutant('channel: who waits elsewhere goes on here', 'sync/channel_wait.hpp',
+           'if (owner_ == this_thread_loop) {', 'if (owner_ = this_thread_loop; true) {'),
+    Mutant('loop: one of its company does not wake it', 'exec/loop.hpp',
+           'if (!near || !from->ring_.message(ring_)) ring_.wake();', 'if (!near) ring_.wake();'),
+]
+
 
 def lives(mutant, root, scratch, compiler):
     """Why it was not found; nothing if it was."""
     copy = mutate(mutant, root, scratch)
-    program = build(copy, root / 'tests' / 'random' / 'random.cpp', compiler, '-luring')
-    ran = subprocess.run([program, '--cut-down', 'no', '--seed', '1', '--count', '40000'],
+    source, count = ('between.cpp', '5000') if mutant in BETWEEN else ('random.cpp', '40000')
+    program = build(copy, root / 'tests' / 'random' / source, compiler, '-luring')
+    ran = subprocess.run([program, '--cut-down', 'no', '--seed', '1', '--count', count],
                          capture_output=True, text=True, check=False)
     print(ran.stdout, flush=True)
     shutil.rmtree(copy)
@@ -140,10 +156,10 @@ def lives(mutant, root, scratch, compiler):
 
 def main():
     if sys.argv[1:] == ['--list']:
-        print('\n'.join(mutant.name for mutant in MUTANTS[::3]))
+        print('\n'.join(mutant.name for mutant in MUTANTS[::3] + BETWEEN[:2]))
         return
     name, root, scratch, _, *compiler = sys.argv[1:]
-    wanted = [one for one in MUTANTS if name in ('--all', one.name)]
+    wanted = [one for one in MUTANTS + BETWEEN if name in ('--all', one.name)]
     faults = [f'{one.name}: {why}' for one in wanted
               if (why := lives(one, pathlib.Path(root), pathlib.Path(scratch), compiler))]
     if faults or not wanted:

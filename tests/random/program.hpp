@@ -54,6 +54,8 @@ enum class verb : std::uint8_t {
   for_each,
   transform,
   spawn,
+  // Between executors: between.cpp alone.
+  go,
   // Who is asked to name something that is none.
   none,
 };
@@ -62,7 +64,7 @@ inline constexpr std::array<std::string_view, static_cast<std::size_t>(verb::non
     "do",     "lock",  "acquire", "wait",      "send",    "recv",    "sleep",   "punt",
     "yield",  "throw", "set",     "reset",     "release", "trysend", "tryrecv", "close",
     "cancel", "stop",  "halt",    "try",       "call",    "all",     "any",     "timeout",
-    "under",  "group", "each",    "transform", "spawn"};
+    "under",  "group", "each",    "transform", "spawn",   "go"};
 
 /// Waits that may stand in an `all` or `any` by themselves, without a coroutine.
 [[nodiscard]] inline bool is_wait(verb v) noexcept { return v >= verb::lock && v <= verb::punt; }
