@@ -5,8 +5,10 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
+#include <sys/uio.h>
 
 #include <array>
+#include <cerrno>
 #include <sstream>
 #include <string>
 
@@ -146,8 +148,13 @@ TEST_SUITE("exec/backend_poll") {
       CHECK(co_await iowq::recv(client, text) == 4);
       co_await until(woken, 4);
     });
-    CHECK(stats.punted_ops == 0);
-    CHECK(stats.pool.created == 0);
+    // Before Linux 6.4 a pipe that is ready is a worker's: one read, one write.
+    pipe_pair pipe;
+    char byte;
+    ::iovec const one{&byte, 1};
+    bool const known = ::preadv2(pipe.in.get(), &one, 1, -1, RWF_NOWAIT) == -1 && errno == EAGAIN;
+    CHECK(stats.punted_ops == (known ? 0 : 2));
+    CHECK((stats.pool.created == 0) == known);
   }
 
   TEST_CASE("the same number means another file later, and who waits then is told of that one") {
