@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSL-1.0
-"""Adds up Meson's test logs: the slowest tests, what did not pass, and the plain last line.
+"""Adds up Meson's test logs, and those of tests/vm/run.py: the slowest tests, what did not pass, and
+the plain last line.
 
     tally.py BUILD FAILED      FAILED is 1 if a lane failed, were it before its first test
 """
@@ -10,10 +11,11 @@ import pathlib
 import sys
 
 tests = []
-for log in sorted(pathlib.Path(sys.argv[1]).glob('*/meson-logs/testlog.json')):
+builds = pathlib.Path(sys.argv[1])
+for log in sorted([*builds.glob('*/meson-logs/testlog.json'), *builds.glob('*/vm-testlog.json')]):
     for line in log.read_text().splitlines():
         test = json.loads(line)
-        tests.append((log.parts[-3], test['name'], test['result'], test['duration']))
+        tests.append((log.relative_to(builds).parts[0], test['name'], test['result'], test['duration']))
 
 print('\nThe slowest tests')
 for build, name, _, duration in sorted(tests, key=lambda test: -test[3])[:12]:
