@@ -211,21 +211,19 @@ TEST_SUITE("pool/brief") {
     jobs late;
     std::atomic<int> turns{0};
     gate inside;
-    std::optional<iowq::pool> pool;
+    std::optional<iowq::pool> pool{std::in_place, iowq::pool_options{.max_workers = {1, 1}}};
+    iowq::pool& ending = *pool;
     job busy{[&](const iowq::stop_token& stop) {
       inside.open();
       CHECK(eventually([&] { return stop.stop_requested(); }));
       iowq::work_chain chain;
       for (int i = 0; i < 3; ++i) chain.push_back(late.add());
-      pool->enqueue(chain);
+      ending.enqueue(chain);
       ++turns;
     }};
-    {
-      pool.emplace(iowq::pool_options{.max_workers = {1, 1}});
-      pool->enqueue(busy);
-      REQUIRE(inside.wait());
-      pool.reset();
-    }
+    pool->enqueue(busy);
+    REQUIRE(inside.wait());
+    pool.reset();
     CHECK(turns == 1);
     for (auto& one : late) {
       CHECK(one->cancellations() == 1);
