@@ -15,6 +15,7 @@
 #include <ctime>
 #include <fstream>
 #include <string>
+#include <vector>
 
 #include <doctest/doctest.h>
 
@@ -33,21 +34,22 @@ inline int count_entries(const char* directory) {
 
 inline int open_descriptors() { return count_entries("/proc/self/fd"); }
 
-/// Ours. Before Linux 6.4 a pipe, and on any kernel an on_ring() that would block, makes io_uring
-/// start a worker of its own, and that one stays for some seconds.
-inline int threads() {
+/// Names of ours. Before Linux 6.4 a pipe, and on any kernel an on_ring() that would block, makes
+/// io_uring start a worker of its own, and that one stays for some seconds.
+inline std::vector<std::string> thread_names() {
   DIR* dir = ::opendir("/proc/self/task");
   REQUIRE(dir != nullptr);
-  int ours = 0;
+  std::vector<std::string> ours;
   while (const dirent* entry = ::readdir(dir)) {
     if (entry->d_name[0] == '.') continue;
     std::string name;
     std::getline(std::ifstream{std::string{"/proc/self/task/"} + entry->d_name + "/comm"}, name);
-    ours += !name.starts_with("iou-");
+    if (!name.starts_with("iou-")) ours.push_back(name);
   }
   ::closedir(dir);
   return ours;
 }
+inline int threads() { return static_cast<int>(thread_names().size()); }
 
 /// Polls `holds` each millisecond for at most `seconds`. For states that only /proc can show, as
 /// that a joined thread, or one of the kernel's, has really gone; for all else use a latch.
@@ -70,6 +72,9 @@ class ledger {
 
   ~ledger() {
     within(5, [this] { return threads() <= threads_; });  // a joined thread leaves /proc later
+    std::string names;
+    for (const std::string& name : thread_names()) names += name + ' ';
+    CAPTURE(names);
     CHECK(threads() <= threads_);  // fewer: one that was joined before we began has left since
     within(1, [this] { return open_descriptors() <= descriptors_; });
     CHECK(open_descriptors() == descriptors_);
