@@ -228,9 +228,15 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
   }
 
   /// The kernel wanted one of its own workers for it and got none: it then cancels what nobody
-  /// asked it to. Of a chain that is how the rest of one that broke ends, too.
+  /// asked it to. Of a chain that is how the rest of one that broke ends, too; and what waits for
+  /// somebody else may have been cancelled by the program itself, through raw().
   [[nodiscard]] bool was_dropped() const noexcept {
-    return answer_.res() == -ECANCELED && !is(cancel_wanted | heard);
+    if (answer_.res() != -ECANCELED || is(cancel_wanted | heard)) [[likely]]
+      return false;
+    if constexpr (requires { call_.may_wait(); })
+      return !call_.may_wait();
+    else
+      return !Call::row.unbound;
   }
 
   /// The ring cannot do it without blocking: a worker can.
