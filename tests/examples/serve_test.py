@@ -217,6 +217,8 @@ class ServeTest(unittest.TestCase):
             one.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
             one.recv(1000)
             os.truncate(self.root + "/large", 10)
+            # What is under way already would trickle through the small window for 100 s.
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
             size = 1000
             with contextlib.suppress(ConnectionError):
                 while more := one.recv(65536):
