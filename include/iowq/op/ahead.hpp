@@ -15,7 +15,6 @@
 #include <fcntl.h>
 #include <linux/stat.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -108,8 +107,7 @@ struct visit_call {
     all.records.reset(static_cast<std::byte*>(std::malloc(room)));
     if (!all.records) return -ENOMEM;
     while (room - all.size >= longest_record) {
-      auto const n = static_cast<int>(
-          or_errno(::syscall(SYS_getdents64, file, all.records.get() + all.size, room - all.size)));
+      int const n = read_records(file, all.records.get() + all.size, room - all.size);
       if (n > 0) {
         all.size += static_cast<std::size_t>(n);
         continue;

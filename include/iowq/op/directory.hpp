@@ -56,7 +56,12 @@ class directory_entry {
 
 namespace detail {
 
-/// getdents64(2).
+/// getdents64(2). How many bytes of `into` are records now, or -errno.
+[[nodiscard]] inline int read_records(int directory, void* into, std::size_t room) noexcept {
+  return static_cast<int>(or_errno(::syscall(SYS_getdents64, directory, into, room)));
+}
+
+/// The same as an operation.
 struct getdents_call {
   static constexpr operation_row row{
       .name = "getdents", .first = route::pool, .reason = "reads the directory; has no opcode"};
@@ -65,8 +70,7 @@ struct getdents_call {
 
   [[nodiscard]] int descriptor() const noexcept { return directory; }
   int call(const stop_token&) const noexcept {
-    return static_cast<int>(
-        or_errno(::syscall(SYS_getdents64, directory, bytes.data(), bytes.length())));
+    return read_records(directory, bytes.data(), bytes.length());
   }
   static std::size_t value(int answer) noexcept { return static_cast<std::size_t>(answer); }
 };
@@ -76,24 +80,34 @@ struct dirent_head {
   std::uint64_t inode;
   std::int64_t offset;
   unsigned short length;
-  unsigned char type;
+  unsigned char kind;
   static constexpr std::size_t name_at = 19;
+};
+
+/// One of them, where it lies.
+struct dirent_record : dirent_head {
+  explicit dirent_record(const std::byte* at) noexcept
+      : name{reinterpret_cast<const char*>(at + name_at)} {
+    std::memcpy(static_cast<dirent_head*>(this), at, name_at);
+  }
+  [[nodiscard]] file_type type() const noexcept { return static_cast<file_type>(kind); }
+  /// `.` or `..`, of which nobody is told.
+  [[nodiscard]] bool is_own() const noexcept { return name == "." || name == ".."; }
+
+  std::string_view name;
 };
 
 [[nodiscard]] inline stream<directory_entry> entries_of(fd directory, std::source_location at) {
   std::array<std::byte, 32768> batch;
   for (;;) {
-    operation<getdents_call> next{at, directory.get(), mutable_bytes{batch}};
-    std::size_t const filled = co_await next;
+    operation<getdents_call> read{at, directory.get(), mutable_bytes{batch}};
+    std::size_t const filled = co_await read;
     if (filled == 0) break;
     for (std::size_t here = 0; here < filled;) {
-      dirent_head head;
-      std::memcpy(&head, batch.data() + here, dirent_head::name_at);
-      std::string_view const name{
-          reinterpret_cast<const char*>(batch.data() + here + dirent_head::name_at)};
-      here += head.length;
-      if (name == "." || name == "..") continue;
-      directory_entry const entry{name, static_cast<file_type>(head.type), head.inode};
+      dirent_record const next{batch.data() + here};
+      here += next.length;
+      if (next.is_own()) continue;
+      directory_entry const entry{next.name, next.type(), next.inode};
       co_yield entry;
     }
   }

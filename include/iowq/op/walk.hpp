@@ -22,7 +22,6 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <memory>
 #include <source_location>
 #include <string>
@@ -81,22 +80,10 @@ struct walk_level {
   [[nodiscard]] bool is_at_end() const noexcept { return at == entries.size; }
 };
 
-struct walk_record {
-  dirent_head head;
-  std::string_view name;
-
-  walk_record(const listing& all, std::size_t at) noexcept {
-    std::memcpy(&head, all.records.get() + at, dirent_head::name_at);
-    name = reinterpret_cast<const char*>(all.records.get() + at + dirent_head::name_at);
-  }
-  [[nodiscard]] file_type type() const noexcept { return static_cast<file_type>(head.type); }
-  [[nodiscard]] bool may_be_directory() const noexcept {
-    bool const is_one = type() == file_type::directory || type() == file_type::unknown;
-    return is_one && !is_own();
-  }
-  /// `.` or `..`.
-  [[nodiscard]] bool is_own() const noexcept { return name == "." || name == ".."; }
-};
+[[nodiscard]] inline bool may_be_directory(const dirent_record& one) noexcept {
+  bool const is_one = one.type() == file_type::directory || one.type() == file_type::unknown;
+  return is_one && !one.is_own();
+}
 
 /// The directories between the root of a walk and where it is, and those that are read ahead.
 class walk_path {
@@ -133,13 +120,13 @@ class walk_path {
     here.looked = std::max(here.looked, here.at);
     while (here.looked != here.entries.size && here.ahead.size() < most_in_one &&
            here.ahead.size() + held_ < most_) {
-      walk_record const next{here.entries, here.looked};
-      if (next.may_be_directory()) {
+      dirent_record const next{here.entries.records.get() + here.looked};
+      if (may_be_directory(next)) {
         here.ahead.push_back(
             *new read_ahead{at_, here.directory, next.name, first_room, here.looked});
         ++held_;
       }
-      here.looked += next.head.length;
+      here.looked += next.length;
     }
     // Whoever looks at entries without waiting for anything does not let the loop have its turn.
     loop::current().pool().flush();
@@ -221,16 +208,16 @@ class walk_path {
       way.go_on_with(std::move(more.entries));
       continue;
     }
-    walk_record const next{here.entries, here.at};
+    dirent_record const next{here.entries.records.get() + here.at};
     if (next.is_own()) {
-      here.at += next.head.length;
+      here.at += next.length;
       continue;
     }
     path += next.name;
     auto type = next.type();
     std::error_code error;
     visit below;
-    if (next.may_be_directory()) {
+    if (may_be_directory(next)) {
       auto found = co_await way.visit_next(next.name);
       if (found) {
         below = std::move(*found);
@@ -241,10 +228,10 @@ class walk_path {
         error = found.error();  // of what is no directory, we are told that first
       }
     }
-    here.at += next.head.length;
-    if (next.may_be_directory()) way.read_ahead_here();
+    here.at += next.length;
+    if (may_be_directory(next)) way.read_ahead_here();
     std::size_t const depth = here.depth;
-    walk_entry const entry{path, here.path_size, type, next.head.inode, depth, error};
+    walk_entry const entry{path, here.path_size, type, next.inode, depth, error};
     co_yield entry;
     if (!below.directory || below.is_gone()) continue;
     path += '/';
