@@ -68,8 +68,7 @@ class numbers {
   /// It is closed.
   void forget(int number) noexcept {
     if (!is_known(number)) return;
-    seeks_[index_of(number)] &= ~bit_of(number);
-    always_waits_[index_of(number)] &= ~bit_of(number);
+    for (bits* const set : {&seeks_, &always_waits_}) (*set)[index_of(number)] &= ~bit_of(number);
   }
 
  private:

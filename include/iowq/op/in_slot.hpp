@@ -51,7 +51,7 @@ struct in_slot : Call {
   }
   void place(placement& where) const noexcept
       requires(has_place || Call::row.first != route::ring) {
-    if (named.number() < 0)
+    if (!has_number())
       where.way = route::ring;
     else if constexpr (has_place)
       Call::place(where);
@@ -62,7 +62,7 @@ struct in_slot : Call {
   }
   /// What would block without a descriptor was told not to wait: none of it is O_NONBLOCK.
   [[nodiscard]] bool bounces(int answer) const noexcept {
-    return named.number() >= 0 && detail::bounces(static_cast<const Call&>(*this), answer);
+    return has_number() && detail::bounces(static_cast<const Call&>(*this), answer);
   }
   int call(const stop_token& stop) noexcept { return has_number() ? Call::call(stop) : -ENOTSUP; }
 
