@@ -30,13 +30,7 @@ namespace {
 using iowq::backend_kind;
 using iowq::executor;
 using iowq::task;
-
-/// Ends the child with a word about the first thing that is not as it should be.
-void demand(bool holds, const char* what) {
-  if (holds) return;
-  std::fprintf(stderr, "not so: %s", what);
-  ::_exit(1);
-}
+using iowq_test::demand;
 
 /// Takes descriptors until there is none, and gives some back.
 task<> run_out_of_descriptors() {

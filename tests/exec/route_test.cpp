@@ -31,10 +31,12 @@
 
 #include "ledger.hpp"
 #include "ways.hpp"
+#include "without.hpp"
 
 namespace {
 using namespace std::chrono_literals;
 using iowq::task;
+using iowq_test::without;
 
 /// What each operation said.
 class transcript {
@@ -145,17 +147,6 @@ task<std::string> everything() {
   co_return said.text();
 }
 
-/// On rings whose kernel lacks that, as long as it lives.
-class without {
- public:
-  explicit without(iowq::detail::lacking what) : what_{what} { iowq::detail::pretended = &what_; }
-  without(const without&) = delete;
-  without& operator=(const without&) = delete;
-  ~without() { iowq::detail::pretended = nullptr; }
-
- private:
-  iowq::detail::lacking what_;
-};
 }  // namespace
 
 TEST_SUITE("exec/route") {

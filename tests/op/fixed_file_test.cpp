@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <iowq/op/in_slot.hpp>  // first and alone
 
-#include <netinet/tcp.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 
@@ -23,51 +22,22 @@
 
 #include "death.hpp"
 #include "ledger.hpp"
+#include "loopback.hpp"
 #include "manual.hpp"
+#include "turns.hpp"
 #include "ways.hpp"
+#include "without.hpp"
 
 namespace {
 using iowq::fixed_file;
 using iowq::fixed_files;
 using iowq::task;
+using iowq_test::listening;
+using iowq_test::turns;
 using iowq_test::way;
+using iowq_test::without;
 
-/// Small pieces are sent at once. Who is accepted has it from the listener.
-iowq::fd stream_socket() {
-  iowq::fd made{::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
-  int const yes = 1;
-  ::setsockopt(made.get(), IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
-  return made;
-}
-
-/// A listener on the loopback, as plain system calls.
-struct listening {
-  listening() : socket{stream_socket()} {
-    auto const any = iowq::endpoint::ip("127.0.0.1", 0);
-    if (::bind(socket.get(), any.address(), any.size()) != 0) std::abort();
-    if (::listen(socket.get(), 1000) != 0) std::abort();
-    where = iowq::endpoint::local_of(socket.get());
-  }
-  iowq::fd call() const {
-    iowq::fd client = stream_socket();
-    if (::connect(client.get(), where.address(), where.size()) != 0) std::abort();
-    return client;
-  }
-  iowq::fd socket;
-  iowq::endpoint where;
-};
-
-/// On rings whose kernel lacks that, as long as it lives.
-class without {
- public:
-  explicit without(iowq::detail::lacking what) : what_{what} { iowq::detail::pretended = &what_; }
-  without(const without&) = delete;
-  without& operator=(const without&) = delete;
-  ~without() { iowq::detail::pretended = nullptr; }
-
- private:
-  iowq::detail::lacking what_;
-};
+/// What a kernel lacks that has no tables.
 [[nodiscard]] iowq::detail::lacking tables() {
   iowq::detail::lacking all;
   all.features = iowq::compat::feature_rw_attr;
@@ -104,10 +74,6 @@ void in_all_tables(Body body) {
   }
 }
 
-task<> turns(int n) {
-  for (; n != 0; --n) co_await iowq::sleep_for(std::chrono::seconds{0});
-}
-
 /// What became of an operation that ran beside the test.
 struct outcome {
   bool over = false;
@@ -124,6 +90,19 @@ task<> accept_under(iowq::stop_token token, const listening& from, fixed_files& 
   end = {true, one.error()};
   if (one) got = std::move(*one);
 }
+
+/// A connection in a slot, and the executor that it is with, which does not run any more.
+struct kept_by_an_executor {
+  kept_by_an_executor() { here.run(accept()); }
+  task<> accept() {
+    iowq::fd client = listener.call();
+    server = co_await iowq::accept_into(listener.socket, files);
+  }
+  listening listener;
+  fixed_files files{1};
+  iowq::executor here;
+  fixed_file server;
+};
 
 /// Everything that a connection in a slot is for; says what came of it.
 task<std::string> everything() {
@@ -530,33 +509,18 @@ TEST_SUITE("op/fixed_file") {
     CHECK(in_use.signal == SIGABRT);
     CHECK(in_use.says("in use by recv"));
     auto const elsewhere = iowq_test::death_output([] {
-      listening listener;
-      fixed_files files{1};
-      iowq::executor here;
-      fixed_file server;
-      auto const body = [&]() -> task<> {
-        iowq::fd client = listener.call();
-        server = co_await iowq::accept_into(listener.socket, files);
-      };
-      here.run(body());
-      std::thread other{
-          [&] { iowq::run([](fixed_file& f) -> task<> { co_await iowq::send(f, "x"); }(server)); }};
+      kept_by_an_executor own;
+      std::thread other{[&] {
+        iowq::run([](fixed_file& f) -> task<> { co_await iowq::send(f, "x"); }(own.server));
+      }};
       other.join();
     });
     CHECK(elsewhere.signal == SIGABRT);
     CHECK(elsewhere.says("on another executor than the one that it is with"));
     if (!grants_tables()) return;
     auto const thread = iowq_test::death_output([] {
-      listening listener;
-      fixed_files files{1};
-      iowq::executor here;
-      fixed_file server;
-      auto const body = [&]() -> task<> {
-        iowq::fd client = listener.call();
-        server = co_await iowq::accept_into(listener.socket, files);
-      };
-      here.run(body());
-      std::thread other{[&] { server.reset(); }};
+      kept_by_an_executor own;
+      std::thread other{[&] { own.server.reset(); }};
       other.join();
     });
     CHECK(thread.signal == SIGABRT);

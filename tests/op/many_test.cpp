@@ -16,41 +16,19 @@
 #include <iowq/op/time.hpp>
 
 #include "ledger.hpp"
+#include "loopback.hpp"
 #include "manual.hpp"
 #include "shots.hpp"
 #include "skip.hpp"
+#include "turns.hpp"
 #include "ways.hpp"
 
 namespace {
 using iowq::shots;
 using iowq::task;
+using iowq_test::listening;
+using iowq_test::turns;
 constexpr shots both[] = {shots::automatic, shots::single};
-
-/// A listener on the loopback, as plain system calls.
-struct listening {
-  explicit listening(int mode = 0)
-      : socket{::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | mode, 0)} {
-    int const yes = 1;  // whoever binds there next finds connections in TIME_WAIT
-    ::setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
-    auto const any = iowq::endpoint::ip("127.0.0.1", 0);
-    REQUIRE(::bind(socket.get(), any.address(), any.size()) == 0);
-    REQUIRE(::listen(socket.get(), 1000) == 0);
-    where = iowq::endpoint::local_of(socket.get());
-  }
-  /// A client; with a backlog that has room it is connected at once.
-  iowq::fd call() const {
-    iowq::fd client{::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
-    REQUIRE(::connect(client.get(), where.address(), where.size()) == 0);
-    return client;
-  }
-  iowq::fd socket;
-  iowq::endpoint where;
-};
-
-/// The kernel does what it can.
-task<> turns(int n) {
-  for (; n != 0; --n) co_await iowq::sleep_for(std::chrono::seconds{0});
-}
 
 /// What became of a next() that ran beside the test.
 struct outcome {

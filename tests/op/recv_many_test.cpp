@@ -23,6 +23,7 @@
 #include "ledger.hpp"
 #include "manual.hpp"
 #include "shots.hpp"
+#include "turns.hpp"
 #include "ways.hpp"
 
 namespace {
@@ -30,6 +31,7 @@ using iowq::buffer_ring;
 using iowq::buffer_view;
 using iowq::shots;
 using iowq::task;
+using iowq_test::turns;
 constexpr shots both[] = {shots::automatic, shots::single};
 
 struct socket_pair {
@@ -68,10 +70,6 @@ task<> pull(iowq::stream<buffer_view>& from, iowq::stop_token token, outcome& en
     end.error = e.code();
   }
   end.over = true;
-}
-/// The kernel does what it can.
-task<> turns(int n) {
-  for (; n != 0; --n) co_await iowq::sleep_for(std::chrono::seconds{0});
 }
 }  // namespace
 

@@ -13,6 +13,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include "loopback.hpp"
 #include "machine.hpp"
 
 namespace parity {
@@ -262,21 +263,13 @@ inline task<> processes(machine& m) {
 inline task<> many(machine& m) {
   rows_used().insert({"accept_many", "recv_many", "buffer_ring", "poll_many"});
   std::size_t const count = 1 + m.below(5), size = 1 + m.below(20'000);
-  iowq::fd const listener{::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
-  auto const any = iowq::endpoint::ip("127.0.0.1", 0);
-  if (::bind(listener.get(), any.address(), any.size()) != 0) co_return;
-  if (::listen(listener.get(), 10) != 0) co_return;
-  iowq::endpoint const where = iowq::endpoint::local_of(listener.get());
+  iowq_test::listening const listener;
   std::vector<iowq::fd> clients, servers;
-  for (std::size_t i = 0; i < count; ++i) {
-    clients.emplace_back(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    if (::connect(clients[i].get(), where.address(), where.size()) != 0) co_return;
-  }
+  while (clients.size() < count) clients.push_back(listener.call());
   if (m.bare()) {
-    while (servers.size() < count)
-      servers.emplace_back(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    while (servers.size() < count) servers.push_back(listener.take());
   } else {
-    auto all = iowq::accept_many(listener);
+    auto all = iowq::accept_many(listener.socket);
     while (servers.size() < count) {
       auto one = co_await all.next();
       servers.push_back(std::move(*one));
@@ -326,14 +319,8 @@ inline task<> kept_buffers(machine& m) {
       [&] { return iowq::read_fixed(f, buffers, 0, n, at); });
   m.note_bytes(reinterpret_cast<const char*>(buffers[0].data()), got);
 
-  iowq::fd const listener{::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
-  iowq::fd const client{::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
-  auto const any = iowq::endpoint::ip("127.0.0.1", 0);
-  if (::bind(listener.get(), any.address(), any.size()) != 0) co_return;
-  if (::listen(listener.get(), 1) != 0) co_return;
-  iowq::endpoint const where = iowq::endpoint::local_of(listener.get());
-  if (::connect(client.get(), where.address(), where.size()) != 0) co_return;
-  iowq::fd const server{::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC)};
+  iowq_test::listening const listener;
+  iowq::fd const client = listener.call(), server = listener.take();
   iowq::const_bytes const bytes{m.bytes(), n};
   ::iovec part{m.bytes(), n};
   ::msghdr message{};
@@ -377,20 +364,15 @@ inline task<> slots(machine& m) {
         "close_fixed", [&] { return ::close(same.release()); },
         [&] { return iowq::close(std::move(in_slot)); });
   }
-  iowq::fd const listener{::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
-  iowq::fd const client{::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
-  auto const any = iowq::endpoint::ip("127.0.0.1", 0);
-  if (::bind(listener.get(), any.address(), any.size()) != 0) co_return;
-  if (::listen(listener.get(), 1) != 0) co_return;
-  iowq::endpoint const where = iowq::endpoint::local_of(listener.get());
-  if (::connect(client.get(), where.address(), where.size()) != 0) co_return;
+  iowq_test::listening const listener;
+  iowq::fd const client = listener.call();
   co_await m.both(
       "accept_into",
       [&] {
-        bare.reset(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
-        return bare ? 0 : -1;
+        bare = listener.take();
+        return 0;
       },
-      [&] { return iowq::accept_into(listener, table); },
+      [&] { return iowq::accept_into(listener.socket, table); },
       [&](iowq::fixed_file made) { return accepted = std::move(made), 0L; });
   co_await m.both(
       "send", [&] { return ::send(bare.get(), m.bytes(), n, MSG_NOSIGNAL); },

@@ -24,6 +24,7 @@
 namespace {
 using namespace std::chrono_literals;
 using iowq_test::counter;
+using iowq_test::demand;
 using iowq_test::eventually;
 using iowq_test::gate;
 using iowq_test::job;
@@ -500,11 +501,6 @@ TEST_SUITE("pool/pool") {
       iowq_test::pids_group group{1 + IOWQ_TSAN + static_cast<int>(room)};
       if (!group) SKIP_CASE(group.why_not());
       auto const end = iowq_test::death_output([&] {
-        auto const demand = [](bool holds, const char* what) {
-          if (holds) return;
-          std::fprintf(stderr, "not so: %s", what);
-          ::_exit(1);
-        };
         group.enter();
         iowq::pool pool;
         demand(pool.stats().unbound.max_workers == room,

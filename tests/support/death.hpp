@@ -47,6 +47,13 @@ template <class F>
 }
 }  // namespace detail
 
+/// Ends the child with a word about the first thing that is not as it should be.
+inline void demand(bool holds, const char* what) {
+  if (holds) return;
+  std::fprintf(stderr, "not so: %s", what);
+  ::_exit(1);
+}
+
 /// Runs `callable` in a child process. It survived if it returned: then exit_code is 0.
 template <class F>
 death death_output(F&& callable) {

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: BSL-1.0
+// Somebody to connect to, as plain system calls. What is not granted ends the program.
+//
+//     iowq_test::listening listener;
+//     iowq::fd client = listener.call();
+#pragma once
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+#include <cstdio>
+#include <cstdlib>
+
+#include <iowq/base/fd.hpp>
+#include <iowq/op/endpoint.hpp>
+
+namespace iowq_test {
+
+/// A listener on the loopback.
+struct listening {
+  explicit listening(int mode = 0) : socket{stream(mode)} {
+    int const yes = 1;  // whoever binds there next finds connections in TIME_WAIT
+    ::setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+    auto const any = iowq::endpoint::ip("127.0.0.1", 0);
+    must(::bind(socket.get(), any.address(), any.size()) == 0, "bind");
+    must(::listen(socket.get(), 1000) == 0, "listen");
+    where = iowq::endpoint::local_of(socket.get());
+  }
+  /// A client; with a backlog that has room it is connected at once.
+  [[nodiscard]] iowq::fd call() const {
+    iowq::fd client = stream(0);
+    must(::connect(client.get(), where.address(), where.size()) == 0, "connect");
+    return client;
+  }
+  /// The other end of one that called.
+  [[nodiscard]] iowq::fd take() const {
+    iowq::fd server{::accept4(socket.get(), nullptr, nullptr, SOCK_CLOEXEC)};
+    must(static_cast<bool>(server), "accept4");
+    return server;
+  }
+
+  iowq::fd socket;
+  iowq::endpoint where;
+
+ private:
+  /// Small pieces are sent at once. Who is accepted has it from the listener.
+  [[nodiscard]] static iowq::fd stream(int mode) {
+    iowq::fd made{::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | mode, 0)};
+    must(static_cast<bool>(made), "socket");
+    int const yes = 1;
+    ::setsockopt(made.get(), IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+    return made;
+  }
+  static void must(bool granted, const char* what) {
+    if (granted) return;
+    std::perror(what);
+    std::abort();
+  }
+};
+
+}  // namespace iowq_test
