@@ -119,6 +119,7 @@ class ring_backend {
   /// Asks the kernel to end `op`, which is in its hands. The operation still ends by its own CQE.
   void cancel(operation_base& op, bool again = false) noexcept {
     if (op.is(operation_base::cancel_sent) && !again) return;
+    if (!op.is(operation_base::cancel_sent)) misses_.begin();
     // The next of a chain is begun by work that the kernel may have put off, and not found before.
     if (op.is(operation_base::heard) && ring_.has_work()) {
       young_.settle();
