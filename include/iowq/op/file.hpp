@@ -82,12 +82,8 @@ struct read_call {
       return static_cast<int>(or_errno(::read(file, bytes.data(), bytes.length())));
     ::iovec const one{bytes.data(), bytes.length()};
     return until_ready(file, POLLIN, stop, [&] {
-      auto const r = or_errno(::preadv2(file, &one, 1, offset, RWF_NOWAIT));
-      if (r != -EOPNOTSUPP) return static_cast<int>(r);
-      // Some ttys and special files: wait for it, then an ordinary read finds its data.
-      int const ready = wait_for_events(file, POLLIN, stop);
-      return ready < 0 ? ready
-                       : static_cast<int>(or_errno(::read(file, one.iov_base, one.iov_len)));
+      auto const r = static_cast<int>(or_errno(::preadv2(file, &one, 1, offset, RWF_NOWAIT)));
+      return worker_answer(file, POLLIN, std::span{&one, 1}, r, stop);
     });
   }
   static std::size_t value(int answer) noexcept { return static_cast<std::size_t>(answer); }
@@ -139,11 +135,8 @@ struct write_call {
       return static_cast<int>(or_errno(::write(file, bytes.data(), bytes.length())));
     ::iovec const one{const_cast<void*>(bytes.data()), bytes.length()};
     return until_ready(file, POLLOUT, stop, [&] {
-      auto const r = or_errno(::pwritev2(file, &one, 1, offset, RWF_NOWAIT));
-      if (r != -EOPNOTSUPP) return static_cast<int>(r);
-      int const ready = wait_for_events(file, POLLOUT, stop);
-      return ready < 0 ? ready
-                       : static_cast<int>(or_errno(::write(file, one.iov_base, one.iov_len)));
+      auto const r = static_cast<int>(or_errno(::pwritev2(file, &one, 1, offset, RWF_NOWAIT)));
+      return worker_answer(file, POLLOUT, std::span{&one, 1}, r, stop);
     });
   }
   static std::size_t value(int answer) noexcept { return static_cast<std::size_t>(answer); }

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/stat.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -53,6 +54,38 @@ inline constexpr std::int64_t at_position = -1;  // the file's own
   // Some ttys and special files. Even when it is ready an ordinary call might wait, since somebody
   // else may come first: not on the owner.
   return look_for_events(file, events) == -EAGAIN ? -EAGAIN : -EOPNOTSUPP;
+}
+
+/// Of more than PIPE_BUF bytes what goes into a pipe that is ready: so many need not wait, and
+/// again so many while it is ready still.
+[[nodiscard]] inline int fill_pipe(int pipe, std::span<const ::iovec> parts) noexcept {
+  auto const part = std::ranges::find_if(parts, [](auto& one) { return one.iov_len != 0; });
+  std::size_t done = 0;
+  do {
+    auto const* const from = static_cast<const std::byte*>(part->iov_base) + done;
+    auto const r =
+        or_errno(::write(pipe, from, std::min<std::size_t>(part->iov_len - done, PIPE_BUF)));
+    if (r < 0) return static_cast<int>(done != 0 ? static_cast<::ssize_t>(done) : r);
+    done += static_cast<std::size_t>(r);
+  } while (done < part->iov_len && look_for_events(pipe, POLLOUT) == POLLOUT);
+  return static_cast<int>(done);
+}
+
+/// As stream_answer(), on a worker: it may wait, but only where a stop finds it.
+[[nodiscard]] inline int worker_answer(int file, short events, std::span<const ::iovec> parts,
+                                       int r, const stop_token& stop) noexcept {
+  if (r != -EOPNOTSUPP) return r;
+  if (int const said = by_message(file, events, parts); said != -ENOTSOCK) return said;
+  int const ready = wait_for_events(file, events, stop);
+  if (ready < 0) return ready;
+  auto const count = static_cast<int>(parts.size());
+  if (events == POLLIN) return static_cast<int>(or_errno(::readv(file, parts.data(), count)));
+  std::size_t length = 0;
+  for (auto& one : parts) length += one.iov_len;
+  struct ::stat about;
+  if (length > PIPE_BUF && ::fstat(file, &about) == 0 && S_ISFIFO(about.st_mode))
+    return fill_pipe(file, parts);
+  return static_cast<int>(or_errno(::writev(file, parts.data(), count)));
 }
 
 /// Did a read that answered `r` stop at the end of `file`? Only of those that know RWF_NOWAIT,

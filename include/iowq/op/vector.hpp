@@ -98,11 +98,8 @@ struct vector_call {
   int wait_and(short events, const stop_token& stop, Once&& once) const noexcept {
     if (offset != at_position || file.is_stored()) return once(0);
     return until_ready(file, events, stop, [&] {
-      int const r = once(RWF_NOWAIT);
-      if (r != -EOPNOTSUPP) return r;
-      // Some ttys and special files: wait for it, then an ordinary call need not.
-      int const ready = wait_for_events(file, events, stop);
-      return ready < 0 ? ready : once(0);
+      std::span<const ::iovec> const all{parts.data(), parts.size()};
+      return worker_answer(file, events, all, once(RWF_NOWAIT), stop);
     });
   }
 };
