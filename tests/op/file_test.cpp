@@ -2,6 +2,7 @@
 #include <iowq/op/file.hpp>  // first and alone
 
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 
 #include <array>
@@ -134,10 +135,12 @@ TEST_SUITE("op/file") {
         n = co_await iowq::write_all(to, all);
       };
       iowq::executor::current().spawn(writer(pipe.out.get(), text, source.get_token(), written));
-      for (int i = 0; i < 100; ++i) co_await iowq::yield();
+      int const size = ::fcntl(pipe.in.get(), F_GETPIPE_SZ);
+      for (int full = 0; full < size; co_await iowq::yield())
+        REQUIRE(::ioctl(pipe.in.get(), FIONREAD, &full) == 0);
       source.request_stop();
       while (written == 0) co_await iowq::yield();
-      CHECK(written == static_cast<std::size_t>(::fcntl(pipe.in.get(), F_GETPIPE_SZ)));
+      CHECK(written == static_cast<std::size_t>(size));
     };
     iowq::run(body());
   }

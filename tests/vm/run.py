@@ -30,7 +30,7 @@ modules = ["loop", "dm-mod", "dm-flakey"]
 
 # Under emulation everything takes ten to thirty times as long, so what does a million of something
 # is left out: it runs on the host.
-many = "-tce=*million*,wq-67*,wq-11*,wq-34*,wq-44*,hazard-101*"
+many = "-tce=*million*,wq-67*,wq-11*,wq-34*,wq-44*,hazard-101*,memory?grows*"
 programs = """\
 machine
 queue
