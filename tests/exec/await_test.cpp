@@ -7,6 +7,7 @@
 #include <optional>
 #include <sstream>
 #include <string>
+#include <thread>
 
 #include <doctest/doctest.h>
 
@@ -108,16 +109,18 @@ TEST_SUITE("exec/await") {
         co_await iowq::fdatasync(file);
         (void)co_await iowq::punt([] { return 0; });
       }
+      std::string const worker = "iou-wrk-" + std::to_string(::gettid());
       bool kernel_worker = false;
       for (const auto& thread : std::filesystem::directory_iterator("/proc/self/task")) {
         iowq::fd comm = co_await iowq::open((thread.path() / "comm").string(), O_RDONLY);
         std::string name(32, '\0');
         name.resize(static_cast<std::size_t>(::read(comm.get(), name.data(), name.size())));
-        kernel_worker |= name.starts_with("iou-wrk");
+        kernel_worker |= name.starts_with(worker + '\n');
       }
       CHECK_FALSE(kernel_worker);
     };
-    iowq::run(body());
+    // They are a thread's and outlive its rings: so none of another test's.
+    std::jthread{[&] { iowq::run(body()); }};
   }
 
   TEST_CASE("dump names each await in flight: what, where, since when, which line") {
