@@ -115,6 +115,8 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
       if (call_.check() < 0) return false;
     if constexpr (Call::row.opcode != operation_row::no_opcode)
       if (!here.backend().features().has(Call::row.opcode)) return false;
+    if constexpr (requires { call_.ring_can(here.backend().features()); })
+      if (!call_.ring_can(here.backend().features())) return false;
     io_uring_sqe* const sqe = here.backend().sqe_at_once();
     if (sqe == nullptr) return false;
     call_.prepare(*sqe);
@@ -142,8 +144,9 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
     placement place{Call::row.first, Call::row.unbound, {}, any_node};
     if constexpr (requires { call_.place(place); })
       if (!wish_.has_way() || wish_.way() == route::pool) call_.place(place);
-    switch (
-        detail::decide(Call::row, place, wish_, forms, here.punting(), here.backend().features())) {
+    auto const& kernel = here.backend().features();
+    switch (detail::decide(Call::row, place, wish_, detail::forms_of(call_, kernel), here.punting(),
+                           kernel)) {
       case route::inline_:
         if (int const r = detail::attempt(call_, here.devices()); r != -EAGAIN || !forms.call) {
           here.template count<Call::row>(&ledger_entry::inline_ops);

@@ -14,6 +14,7 @@
 //   int  check() const noexcept                -errno of a bad argument, before anything happens
 //   void place(placement&) noexcept            changes what the row says, from the arguments
 //   int  attempt(devices&) noexcept            inline form; -EAGAIN sends it to the pool
+//   bool ring_can(const ring_features&) const  does the opcode do it right, with these arguments?
 //   void insist() noexcept                     the ring shall finish it, blocking or not
 //   bool may_wait() const noexcept             on the pool: unbound? default: as the row says
 //   bool bounces(int answer) const noexcept    does the ring's answer mean "would block"?
@@ -30,6 +31,7 @@
 #include <iowq/exec/operation.hpp>
 #include <iowq/exec/row.hpp>
 #include <iowq/ring/completion.hpp>
+#include <iowq/ring/features.hpp>
 
 namespace iowq::detail {
 
@@ -61,6 +63,14 @@ template <class Call>
   return {has_sqe<Call>, has_call<Call>, requires(Call & c){c.once();
 }
 };  // namespace iowq::detail
+}
+
+/// What this one can do on this kernel.
+template <class Call>
+[[nodiscard]] forms forms_of(const Call& call, const ring_features& kernel) noexcept {
+  forms has = forms_of<Call>();
+  if constexpr (requires { call.ring_can(kernel); }) has.sqe = call.ring_can(kernel);
+  return has;
 }
 
 template <class Call>

@@ -17,6 +17,7 @@
 #include <iowq/base/stop.hpp>
 #include <iowq/exec/operation.hpp>
 #include <iowq/pool/pool.hpp>
+#include <iowq/ring/features.hpp>
 
 namespace iowq::detail {
 
@@ -66,6 +67,11 @@ template <class Call>
   readiness const wanted = call.waits_for();
   if (wanted.events == 0) return call.once();
   return until_ready(wanted.file, wanted.events, stop, [&call] { return call.once(); });
+}
+
+/// A receive with MSG_WAITALL: an old kernel forgets what has come when a cancel comes.
+[[nodiscard]] inline bool ring_keeps(int flags, const ring_features& kernel) noexcept {
+  return (flags & MSG_WAITALL) == 0 || kernel.keeps_parts();
 }
 
 /// Does a receive with these flags go on until the buffer is full? Datagrams know no

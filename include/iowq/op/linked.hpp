@@ -35,6 +35,7 @@
 #include <iowq/coro/continuation.hpp>
 #include <iowq/coro/promise.hpp>
 #include <iowq/exec/await.hpp>
+#include <iowq/exec/census.hpp>
 #include <iowq/exec/stop_hook.hpp>
 #include <iowq/op/file.hpp>
 #include <iowq/op/socket.hpp>
@@ -106,15 +107,18 @@ struct link_of {
       if constexpr (requires { call.check(); })
         if (call.check() < 0) return false;
       if constexpr (requires { call.descriptor(); }) {
-        // With O_NONBLOCK the ring says "would block" where the pool would wait.
-        int const mode = ::fcntl(call.descriptor(), F_GETFL);
-        if (mode >= 0 && (mode & O_NONBLOCK) != 0) return false;
+        // With O_NONBLOCK the ring says "would block" where the pool would wait. Before 5.18 one
+        // that is not open cancels those before it, too. AT_FDCWD is below -1 as slots are.
+        int const number = call.descriptor();
+        int const mode = is_slot(number) ? 0 : ::fcntl(number, F_GETFL);
+        if (mode < 0 || (mode & O_NONBLOCK) != 0) return false;
       }
       placement place{Call::row.first, Call::row.unbound, {}, any_node};
       if constexpr (requires { call.place(place); })
         if (!chain_link::wished(one).has_way()) call.place(place);
-      return decide(Call::row, place, chain_link::wished(one), forms_of<Call>(), here.punting(),
-                    here.backend().features()) == route::ring;
+      auto const& kernel = here.backend().features();
+      return decide(Call::row, place, chain_link::wished(one), forms_of(call, kernel),
+                    here.punting(), kernel) == route::ring;
     }
   }
 

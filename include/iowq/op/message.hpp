@@ -129,6 +129,9 @@ struct recvmsg_call {
   int flags;
 
   [[nodiscard]] int descriptor() const noexcept { return socket; }
+  [[nodiscard]] bool ring_can(const ring_features& kernel) const noexcept {
+    return ring_keeps(flags, kernel);
+  }
   void prepare(io_uring_sqe& sqe) const noexcept {
     sqe.opcode = IORING_OP_RECVMSG;
     sqe.fd = socket;
@@ -200,6 +203,9 @@ struct recvfrom_call {
   recvfrom_call(int s, mutable_bytes b, int f) noexcept : socket{s}, bytes{b}, flags{f} {}
 
   [[nodiscard]] int descriptor() const noexcept { return socket; }
+  [[nodiscard]] bool ring_can(const ring_features& kernel) const noexcept {
+    return ring_keeps(flags, kernel);
+  }
   void prepare(io_uring_sqe& sqe) noexcept {
     fill();
     sqe.opcode = IORING_OP_RECVMSG;

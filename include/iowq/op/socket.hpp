@@ -128,6 +128,9 @@ struct recv_call {
   int flags;
 
   [[nodiscard]] int descriptor() const noexcept { return socket; }
+  [[nodiscard]] bool ring_can(const ring_features& kernel) const noexcept {
+    return ring_keeps(flags, kernel);
+  }
   void prepare(io_uring_sqe& sqe) const noexcept {
     sqe.opcode = IORING_OP_RECV;
     sqe.fd = socket;

@@ -37,6 +37,8 @@ struct ring_features {
   [[nodiscard]] bool accepts_many() const noexcept { return has(IORING_OP_SOCKET); }    // 5.19
   [[nodiscard]] bool buffer_rings() const noexcept { return has(IORING_OP_SOCKET); }    // 5.19
   [[nodiscard]] bool receives_many() const noexcept { return has(IORING_OP_SEND_ZC); }  // 6.0
+  /// Does a receive with MSG_WAITALL that is cancelled say what had come? Since 6.1.
+  [[nodiscard]] bool keeps_parts() const noexcept { return has(IORING_OP_SENDMSG_ZC); }
   /// Files of which each slot knows its own users: since 6.13, which no bit says. Before, one is
   /// closed when all that was in flight on any slot has ended, which may be never.
   /// And all that is done with one: who has no descriptor can go no other way.
