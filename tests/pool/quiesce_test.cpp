@@ -109,17 +109,18 @@ TEST_SUITE("pool/quiesce") {
     job late, late_successor;
     late.iowq::work::then(late_successor);
     std::optional<iowq::pool> pool;
-    pool.emplace(iowq::pool_options{.max_workers = {1, 1}, .drain_bounded = true});
+    iowq::pool& ending =
+        pool.emplace(iowq::pool_options{.max_workers = {1, 1}, .drain_bounded = true});
     gate hold;
     job first{[&](const iowq::stop_token&) { (void)hold.wait(); }};
     // Queued bound work runs although the pool has begun to end; what it enqueues does not.
     job probe{{}, {.unbound = true}};
     job second{[&](const iowq::stop_token&) {
       for (int times = 1; probe.cancellations() == 0; ++times) {
-        pool->enqueue(probe);
+        ending.enqueue(probe);
         CHECK(probe.wait(times));
       }
-      pool->enqueue(late);
+      ending.enqueue(late);
     }};
     pool->enqueue(first);
     pool->enqueue(second);
