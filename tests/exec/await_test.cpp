@@ -109,13 +109,13 @@ TEST_SUITE("exec/await") {
         co_await iowq::fdatasync(file);
         (void)co_await iowq::punt([] { return 0; });
       }
-      std::string const worker = "iou-wrk-" + std::to_string(::gettid());
+      std::string const worker = "iou-wrk-" + std::to_string(::gettid()) + '\n';
       bool kernel_worker = false;
       for (const auto& thread : std::filesystem::directory_iterator("/proc/self/task")) {
         iowq::fd comm = co_await iowq::open((thread.path() / "comm").string(), O_RDONLY);
         std::string name(32, '\0');
         name.resize(static_cast<std::size_t>(::read(comm.get(), name.data(), name.size())));
-        kernel_worker |= name.starts_with(worker + '\n');
+        kernel_worker |= name.starts_with(worker);
       }
       CHECK_FALSE(kernel_worker);
     };

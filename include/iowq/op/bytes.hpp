@@ -3,6 +3,8 @@
 // Layer op; needs base. Next in the book: op/blocking.hpp.
 #pragma once
 
+#include <sys/uio.h>
+
 #include <algorithm>
 #include <concepts>
 #include <cstddef>
@@ -27,6 +29,13 @@ concept writable_byte_range =
 
 /// The most that one system call moves (MAX_RW_COUNT); an SQE's length has 32 bits only.
 inline constexpr std::size_t most_at_once = 0x7ffff000;
+
+/// Of all parts together, as one system call can take it.
+[[nodiscard]] inline std::size_t length_of(std::span<const ::iovec> parts) noexcept {
+  std::size_t all = 0;
+  for (const ::iovec& one : parts) all += one.iov_len;
+  return std::min(all, most_at_once);
+}
 }  // namespace detail
 
 /// Bytes to fill: a span, array, vector or string of std::byte, char or unsigned char. Borrowed.

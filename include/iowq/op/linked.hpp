@@ -37,6 +37,7 @@
 #include <iowq/exec/await.hpp>
 #include <iowq/exec/census.hpp>
 #include <iowq/exec/stop_hook.hpp>
+#include <iowq/op/bytes.hpp>
 #include <iowq/op/file.hpp>
 #include <iowq/op/socket.hpp>
 #include <iowq/op/transfer.hpp>
@@ -66,9 +67,7 @@ template <class Call>
                        }) {  // reads and writes
     return call.bytes.length();
   } else if constexpr (has_parts<Call>) {
-    std::size_t all = 0;
-    for (const ::iovec& one : std::span{call.parts.data(), call.parts.size()}) all += one.iov_len;
-    return std::min(all, most_at_once);
+    return length_of({call.parts.data(), call.parts.size()});
   } else if constexpr (has_length<Call>) {  // splice and theirs
     return std::min<std::size_t>(call.length, most_at_once);
   } else {

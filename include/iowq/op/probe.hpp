@@ -80,10 +80,8 @@ inline constexpr std::int64_t at_position = -1;  // the file's own
   if (ready < 0) return ready;
   auto const count = static_cast<int>(parts.size());
   if (events == POLLIN) return static_cast<int>(or_errno(::readv(file, parts.data(), count)));
-  std::size_t length = 0;
-  for (auto& one : parts) length += one.iov_len;
   struct ::stat about;
-  if (length > PIPE_BUF && ::fstat(file, &about) == 0 && S_ISFIFO(about.st_mode))
+  if (length_of(parts) > PIPE_BUF && ::fstat(file, &about) == 0 && S_ISFIFO(about.st_mode))
     return fill_pipe(file, parts);
   return static_cast<int>(or_errno(::writev(file, parts.data(), count)));
 }
@@ -105,9 +103,7 @@ inline constexpr std::int64_t at_position = -1;  // the file's own
   auto const count = static_cast<int>(parts.size());
   auto const r =
       static_cast<int>(or_errno(::preadv2(file, parts.data(), count, offset, RWF_NOWAIT)));
-  std::size_t room = 0;
-  for (const ::iovec& part : parts) room += part.iov_len;
-  bool const all = r >= 0 && static_cast<std::size_t>(r) == std::min(room, most_at_once);
+  bool const all = r >= 0 && static_cast<std::size_t>(r) == length_of(parts);
   if (all || (r < 0 && r != -EAGAIN && r != -EOPNOTSUPP && r != -EINTR)) return r;
   struct ::statx about;
   if (::statx(file, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE | STATX_SIZE, &about) != 0)
