@@ -153,7 +153,7 @@ int main(int argc, char** argv) {
 
     iowq::executor executor;
     running = &executor;
-    struct sigaction stop {};
+    struct sigaction stop{};
     stop.sa_handler = [](int) { running->request_stop(); };
     for (int const signal : {SIGINT, SIGTERM}) ::sigaction(signal, &stop, nullptr);
     unsigned const failed = executor.run(crawl(wanted, urls));

@@ -198,7 +198,7 @@ json look_at_processors() {
 json look_at_folder(const std::string& folder) {
   json all;
   all["path"] = folder;
-  struct ::statfs system {};
+  struct ::statfs system{};
   if (::statfs(folder.c_str(), &system) != 0) {
     all["error"] = iowq::to_error(-errno).message();
     return all;

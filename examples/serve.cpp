@@ -285,7 +285,7 @@ int main(int argc, char** argv) {
   try {
     iowq::executor executor;
     running = &executor;
-    struct sigaction stop {};
+    struct sigaction stop{};
     stop.sa_handler = [](int) { running->request_stop(); };
     for (int const signal : {SIGINT, SIGTERM}) ::sigaction(signal, &stop, nullptr);
     executor.run(serve(here, iowq::endpoint::ip(address, port), root));

@@ -75,7 +75,9 @@ TEST_SUITE("base/fd") {
 
   TEST_CASE("a descriptor borrows: it closes nothing") {
     const fd owner{open_one()};
-    { CHECK(descriptor{owner}.get() == owner.get()); }
+    {
+      CHECK(descriptor{owner}.get() == owner.get());
+    }
     CHECK(is_open(owner.get()));
     CHECK(descriptor{7}.get() == 7);
   }

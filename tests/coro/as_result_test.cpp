@@ -23,9 +23,7 @@ using iowq_test::started;
 using iowq_test::suspension;
 
 template <class A>
-concept accepted = requires(A&& a) {
-  as_result(std::forward<A>(a));
-};
+concept accepted = requires(A&& a) { as_result(std::forward<A>(a)); };
 static_assert(accepted<task<int>>);
 static_assert(!accepted<task<int>&>);  // it takes its operation over: std::move it in
 static_assert(!accepted<int>);

@@ -173,7 +173,9 @@ TEST_SUITE("coro/task") {
 
   TEST_CASE("hazard-12: a task dropped before it starts destroys its arguments, once") {
     counted::reset();
-    { auto dropped = hold(counted{1}); }
+    {
+      auto dropped = hold(counted{1});
+    }
     CHECK(counted::created() > 1);
     CHECK(counted::alive() == 0);
   }

@@ -75,7 +75,7 @@ struct open_file {
   explicit open_file(const iowq::fd& file) : number{file.get()}, inode{inode_now()} {}
   [[nodiscard]] ::ino_t inode_now() const {
     // Not fstat(): ThreadSanitizer takes a look at a number that is another's by now for a race.
-    struct ::statx now {};
+    struct ::statx now{};
     long const r = ::syscall(SYS_statx, number, "", AT_EMPTY_PATH, STATX_INO, &now);
     return r == 0 ? static_cast<::ino_t>(now.stx_ino) : 0;
   }

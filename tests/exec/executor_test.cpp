@@ -157,8 +157,7 @@ TEST_SUITE("exec/executor") {
     }
     SUBCASE("from a signal handler") {
       signalled = &here;
-      struct sigaction action {
-      }, before{};
+      struct sigaction action{}, before{};
       action.sa_handler = [](int) { signalled->request_stop(); };
       ::sigaction(SIGUSR1, &action, &before);
       for (; round < 10; ++round) {

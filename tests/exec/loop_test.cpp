@@ -47,7 +47,7 @@ task<> nop_always(counts& all) {
 
 /// The most of `count` that happened during one `await()`, of a hundred; beside so many others.
 template <class Await>
-task<long> most(long others, counts& all, long counts::*count, Await await) {
+task<long> most(long others, counts& all, long counts::* count, Await await) {
   while (all.begun != others) co_await iowq::yield();
   long worst = 0;
   for (int i = 0; i < 100; ++i) {

@@ -194,8 +194,7 @@ TEST_SUITE("exec/runtime") {
       {
         runtime r{{.threads = n}};
         signalled = &r;
-        struct sigaction action {
-        }, before{};
+        struct sigaction action{}, before{};
         action.sa_handler = [](int) { signalled->request_stop(); };
         ::sigaction(SIGUSR1, &action, &before);
         spawn_endless(r);
@@ -218,7 +217,9 @@ TEST_SUITE("exec/runtime") {
     iowq_test::ledger books;
     std::atomic<int> n{0};
     for (int i = 0; i < 50; ++i) {
-      { runtime r{{.threads = 3}}; }
+      {
+        runtime r{{.threads = 3}};
+      }
       runtime r{{.threads = 2}};
       r.spawn(count(n));
     }

@@ -149,7 +149,7 @@ void watch_out() {
   alternative.ss_sp = stack;
   alternative.ss_size = sizeof stack;
   ::sigaltstack(&alternative, nullptr);
-  struct sigaction action {};
+  struct sigaction action{};
   action.sa_flags = SA_ONSTACK;
   action.sa_handler = on_signal;
   for (int const number : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT})

@@ -314,7 +314,7 @@ EXPLORE_MODEL(link, to_a_busy_key, "what is linked waits for its key like anybod
 }
 
 EXPLORE_MODEL(link, failed, "what is linked behind an item that fails is cancelled after it") {
-  job one{{}, [](job&self, auto&) { self.fail(EIO); }}, two{{.key = 7}}, three;
+  job one{{}, [](job& self, auto&) { self.fail(EIO); }}, two{{.key = 7}}, three;
   one.then(two);
   two.then(three);
   pool_under_test pool{workers(1)};

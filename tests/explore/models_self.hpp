@@ -12,7 +12,9 @@ EXPLORE_WRONG_MODEL(self, lost_update, "two threads add to a counter by a load a
   auto add = [&] {
     counter.store(counter.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   };
-  { thread one{"one", add}, two{"two", add}; }
+  {
+    thread one{"one", add}, two{"two", add};
+  }
   check(counter.load(std::memory_order_relaxed) == 2, "an addition is lost");
 }
 

@@ -136,8 +136,7 @@ class world {
     spurious_wakes = spinners_are_free = false;
     model_ = model;
     current_ = 0;
-    (void)add_fiber(
-        "main", [](void*) -> void* { return here_model(); }, nullptr);
+    (void)add_fiber("main", [](void*) -> void* { return here_model(); }, nullptr);
     previous_ = nullptr;
     {
       arena::entered const in;

@@ -24,9 +24,7 @@ using iowq::task;
 namespace views = ranges::views;
 
 template <class R>
-concept makes_buffers = requires(R& r) {
-  iowq::buffers(r);
-};
+concept makes_buffers = requires(R& r) { iowq::buffers(r); };
 
 bool is_odd(int n) { return n % 2 == 1; }
 task<int> twice(int n) {

@@ -26,7 +26,7 @@ using iowq::task;
 using iowq_test::way;
 
 struct ::stat about(const std::string& path) {
-  struct ::stat now {};
+  struct ::stat now{};
   CHECK(::lstat(path.c_str(), &now) == 0);
   return now;
 }

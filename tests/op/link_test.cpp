@@ -19,7 +19,7 @@ using iowq::task;
 using iowq_test::way;
 
 struct ::stat about(const std::string& path) {
-  struct ::stat now {};
+  struct ::stat now{};
   CHECK(::lstat(path.c_str(), &now) == 0);
   return now;
 }
@@ -102,7 +102,7 @@ TEST_SUITE("op/link") {
         CHECK(name != other.second);
         CHECK(name.starts_with(in / "file-"));
         CHECK((::fcntl(file.get(), F_GETFD) & FD_CLOEXEC) != 0);
-        struct ::stat opened {};
+        struct ::stat opened{};
         REQUIRE(::fstat(file.get(), &opened) == 0);
         CHECK(opened.st_ino == about(name).st_ino);
         CHECK(about(name).st_mode == (S_IFREG | 0600));

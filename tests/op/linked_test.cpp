@@ -30,7 +30,7 @@ task<> turns(unsigned n) {
   for (; n != 0; --n) co_await iowq::sleep_for(std::chrono::seconds{0});
 }
 
-std::uint64_t count_of(const char* name, std::uint64_t iowq::ledger_entry::*how) {
+std::uint64_t count_of(const char* name, std::uint64_t iowq::ledger_entry::* how) {
   for (const auto& line : iowq::executor::current().stats().ledger)
     if (std::string_view{line.name} == name) return line.*how;
   return 0;

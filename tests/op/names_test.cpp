@@ -76,7 +76,7 @@ TEST_SUITE("op/names") {
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
       auto const body = [](way w, std::string link) -> task<> {
-        struct stat theirs {};
+        struct stat theirs{};
         REQUIRE(::stat(link.c_str(), &theirs) == 0);
         same(co_await as(w, iowq::stat(link)), theirs);
         REQUIRE(::lstat(link.c_str(), &theirs) == 0);

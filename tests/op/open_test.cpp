@@ -38,7 +38,7 @@ TEST_SUITE("op/open") {
         auto const flags = O_RDWR | O_CREAT | O_EXCL;
         iowq::fd made = co_await as(w, iowq::open(in / "new", flags, 0666));
         ::umask(mask);
-        struct stat status {};
+        struct stat status{};
         REQUIRE(::fstat(made.get(), &status) == 0);
         CHECK((status.st_mode & 07777) == 0640);
         CHECK((::fcntl(made.get(), F_GETFD) & FD_CLOEXEC) != 0);
@@ -123,7 +123,9 @@ TEST_SUITE("op/open") {
         CHECK(nothing.error() == std::errc::bad_file_descriptor);
         iowq_test::pipe_pair pipe;
         int const number = pipe.out.get();
-        { auto const dropped = as(w, iowq::close(std::move(pipe.out))); }
+        {
+          auto const dropped = as(w, iowq::close(std::move(pipe.out)));
+        }
         CHECK(::fcntl(number, F_GETFD) == -1);
       };
       iowq::run(body(go));

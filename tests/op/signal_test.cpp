@@ -28,7 +28,7 @@ using iowq::task;
 using iowq::until_signal;
 
 void* disposition_of(int number) {
-  struct sigaction now {};
+  struct sigaction now{};
   ::sigaction(number, nullptr, &now);
   return reinterpret_cast<void*>(now.sa_handler);
 }
@@ -128,8 +128,7 @@ TEST_SUITE("op/signal") {
   }
 
   TEST_CASE("what was there before is put back, and what came meanwhile is left") {
-    struct sigaction foreign {
-    }, before{};
+    struct sigaction foreign{}, before{};
     foreign.sa_handler = &foreign_handler;
     ::sigaction(SIGUSR1, &foreign, &before);
     auto const once = []() -> task<> {
@@ -157,8 +156,7 @@ TEST_SUITE("op/signal") {
     // while executors wait, give up, and end.
     iowq_test::ledger books;
     std::atomic<bool> over{false};
-    struct sigaction ignore {
-    }, before{};
+    struct sigaction ignore{}, before{};
     ignore.sa_handler = SIG_IGN;
     ::sigaction(SIGUSR1, &ignore, &before);  // between two runs
     std::thread rain{[&] {

@@ -58,7 +58,7 @@ tree by_the_standard(const std::string& path) {
   tree all;
   for (auto i = fs::recursive_directory_iterator{path}; i != fs::recursive_directory_iterator{};
        ++i) {
-    struct ::stat about {};
+    struct ::stat about{};
     REQUIRE(::lstat(i->path().c_str(), &about) == 0);
     auto const type = S_ISDIR(about.st_mode)    ? iowq::file_type::directory
                       : S_ISLNK(about.st_mode)  ? iowq::file_type::symlink

@@ -142,8 +142,7 @@ inline task<> durability(machine& m) {
   auto const n = static_cast<std::int64_t>(m.length());
   switch (m.below(3)) {
     case 0:
-      co_await m.both(
-          "fsync", [&] { return ::fsync(f.get()); }, [&] { return iowq::fsync(f); });
+      co_await m.both("fsync", [&] { return ::fsync(f.get()); }, [&] { return iowq::fsync(f); });
       break;
     case 1:
       co_await m.both(
@@ -222,17 +221,14 @@ inline task<> names(machine& m) {
         "rename", [&] { return ::renameat2(AT_FDCWD, x, AT_FDCWD, y, how); },
         [&] { return iowq::renameat(AT_FDCWD, a, AT_FDCWD, b, how); });
   if (which == 1)
-    co_await m.both(
-        "unlink", [&] { return ::unlink(x); }, [&] { return iowq::unlink(a); });
+    co_await m.both("unlink", [&] { return ::unlink(x); }, [&] { return iowq::unlink(a); });
   if (which == 2)
-    co_await m.both(
-        "unlink", [&] { return ::rmdir(x); }, [&] { return iowq::rmdir(a); });
+    co_await m.both("unlink", [&] { return ::rmdir(x); }, [&] { return iowq::rmdir(a); });
   if (which == 3)
     co_await m.both(
         "mkdir", [&] { return ::mkdir(x, 0750); }, [&] { return iowq::mkdir(a, 0750); });
   if (which == 4)
-    co_await m.both(
-        "link", [&] { return ::link(x, y); }, [&] { return iowq::link(a, b); });
+    co_await m.both("link", [&] { return ::link(x, y); }, [&] { return iowq::link(a, b); });
   if (which == 5)
     co_await m.both(
         "symlink", [&] { return ::symlink("a", y); }, [&] { return iowq::symlink("a", b); });
@@ -283,7 +279,7 @@ inline task<> names(machine& m) {
             made = std::move(name);
             return 0L;
           });
-    struct ::statx s {};
+    struct ::statx s{};
     ::statx(AT_FDCWD, made.c_str(), 0, STATX_BASIC_STATS, &s);
     m.note_status(s);
     ::remove(made.c_str());  // its name is chance
@@ -298,8 +294,8 @@ inline task<> attributes(machine& m) {
   ::mode_t const mode = m.one_of<::mode_t>({0600, 0644, 0755, 0});
   auto const id = static_cast<unsigned>(m.below(3));
   ::timespec const times[2] = {{1000 + id, 5}, {2000, 7}};
-  struct ::statx s {};
-  struct ::statfs system {};
+  struct ::statx s{};
+  struct ::statfs system{};
   auto const seen = [&](const iowq::file_status& status) {
     s = status.raw();
     return 0L;
@@ -461,7 +457,7 @@ inline task<> trees(machine& m) {
       ::closedir(all);
       return 0;
     };
-    struct ::stat about {};
+    struct ::stat about{};
     bool const link = ::lstat(path.c_str(), &about) == 0 && S_ISLNK(about.st_mode);
     error = link ? ENOTDIR : below(below, path, 0);
   } else {

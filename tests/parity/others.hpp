@@ -63,9 +63,7 @@ inline task<> pipes(machine& m) {
       [&] { return iowq::poll(end, events); });
   long const got = co_await m.both(
       "read", [&] { return ::read(in2.get(), m.room(), k); },
-      [&] {
-        return iowq::read(in2, iowq::mutable_bytes{m.room(), k});
-      });
+      [&] { return iowq::read(in2, iowq::mutable_bytes{m.room(), k}); });
   m.note_bytes(m.room(), got);
   in.reset();
   co_await m.both(
@@ -183,9 +181,7 @@ inline task<> datagrams(machine& m) {
   std::size_t const room = m.one_of<std::size_t>({10, 2000});
   co_await m.both(
       "recvfrom", [&] { return ::recvfrom(a.get(), m.room(), room, 0, nullptr, nullptr); },
-      [&] {
-        return iowq::recvfrom(a, iowq::mutable_bytes{m.room(), room});
-      },
+      [&] { return iowq::recvfrom(a, iowq::mutable_bytes{m.room(), room}); },
       [](const iowq::datagram& got) { return static_cast<long>(got.size); });
 }
 

@@ -338,8 +338,7 @@ TEST_SUITE("pool/cancel") {
     // would be pending; and what cannot be blocked would end its poll with EINTR.
     static std::atomic<int> signals;
     signals = 0;
-    struct sigaction count {
-    }, before{};
+    struct sigaction count{}, before{};
     count.sa_handler = [](int) { signals.fetch_add(1); };
     std::vector<int> const watched{SIGHUP, SIGINT, SIGUSR1, SIGUSR2, SIGTERM, SIGURG, SIGRTMIN};
     std::vector<struct sigaction> old(watched.size());

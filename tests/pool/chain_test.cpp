@@ -92,8 +92,7 @@ TEST_SUITE("pool/chain") {
     CHECK(serial(table.release(items[0])) == 1);
     CHECK(serial(table.release(items[1])) == 3);
     CHECK(table.release(items[3]) == nullptr);
-    chain_table::extract(
-        items[0], [](item&) { return true; }, [](item&) { CHECK(false); });
+    chain_table::extract(items[0], [](item&) { return true; }, [](item&) { CHECK(false); });
   }
 
   TEST_CASE("a million keys leave no memory behind") {

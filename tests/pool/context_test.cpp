@@ -377,8 +377,7 @@ TEST_SUITE("pool/context") {
   TEST_CASE("wq-57: workers block what a process may be sent; it lands elsewhere") {
     static std::atomic<int> landed_on;
     landed_on = 0;
-    struct sigaction note {
-    }, before{};
+    struct sigaction note{}, before{};
     note.sa_handler = [](int) { landed_on = iowq::linux_policy::thread_id(); };
     ::sigaction(SIGUSR1, &note, &before);
     {
@@ -412,8 +411,7 @@ TEST_SUITE("pool/context") {
     faulted_on = 0;
     page = static_cast<char*>(::mmap(nullptr, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     REQUIRE(page != MAP_FAILED);
-    struct sigaction mend {
-    }, before{};
+    struct sigaction mend{}, before{};
     mend.sa_handler = [](int) {
       faulted_on = iowq::linux_policy::thread_id();
       ::mprotect(page, size, PROT_READ | PROT_WRITE);

@@ -35,7 +35,9 @@ TEST_SUITE("pool/worker") {
       {
         iowq::blocking_region outer;
         if (me->at() != phase::region) return;
-        { iowq::blocking_region inner; }
+        {
+          iowq::blocking_region inner;
+        }
         if (me->at() != phase::region) return;
       }
       right = me->at() == phase::item;

@@ -352,9 +352,7 @@ std::optional<std::pair<long, std::string>> first_failure(long count, Make&& mak
 int report(node program, const std::string& why, bool cut_down) {
   // What fails once in a while is run often.
   auto const fails = [](const node& one) {
-    return first_failure(
-               50, [&](long) { return one; }, 2)
-        .has_value();
+    return first_failure(50, [&](long) { return one; }, 2).has_value();
   };
   if (cut_down) program = minimise(std::move(program), fails);
   std::cout << "# " << why << '\n' << text_of(program);
@@ -381,8 +379,7 @@ int main(int argc, char** argv) {
       std::string const all = text.str();
       for (reader programs{all}; programs.more();) {
         node const one = programs.read();
-        if (auto const why = first_failure(
-                100, [&](long) { return one; }, 10))
+        if (auto const why = first_failure(100, [&](long) { return one; }, 10))
           return report(one, why->second, false);
       }
       return 0;

@@ -135,8 +135,7 @@ class child {
 void explain(child& runs, const node& program, const std::string& why, const std::string& title) {
   constexpr long attempts = 20;  // what depends on the time fails now and then
   auto const fails = [&](const node& candidate) {
-    return runs.run(
-               attempts, [&](long) { return candidate; }, true) >= 0;
+    return runs.run(attempts, [&](long) { return candidate; }, true) >= 0;
   };
   std::cout << title << ": " << why << '\n';
   runs.patience(2);
@@ -145,8 +144,7 @@ void explain(child& runs, const node& program, const std::string& why, const std
     std::cout << "(as it was made)\n";
   } else if (fails(program)) {
     least = minimise(program, fails);
-    if (runs.run(
-            attempts, [&](long) { return least; }, true) >= 0)
+    if (runs.run(attempts, [&](long) { return least; }, true) >= 0)
       std::cout << "cut down: " << runs.why();
   } else {
     std::cout << "(it did not fail again by itself)\n";

@@ -104,8 +104,7 @@ TEST_SUITE("ring/ring") {
   TEST_CASE("hazard-25: a signal or a stop ends a wait early, and the deadline stays") {
     iowq::ring ring;
     REQUIRE(ring.open(8, 1) == 0);
-    struct sigaction action {
-    }, before{};
+    struct sigaction action{}, before{};
     action.sa_handler = [](int) {};
     ::sigaction(SIGUSR1, &action, &before);
     auto const owner = ::pthread_self();

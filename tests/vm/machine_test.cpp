@@ -87,7 +87,7 @@ struct offline {
 };
 
 struct timespec seconds_of(int clock) {
-  struct timespec now {};
+  struct timespec now{};
   REQUIRE(::clock_gettime(clock, &now) == 0);
   return now;
 }

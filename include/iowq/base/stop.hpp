@@ -88,15 +88,15 @@ class [[nodiscard("it is unregistered when destroyed")]] stop_callback : detail:
   using callback_type = F;
 
   template <class Init>
-  requires std::constructible_from<F, Init>
-  explicit stop_callback(stop_token token, Init && init)
+    requires std::constructible_from<F, Init>
+  explicit stop_callback(stop_token token, Init&& init)
       : detail::stop_node{&invoke}, call_(std::forward<Init>(init)) {
     attach(token.source_ != nullptr ? &token.source_->list_ : nullptr);
   }
   ~stop_callback() { detach(); }
 
  private:
-  static void invoke(detail::stop_node * node) noexcept {
+  static void invoke(detail::stop_node* node) noexcept {
     static_cast<stop_callback*>(node)->call_();
   }
   F call_;

@@ -20,9 +20,7 @@ namespace detail {
 
 /// An awaiter that can say how it ended without an exception.
 template <class A>
-concept result_awaiter = requires(A& a) {
-  a.await_resume_result();
-};
+concept result_awaiter = requires(A& a) { a.await_resume_result(); };
 
 template <class Awaitable>
 class as_result_awaiter {
@@ -80,8 +78,8 @@ class as_result_awaiter {
 ///
 ///     if (auto n = co_await as_result(read(file, buffer)); !n) co_return n.error();
 template <class Awaitable>
-requires(!std::is_lvalue_reference_v<Awaitable> && awaitable<Awaitable>)
-    [[nodiscard("co_await it")]] auto as_result(Awaitable&& operation) {
+  requires(!std::is_lvalue_reference_v<Awaitable> && awaitable<Awaitable>)
+[[nodiscard("co_await it")]] auto as_result(Awaitable&& operation) {
   return detail::as_result_awaiter<std::remove_cvref_t<Awaitable>>{std::move(operation)};
 }
 

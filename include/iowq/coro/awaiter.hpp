@@ -13,7 +13,7 @@ namespace iowq {
 namespace detail {
 template <class T>
 concept suspend_answer = std::same_as<T, void> || std::same_as<T, bool> ||
-    std::convertible_to<T, std::coroutine_handle<>>;
+                         std::convertible_to<T, std::coroutine_handle<>>;
 }  // namespace detail
 
 /// Has the three functions that the compiler calls.
@@ -26,13 +26,9 @@ concept awaiter = requires(T& t, std::coroutine_handle<> h) {
 
 namespace detail {
 template <class T>
-concept member_co_await = requires(T&& t) {
-  static_cast<T&&>(t).operator co_await();
-};
+concept member_co_await = requires(T&& t) { static_cast<T&&>(t).operator co_await(); };
 template <class T>
-concept free_co_await = requires(T&& t) {
-  operator co_await(static_cast<T&&>(t));
-};
+concept free_co_await = requires(T&& t) { operator co_await(static_cast<T&&>(t)); };
 
 /// What the compiler makes of `co_await t`.
 template <class T>

@@ -40,7 +40,8 @@ class stream_promise final : public promise_base {
   static yield_awaiter final_suspend() noexcept { return {}; }
 
   template <class U = T>
-  requires std::is_constructible_v<T, U> yield_awaiter yield_value(U&& value) {
+    requires std::is_constructible_v<T, U>
+  yield_awaiter yield_value(U&& value) {
     item.emplace(std::forward<U>(value));
     return {};
   }
@@ -83,7 +84,7 @@ class [[nodiscard("a stream does nothing until next() is awaited")]] stream {
     T* value_;
   };
 
-  stream(stream && other) noexcept : handle_{std::exchange(other.handle_, nullptr)} {}
+  stream(stream&& other) noexcept : handle_{std::exchange(other.handle_, nullptr)} {}
   stream& operator=(stream&& other) noexcept {
     if (this != &other) {
       destroy();

@@ -29,9 +29,9 @@ class task_promise_base : public promise_base {
  public:
   /// Of a reference task only what T can name itself: a conversion would make a temporary.
   template <class U = T>
-  requires(std::is_constructible_v<T, U> &&
-           (!std::is_reference_v<T> ||
-            std::is_convertible_v<std::add_pointer_t<U>, stored>)) void return_value(U&& value) {
+    requires(std::is_constructible_v<T, U> &&
+             (!std::is_reference_v<T> || std::is_convertible_v<std::add_pointer_t<U>, stored>))
+  void return_value(U&& value) {
     if constexpr (std::is_reference_v<T>) {
       auto&& object = static_cast<T>(std::forward<U>(value));
       outcome_.template emplace<1>(std::addressof(object));
@@ -92,7 +92,7 @@ class [[nodiscard("co_await it, or it never starts")]] task {
   using promise_type = detail::task_promise<T>;
   using value_type = T;
 
-  task(task && other) noexcept : handle_{std::exchange(other.handle_, nullptr)} {}
+  task(task&& other) noexcept : handle_{std::exchange(other.handle_, nullptr)} {}
   task& operator=(task&& other) noexcept {
     if (this != &other) {
       destroy();
@@ -108,7 +108,7 @@ class [[nodiscard("co_await it, or it never starts")]] task {
   auto operator co_await() noexcept { return awaiter{*this, handle_}; }
 
   /// Begins with a listener in the place of a coroutine (coro/continuation.hpp).
-  bool start(detail::listener & waiter, stop_token token) noexcept {
+  bool start(detail::listener& waiter, stop_token token) noexcept {
     return awaiter{*this, handle_}.begin(waiter, token), true;
   }
   /// What came of one that a listener was told about. Its frame stays until it is destroyed: the

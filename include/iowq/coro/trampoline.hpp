@@ -53,7 +53,8 @@ class trampoline_scope {
 /// can be a tail call.
 inline void bounce_on() noexcept {
   trampoline& here = this_thread_trampoline;
-  while (here.next) [[unlikely]] std::exchange(here.next, nullptr).resume();
+  while (here.next) [[unlikely]]
+    std::exchange(here.next, nullptr).resume();
 }
 
 /// The last act of an await_suspend: `coroutine` runs next on this thread. Not at once: where a

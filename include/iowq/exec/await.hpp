@@ -39,11 +39,11 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
 
  public:
   template <class... Arguments>
-  explicit operation(std::source_location at, Arguments && ... arguments) noexcept(
+  explicit operation(std::source_location at, Arguments&&... arguments) noexcept(
       std::is_nothrow_constructible_v<Call, Arguments...>)
       : base{kind, at}, call_{std::forward<Arguments>(arguments)...} {}
 
-  operation(operation && other) noexcept : base{std::move(other)}, call_{std::move(other.call_)} {}
+  operation(operation&& other) noexcept : base{std::move(other)}, call_{std::move(other.call_)} {}
   ~operation() {
     if constexpr (forms.call)
       if (is(punted)) work_.destroy();
@@ -74,7 +74,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
   }
 
   /// Begins with a listener in the place of a coroutine (coro/continuation.hpp).
-  bool start(detail::listener & waiter, stop_token token) noexcept {
+  bool start(detail::listener& waiter, stop_token token) noexcept {
     hear(waiter);
     return begin(detail::loop::current(), token);
   }
@@ -88,7 +88,9 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
   }
 
   /// As await_resume(), without an exception.
-  auto await_resume_result() requires(!requires { typename Call::may_throw; }) {
+  auto await_resume_result()
+    requires(!requires { typename Call::may_throw; })
+  {
     stage_ = detail::stage::over;
     using answer = result<decltype(value())>;
     if constexpr (!requires { typename Call::answers_itself; })
@@ -109,7 +111,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
   }
 
   /// What is the rule: on the ring, under the executor's own token, and there is room.
-  IOWQ_ALWAYS_INLINE bool begin_young(detail::loop & here, stop_token token) noexcept {
+  IOWQ_ALWAYS_INLINE bool begin_young(detail::loop& here, stop_token token) noexcept {
     if (wish_.is_any() || token != here.ambient()) return false;
     if constexpr (requires { call_.check(); })
       if (call_.check() < 0) return false;
@@ -127,7 +129,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
   }
 
   /// The rest. False: it is over already, the coroutine goes on.
-  IOWQ_NOINLINE bool begin(detail::loop & here, stop_token token) noexcept {
+  IOWQ_NOINLINE bool begin(detail::loop& here, stop_token token) noexcept {
     if constexpr (may_be_young)
       if (here.backend().finds_sqes() && begin_young(here, token)) return true;
     if constexpr (requires { call_.check(); })
@@ -185,16 +187,16 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
     return true;
   }
 
-  bool at_once(detail::loop & here, int res) noexcept {
+  bool at_once(detail::loop& here, int res) noexcept {
     answer_.set(res);
     stage_ = detail::stage::over;
     settle(here);
     return false;
   }
 
-  void settle(detail::loop & here) noexcept { detail::settle(call_, here.devices()); }
+  void settle(detail::loop& here) noexcept { detail::settle(call_, here.devices()); }
 
-  void start_work(detail::loop & here, placement place) noexcept {
+  void start_work(detail::loop& here, placement place) noexcept {
     if constexpr (forms.call) {
       if constexpr (requires { call_.may_wait(); }) place.unbound = call_.may_wait();
       if (place.key) {
@@ -210,7 +212,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
     }
   }
 
-  static void on_cqe(base & self, detail::answer what) noexcept {
+  static void on_cqe(base& self, detail::answer what) noexcept {
     auto& op = static_cast<operation&>(self);
     detail::loop& here = *detail::this_thread_loop;
     // A notification only says that buffers are free again; the result came before it.
@@ -243,7 +245,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
   }
 
   /// The ring cannot do it without blocking: a worker can.
-  IOWQ_NOINLINE void bounce(detail::loop & here) noexcept {
+  IOWQ_NOINLINE void bounce(detail::loop& here) noexcept {
     if (is(cancel_wanted)) {
       answer_.set(-ECANCELED);
       settle(here);
@@ -254,7 +256,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
   }
 
   /// Out of the inbox or the ready queue: a worker ended it, it never began, or it may begin now.
-  static void on_item(detail::loop_item * self) noexcept {
+  static void on_item(detail::loop_item* self) noexcept {
     auto& op = *static_cast<operation*>(static_cast<base*>(self));
     detail::loop& here = *detail::this_thread_loop;
     if constexpr (requires { op.call_.closes(); })
@@ -266,10 +268,10 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
         op, was_punted ? &ledger_entry::punted_ops : &ledger_entry::ring_ops);
   }
 
-  static void prepare(base & op, io_uring_sqe & sqe) noexcept {
+  static void prepare(base& op, io_uring_sqe& sqe) noexcept {
     if constexpr (forms.sqe) static_cast<operation&>(op).call_.prepare(sqe);
   }
-  static work& as_work(base & op) noexcept {
+  static work& as_work(base& op) noexcept {
     if constexpr (forms.call)
       return static_cast<operation&>(op).work_.object();
     else

@@ -46,7 +46,7 @@ class ledger {
   }
   /// Counts one more; the rule costs a compare and an increment.
   template <const operation_row& Row>
-  IOWQ_ALWAYS_INLINE void count(std::uint64_t ledger_entry::*way) noexcept {
+  IOWQ_ALWAYS_INLINE void count(std::uint64_t ledger_entry::* way) noexcept {
     constexpr std::size_t hint = ledger_hint(Row) % slots;
     if (slots_[hint].row == &Row) [[likely]]
       ++(slots_[hint].entry.*way);

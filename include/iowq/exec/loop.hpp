@@ -166,7 +166,7 @@ class loop {
   /// The one end of an operation: its result is in it. Resumes its coroutine; the last thing to
   /// do in a completion or an item, whose caller then calls bounce_on().
   template <const operation_row& Row>
-  void finish(operation_base& op, std::uint64_t ledger_entry::*way) noexcept {
+  void finish(operation_base& op, std::uint64_t ledger_entry::* way) noexcept {
     census::leave(op);
     ++(ledger_.of<Row>().*way);
     constexpr auto unusual = operation_base::cancel_wanted | operation_base::hooked;
@@ -185,7 +185,7 @@ class loop {
   }
 
   template <const operation_row& Row>
-  void count(std::uint64_t ledger_entry::*way) noexcept {
+  void count(std::uint64_t ledger_entry::* way) noexcept {
     ledger_.count<Row>(way);
   }
 

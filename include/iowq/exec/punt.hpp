@@ -105,11 +105,11 @@ struct punt_call {
 ///     auto call = [name = std::move(name)] { return lookup(name); };   // owns something:
 ///     auto found = co_await iowq::punt(std::move(call), {.key = id});   // named, and moved in
 template <detail::spelling Spelling = detail::spelling::unknown, class F>
-requires std::is_invocable_v < std::decay_t<F>
-& > || std::is_invocable_v<std::decay_t<F>&, const stop_token&> [[nodiscard(
-           "co_await it, or it never runs")]] auto
-       punt(F&& callable, punt_options options = {},
-            std::source_location at = std::source_location::current()) {
+  requires std::is_invocable_v<std::decay_t<F>&> ||
+           std::is_invocable_v<std::decay_t<F>&, const stop_token&>
+[[nodiscard("co_await it, or it never runs")]] auto punt(
+    F&& callable, punt_options options = {},
+    std::source_location at = std::source_location::current()) {
   static_assert(
       Spelling != detail::spelling::in_place || std::is_trivially_destructible_v<std::decay_t<F>>,
       "g++ before 14 destroys a closure that owns something twice when it is written inside the "

@@ -38,7 +38,7 @@ class [[nodiscard("co_await it")]] turn_awaiter : loop_item {
   }
 
  private:
-  static void go_on(loop_item * self) noexcept {
+  static void go_on(loop_item* self) noexcept {
     static_cast<turn_awaiter*>(self)->waiter_.resume();
   }
   std::coroutine_handle<> waiter_;

@@ -24,7 +24,7 @@ class [[nodiscard("co_await it")]] thread_change : loop_item {
  public:
   enum class why : unsigned char { asked, homeward };
 
-  explicit thread_change(loop & to, why reason = why::asked) noexcept
+  explicit thread_change(loop& to, why reason = why::asked) noexcept
       : loop_item{&arrived}, to_{to}, reason_{reason} {}
 
   static bool await_ready() noexcept { return false; }
@@ -43,14 +43,14 @@ class [[nodiscard("co_await it")]] thread_change : loop_item {
   }
 
  private:
-  static void arrived(loop_item * self) noexcept {
+  static void arrived(loop_item* self) noexcept {
     auto& one = *static_cast<thread_change*>(self);
     IOWQ_ASSERT(!one.to_.ending(),
                 "an executor was destroyed while a coroutine was on its way to it (resume_on)");
     one.to_.came();
     go_on(self);
   }
-  static void go_on(loop_item * self) noexcept {
+  static void go_on(loop_item* self) noexcept {
     auto& one = *static_cast<thread_change*>(self);
     one.stopped_ = one.reason_ == why::asked && (one.token_.stop_requested() || one.to_.stopping());
     one.traveller_.resume();

@@ -32,9 +32,8 @@ namespace detail {
 /// Bytes that are somewhere else than in the element, which may be gone after the next step.
 template <class Element>
 concept refers_to_bytes =
-    (std::is_lvalue_reference_v<Element> ||
-     std::ranges::borrowed_range<Element>)&&(std::convertible_to<Element, mutable_bytes> ||
-                                             std::convertible_to<Element, const_bytes>);
+    (std::is_lvalue_reference_v<Element> || std::ranges::borrowed_range<Element>) &&
+    (std::convertible_to<Element, mutable_bytes> || std::convertible_to<Element, const_bytes>);
 
 template <class Element>
 [[nodiscard]] ::iovec part_of(Element&& element) noexcept {
@@ -86,8 +85,8 @@ template <class F>
 ///     auto const parts = iowq::buffers(chunks);      // or: chunks | ... | iowq::buffers()
 ///     co_await iowq::writev(file, parts);
 template <detail::walkable R>
-requires detail::refers_to_bytes<decltype(*std::ranges::begin(
-    std::declval<std::remove_reference_t<R>&>()))>
+  requires detail::refers_to_bytes<
+      decltype(*std::ranges::begin(std::declval<std::remove_reference_t<R>&>()))>
 [[nodiscard]] std::vector<::iovec> buffers(R&& range) {
   std::vector<::iovec> parts;
   if constexpr (requires { std::ranges::size(range); })

@@ -124,13 +124,13 @@ class task_group {
 
   class [[nodiscard("co_await it")]] joiner {
    public:
-    explicit joiner(task_group & group) noexcept : group_{group} {}
+    explicit joiner(task_group& group) noexcept : group_{group} {}
     [[nodiscard]] bool await_ready() const noexcept { return group_.running_ == 0; }
     template <class Promise>
     void await_suspend(std::coroutine_handle<Promise> waiter) noexcept {
       group_.wait(waiter, detail::stop_of(waiter));
     }
-    bool start(detail::listener & waiter, stop_token token) noexcept {
+    bool start(detail::listener& waiter, stop_token token) noexcept {
       if (await_ready()) return false;
       group_.wait(waiter, token);
       return true;

@@ -26,7 +26,7 @@ class [[nodiscard("co_await it")]] within_time final : public awaited_together<w
   using limit = one_of<within_time, sleep_operation>;
 
  public:
-  within_time(A && awaitable, sleep_operation && time)
+  within_time(A&& awaitable, sleep_operation&& time)
       : work_{std::move(awaitable)}, limit_{std::move(time)} {}
 
   value_of<A> await_resume() {
@@ -42,7 +42,7 @@ class [[nodiscard("co_await it")]] within_time final : public awaited_together<w
   }
 
   template <class One>
-  void ended(One & one) noexcept {
+  void ended(One& one) noexcept {
     if constexpr (std::is_same_v<One, limit>) {
       if (&one == &limit_) {
         expired_ = one.succeeds() && !over_;
@@ -78,7 +78,8 @@ class [[nodiscard("co_await it")]] within_time final : public awaited_together<w
 ///
 ///     auto n = co_await as_result(iowq::timeout(iowq::recv(socket, buffer), 5s));
 template <awaitable A, class Rep, class Period>
-requires(!std::is_lvalue_reference_v<A>) [[nodiscard("co_await it")]] auto timeout(
+  requires(!std::is_lvalue_reference_v<A>)
+[[nodiscard("co_await it")]] auto timeout(
     A&& awaitable, std::chrono::duration<Rep, Period> limit,
     std::source_location at = std::source_location::current()) {
   return detail::within_time<std::remove_cvref_t<A>>{std::move(awaitable), sleep_for(limit, at)};

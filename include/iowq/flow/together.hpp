@@ -65,9 +65,7 @@ using value_of = decltype(result_of(std::declval<startable_of<A>&>()));
 
 /// An operation, which can name its failure without throwing it.
 template <class A>
-concept says_why = result_awaiter<A> && requires(const A& a) {
-  a.row().name;
-};
+concept says_why = result_awaiter<A> && requires(const A& a) { a.row().name; };
 
 /// How a `T` is kept: a reference as a pointer, nothing as a monostate.
 template <class T>

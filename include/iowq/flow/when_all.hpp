@@ -43,7 +43,7 @@ class all_succeed : public awaited_together<Derived> {
 template <class... As>
 class [[nodiscard("co_await it")]] all_of_these final : public all_succeed<all_of_these<As...>> {
  public:
-  explicit all_of_these(As && ... awaitables) : ones_{std::move(awaitables)...} {}
+  explicit all_of_these(As&&... awaitables) : ones_{std::move(awaitables)...} {}
 
   std::tuple<given<value_of<As>>...> await_resume() {
     this->rethrow();
@@ -71,7 +71,7 @@ class [[nodiscard("co_await it")]] all_of_those final : public all_succeed<all_o
 
  public:
   template <class R>
-  explicit all_of_those(R && range) : ones_{ones_of<all_of_those, A>(range)} {}
+  explicit all_of_those(R&& range) : ones_{ones_of<all_of_those, A>(range)} {}
 
   auto await_resume() {
     this->rethrow();
@@ -102,8 +102,8 @@ class [[nodiscard("co_await it")]] all_of_those final : public all_succeed<all_o
 ///     auto read = co_await iowq::when_all(iowq::pread(a, x, 0), iowq::pread(b, y, 0));
 ///     use(std::get<0>(read), std::get<1>(read));
 template <class... As>
-requires(sizeof...(As) != 0 && (awaitable<As> && ...))
-    [[nodiscard("co_await it")]] auto when_all(As... awaitables) {
+  requires(sizeof...(As) != 0 && (awaitable<As> && ...))
+[[nodiscard("co_await it")]] auto when_all(As... awaitables) {
   return detail::all_of_these<As...>{std::move(awaitables)...};
 }
 
@@ -111,7 +111,8 @@ requires(sizeof...(As) != 0 && (awaitable<As> && ...))
 /// Yields a std::vector of the results in the order of the range, or nothing for void. Takes memory
 /// once for all of them if the range knows its size, and once for the results.
 template <detail::walkable R>
-requires(!awaitable<R>) [[nodiscard("co_await it")]] auto when_all(R&& range) {
+  requires(!awaitable<R>)
+[[nodiscard("co_await it")]] auto when_all(R&& range) {
   return detail::all_of_those<detail::element_of<R>>{range};
 }
 

@@ -121,7 +121,7 @@ class [[nodiscard("co_await it")]] any_of_these final : public one_succeeds<any_
   using answer = when_any_result<value_of<As>...>;
 
  public:
-  explicit any_of_these(As && ... awaitables) : ones_{std::move(awaitables)...} {}
+  explicit any_of_these(As&&... awaitables) : ones_{std::move(awaitables)...} {}
 
   answer await_resume() { return pick<0>(this->winner()); }
 
@@ -158,7 +158,7 @@ template <class A>
 class [[nodiscard("co_await it")]] any_of_those final : public one_succeeds<any_of_those<A>> {
  public:
   template <class R>
-  explicit any_of_those(R && range) : ones_{ones_of<any_of_those, A>(range)} {
+  explicit any_of_those(R&& range) : ones_{ones_of<any_of_those, A>(range)} {
     if (ones_.empty()) throw_error(-EINVAL, "when_any (an empty range)");
   }
 
@@ -189,15 +189,16 @@ class [[nodiscard("co_await it")]] any_of_those final : public one_succeeds<any_
 ///     auto first = co_await iowq::when_any(iowq::recv(socket, buffer), quit.wait());
 ///     if (first.index() == 0) use(first.get<0>());
 template <class... As>
-requires(sizeof...(As) != 0 && (awaitable<As> && ...))
-    [[nodiscard("co_await it")]] auto when_any(As... awaitables) {
+  requires(sizeof...(As) != 0 && (awaitable<As> && ...))
+[[nodiscard("co_await it")]] auto when_any(As... awaitables) {
   return detail::any_of_these<As...>{std::move(awaitables)...};
 }
 
 /// The same for a range of awaitables, which is walked now; its elements are moved out of it.
 /// Yields a when_any_range_result. An empty range is invalid_argument: nobody can win.
 template <detail::walkable R>
-requires(!awaitable<R>) [[nodiscard("co_await it")]] auto when_any(R&& range) {
+  requires(!awaitable<R>)
+[[nodiscard("co_await it")]] auto when_any(R&& range) {
   return detail::any_of_those<detail::element_of<R>>{range};
 }
 

@@ -16,9 +16,9 @@ namespace detail {
 template <class A>
 class [[nodiscard("co_await it")]] under_stop final : listener {
  public:
-  under_stop(stop_token token, A && awaitable)
+  under_stop(stop_token token, A&& awaitable)
       : listener{&over}, token_{token}, awaitable_(as_startable(std::move(awaitable))) {}
-  under_stop(under_stop && other)
+  under_stop(under_stop&& other)
       : listener{&over}, token_{other.token_}, awaitable_(std::move(other.awaitable_)) {}
 
   static bool await_ready() noexcept { return false; }
@@ -26,10 +26,12 @@ class [[nodiscard("co_await it")]] under_stop final : listener {
   bool await_suspend(std::coroutine_handle<Promise> waiter) noexcept {
     return begin(waiter);
   }
-  bool start(listener & waiter, stop_token) noexcept { return begin(waiter); }
+  bool start(listener& waiter, stop_token) noexcept { return begin(waiter); }
 
   decltype(auto) await_resume() { return result_of(awaitable_); }
-  auto await_resume_result() requires result_awaiter<startable_of<A>> {
+  auto await_resume_result()
+    requires result_awaiter<startable_of<A>>
+  {
     return awaitable_.await_resume_result();
   }
 
@@ -38,7 +40,7 @@ class [[nodiscard("co_await it")]] under_stop final : listener {
     waiter_ = waiter;
     return awaitable_.start(*this, token_);
   }
-  static void over(listener * self) noexcept { static_cast<under_stop*>(self)->waiter_.run(); }
+  static void over(listener* self) noexcept { static_cast<under_stop*>(self)->waiter_.run(); }
 
   stop_token token_;
   continuation waiter_;
@@ -55,8 +57,8 @@ class [[nodiscard("co_await it")]] under_stop final : listener {
 ///
 ///     co_await iowq::with_stop({}, say_goodbye(socket));
 template <awaitable A>
-requires(!std::is_lvalue_reference_v<A>)
-    [[nodiscard("co_await it")]] auto with_stop(stop_token token, A&& awaitable) {
+  requires(!std::is_lvalue_reference_v<A>)
+[[nodiscard("co_await it")]] auto with_stop(stop_token token, A&& awaitable) {
   return detail::under_stop<std::remove_cvref_t<A>>{token, std::move(awaitable)};
 }
 

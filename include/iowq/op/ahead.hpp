@@ -206,7 +206,7 @@ class [[nodiscard("co_await it")]] read_ahead::turn final : public operation_bas
       .name = "walk_turn",
       .first = route::inline_,
       .reason = "waits for a directory that is being read ahead of its turn"};
-  turn(read_ahead & ahead, std::source_location at) noexcept
+  turn(read_ahead& ahead, std::source_location at) noexcept
       : operation_base{kind, at}, ahead_{ahead} {
     acts(&on_item);
   }
@@ -239,11 +239,11 @@ class [[nodiscard("co_await it")]] read_ahead::turn final : public operation_bas
     stage_ = stage::over;
     return false;
   }
-  static void on_item(loop_item * self) noexcept {
+  static void on_item(loop_item* self) noexcept {
     auto& op = *static_cast<turn*>(static_cast<operation_base*>(self));
     op.ahead_.home_.finish<row>(op, &ledger_entry::inline_ops);
   }
-  static bool disarm(operation_base & op) noexcept {
+  static bool disarm(operation_base& op) noexcept {
     static_cast<turn&>(op).ahead_.waits_ = nullptr;
     return true;
   }

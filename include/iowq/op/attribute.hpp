@@ -59,7 +59,7 @@ class file_status {
   static time to_time(const statx_timestamp& t) noexcept {
     return time{std::chrono::seconds{t.tv_sec} + std::chrono::nanoseconds{t.tv_nsec}};
   }
-  struct ::statx raw_ {};
+  struct ::statx raw_{};
 };
 
 namespace detail {
@@ -137,7 +137,7 @@ struct fstat_call {
   }
   int file;
   bool local = false;
-  struct ::statx buffer {};
+  struct ::statx buffer{};
 };
 
 /// statfs(2).

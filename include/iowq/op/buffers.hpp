@@ -150,7 +150,7 @@ class [[nodiscard("co_await it")]] buffer_wait final : public operation_base {
   static constexpr operation_row row_of_all{
       .name = "buffer_ring", .first = route::inline_, .reason = "waits until a lease comes back"};
 
-  buffer_wait(buffer_pool & pool, std::source_location at) noexcept
+  buffer_wait(buffer_pool& pool, std::source_location at) noexcept
       : operation_base{kind, at}, pool_{pool} {
     acts(&on_item);
   }
@@ -168,7 +168,7 @@ class [[nodiscard("co_await it")]] buffer_wait final : public operation_base {
  private:
   friend buffer_pool;
 
-  bool begin(loop & here, stop_token token) noexcept {
+  bool begin(loop& here, stop_token token) noexcept {
     bool const ambient = token == here.ambient();
     answer_.set(-ECANCELED);
     stage_ = stage::over;
@@ -185,11 +185,11 @@ class [[nodiscard("co_await it")]] buffer_wait final : public operation_base {
     stage_ = stage::ready;
     loop::current().ready(*this);
   }
-  static void on_item(loop_item * self) noexcept {
+  static void on_item(loop_item* self) noexcept {
     auto& op = *static_cast<buffer_wait*>(static_cast<operation_base*>(self));
     this_thread_loop->finish<row_of_all>(op, &ledger_entry::inline_ops);
   }
-  static bool disarm(operation_base & op) noexcept {
+  static bool disarm(operation_base& op) noexcept {
     auto& self = static_cast<buffer_wait&>(op);
     buffer_wait** link = &self.pool_.first_;
     while (*link != &self) link = &(*link)->behind_;

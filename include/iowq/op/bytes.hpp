@@ -18,10 +18,10 @@ namespace iowq {
 namespace detail {
 template <class T>
 concept byte_like = std::same_as<T, std::byte> || std::same_as<T, char> ||
-    std::same_as<T, unsigned char> || std::same_as<T, char8_t>;
+                    std::same_as<T, unsigned char> || std::same_as<T, char8_t>;
 template <class R>
 concept byte_range = std::ranges::contiguous_range<R> && std::ranges::sized_range<R> &&
-    byte_like<std::remove_cv_t<std::ranges::range_value_t<R>>>;
+                     byte_like<std::remove_cv_t<std::ranges::range_value_t<R>>>;
 template <class R>
 concept writable_byte_range =
     byte_range<R> && !std::is_const_v<std::remove_reference_t<std::ranges::range_reference_t<R>>> &&
@@ -66,8 +66,8 @@ class mutable_bytes {
 class const_bytes {
  public:
   template <detail::byte_range R>
-  requires(!std::is_array_v<std::remove_reference_t<R>>) const_bytes(R&& bytes)
-  noexcept  // NOLINT(google-explicit-constructor)
+    requires(!std::is_array_v<std::remove_reference_t<R>>)
+  const_bytes(R&& bytes) noexcept  // NOLINT(google-explicit-constructor)
       : data_{std::ranges::data(bytes)}, size_{std::ranges::size(bytes)} {}
   template <detail::byte_like T, std::size_t N>
   const_bytes(T (&array)[N]) noexcept

@@ -246,7 +246,7 @@ namespace detail {
 /// as another container of bytes that is asked for: `read_all<std::vector<std::byte>>(file)`.
 /// Only what came before, where a stop request came after some had been read.
 template <class Bytes = std::string>
-requires detail::writable_byte_range<Bytes&>
+  requires detail::writable_byte_range<Bytes&>
 [[nodiscard("co_await it")]] task<Bytes> read_all(descriptor file) {
   Bytes all(detail::first_guess(file.get()), typename Bytes::value_type{});
   std::size_t done = 0;

@@ -50,7 +50,8 @@ struct in_slot : Call {
       return 0;
   }
   void place(placement& where) const noexcept
-      requires(has_place || Call::row.first != route::ring) {
+    requires(has_place || Call::row.first != route::ring)
+  {
     if (!has_number())
       where.way = route::ring;
     else if constexpr (has_place)

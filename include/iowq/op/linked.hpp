@@ -152,7 +152,7 @@ class [[nodiscard("co_await it, or it never happens")]] linked_operations : deta
 
   explicit linked_operations(operation<Calls>... all) noexcept
       : detail::listener{&told}, all_{std::move(all)...} {}
-  linked_operations(linked_operations && other) noexcept
+  linked_operations(linked_operations&& other) noexcept
       : detail::listener{&told}, all_{std::move(other.all_)} {}
   ~linked_operations() = default;
 
@@ -161,7 +161,7 @@ class [[nodiscard("co_await it, or it never happens")]] linked_operations : deta
   bool await_suspend(std::coroutine_handle<Promise> waiter) noexcept {
     return begin(waiter, detail::stop_of(waiter));
   }
-  bool start(detail::listener & waiter, stop_token token) noexcept { return begin(waiter, token); }
+  bool start(detail::listener& waiter, stop_token token) noexcept { return begin(waiter, token); }
   /// Of each, in order: what it yields, or why not.
   value_type await_resume() {
     return std::apply([](auto&... each) { return value_type{std::move(*each)...}; }, results_);
@@ -181,11 +181,11 @@ class [[nodiscard("co_await it, or it never happens")]] linked_operations : deta
     return true;
   }
   template <std::size_t... I>
-  bool fit(detail::loop & here, std::index_sequence<I...>) noexcept {
+  bool fit(detail::loop& here, std::index_sequence<I...>) noexcept {
     return (detail::link_of<Calls>::fits(std::get<I>(all_), here) && ...);
   }
   /// Without memory to register them none is begun here: one by one the first says so.
-  bool prepare(detail::loop & here) noexcept {
+  bool prepare(detail::loop& here) noexcept {
     return std::apply(
         [&](auto&... each) {
           bool const all = (detail::chain_link::prepare(each, here, token_) && ...);
@@ -195,11 +195,11 @@ class [[nodiscard("co_await it, or it never happens")]] linked_operations : deta
         all_);
   }
   template <std::size_t... I>
-  void begin_all(detail::loop & here, std::index_sequence<I...>) noexcept {
+  void begin_all(detail::loop& here, std::index_sequence<I...>) noexcept {
     (detail::link_of<Calls>::begin(std::get<I>(all_), here, *this, token_, I + 1 != count), ...);
   }
 
-  static void told(detail::listener * self) noexcept {
+  static void told(detail::listener* self) noexcept {
     auto& me = *static_cast<linked_operations*>(self);
     if (me.chained_ ? me.one_less() : me.go_on()) me.waiter_.run();
   }
@@ -270,8 +270,8 @@ class [[nodiscard("co_await it, or it never happens")]] linked_operations : deta
 ///     auto both = co_await iowq::linked(iowq::write(log, text), iowq::fsync(log));
 ///     std::size_t const written = std::get<0>(both).value();
 template <class... Calls>
-requires(sizeof...(Calls) >= 1) [[nodiscard("co_await it")]] linked_operations<Calls...> linked(
-    operation<Calls>... all) noexcept {
+  requires(sizeof...(Calls) >= 1)
+[[nodiscard("co_await it")]] linked_operations<Calls...> linked(operation<Calls>... all) noexcept {
   return linked_operations<Calls...>{std::move(all)...};
 }
 

@@ -41,9 +41,9 @@ class argument_list {
     for (std::string_view const one : list) add(one);
   }
   template <std::ranges::input_range R>
-  requires std::convertible_to<std::ranges::range_reference_t<R>, std::string_view> &&
-      (!std::same_as<std::remove_cvref_t<R>, argument_list>)
-          argument_list(R&& list) {  // NOLINT(google-explicit-constructor)
+    requires std::convertible_to<std::ranges::range_reference_t<R>, std::string_view> &&
+             (!std::same_as<std::remove_cvref_t<R>, argument_list>)
+  argument_list(R&& list) {  // NOLINT(google-explicit-constructor)
     for (auto&& one : list) add(one);
   }
 

@@ -38,8 +38,8 @@ struct raw_call {
 ///
 ///     auto [res, flags] = co_await iowq::raw([](io_uring_sqe& s) { io_uring_prep_nop(&s); });
 template <class Prepare>
-requires std::is_nothrow_invocable_v<Prepare&, io_uring_sqe&> ||
-    std::is_invocable_v<Prepare&, io_uring_sqe&>
+  requires std::is_nothrow_invocable_v<Prepare&, io_uring_sqe&> ||
+           std::is_invocable_v<Prepare&, io_uring_sqe&>
 [[nodiscard("co_await it")]] operation<detail::raw_call<std::decay_t<Prepare>>> raw(
     Prepare prepare, std::source_location at = std::source_location::current()) {
   static_assert(!IOWQ_DESTROYS_CLOSURES_TWICE || std::is_trivially_destructible_v<Prepare>,

@@ -158,7 +158,7 @@ class shot final : public operation_base {
 template <class Call>
 class [[nodiscard("co_await it")]] shot<Call>::next_awaiter final : public operation_base {
  public:
-  next_awaiter(shot & from, std::source_location at) noexcept
+  next_awaiter(shot& from, std::source_location at) noexcept
       : operation_base{kind, at}, from_{from} {}
 
   bool await_ready() const noexcept { return from_.has_answer() || from_.end_ != again; }
@@ -173,7 +173,7 @@ class [[nodiscard("co_await it")]] shot<Call>::next_awaiter final : public opera
   friend shot;
 
   [[nodiscard]] bool is_stopped() const noexcept { return is(cancel_wanted); }
-  bool begin(loop & here, stop_token token) noexcept {
+  bool begin(loop& here, stop_token token) noexcept {
     bool const ambient = token == here.ambient();
     bool const stopped = ambient ? here.stopping() : token.stop_requested();
     if (stopped && !from_.armed_) {
@@ -198,7 +198,7 @@ class [[nodiscard("co_await it")]] shot<Call>::next_awaiter final : public opera
     answer_.set(from_.has_answer() ? 0 : from_.end_);
     from_.owner_->template finish<Call::row>(*this, &ledger_entry::ring_ops);
   }
-  static bool disarm(operation_base & op) noexcept {
+  static bool disarm(operation_base& op) noexcept {
     shot& from = static_cast<next_awaiter&>(op).from_;
     from.owner_->cancel(from);
     return false;

@@ -96,7 +96,7 @@ class signal_handlers {
     lock const held{mutex_};
     use& one = uses_[number - 1];
     if (one.count == 0) {
-      struct sigaction ours {};
+      struct sigaction ours{};
       ours.sa_handler = &on_signal;
       ours.sa_flags = SA_RESTART;
       if (::sigaction(number, &ours, &one.before) != 0) return -errno;
@@ -108,7 +108,7 @@ class signal_handlers {
     lock const held{mutex_};
     use& one = uses_[number - 1];
     if (--one.count != 0) return;
-    struct sigaction now {};
+    struct sigaction now{};
     ::sigaction(number, nullptr, &now);
     // Who has set another one meanwhile keeps it.
     if (now.sa_handler == &on_signal) ::sigaction(number, &one.before, nullptr);

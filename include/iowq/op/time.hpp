@@ -119,7 +119,7 @@ class [[nodiscard("co_await it")]] sleep_operation : public operation_base {
       : operation_base{kind, at}, deadline_{deadline} {
     acts(&on_item);
   }
-  sleep_operation(sleep_operation && other) noexcept
+  sleep_operation(sleep_operation&& other) noexcept
       : operation_base{std::move(other)}, deadline_{other.deadline_} {
     acts(&on_item);
   }
@@ -138,7 +138,7 @@ class [[nodiscard("co_await it")]] sleep_operation : public operation_base {
     waiter_ = waiter;
     return begin(stop_of(waiter));
   }
-  bool start(listener & waiter, stop_token token) noexcept {
+  bool start(listener& waiter, stop_token token) noexcept {
     hear(waiter);
     return begin(token);
   }
@@ -164,11 +164,11 @@ class [[nodiscard("co_await it")]] sleep_operation : public operation_base {
     here.watch(*this, token, ambient);
     return true;
   }
-  static void on_item(loop_item * self) noexcept {
+  static void on_item(loop_item* self) noexcept {
     auto& op = *static_cast<sleep_operation*>(static_cast<operation_base*>(self));
     this_thread_loop->finish<row_of_all>(op, &ledger_entry::inline_ops);
   }
-  static bool disarm(operation_base & op) noexcept {
+  static bool disarm(operation_base& op) noexcept {
     this_thread_loop->disarm(static_cast<sleep_operation&>(op).alarm_);
     return true;
   }

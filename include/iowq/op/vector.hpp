@@ -35,16 +35,16 @@ class buffer_list {
   static constexpr std::size_t most_listed = 8;
 
   template <class... Listed>
-  requires(sizeof...(Listed) >= 1 && sizeof...(Listed) <= most_listed &&
-           (std::convertible_to<Listed, Bytes> && ...)) buffer_list(Listed&&... listed)
-  noexcept  // NOLINT(google-explicit-constructor)
+    requires(sizeof...(Listed) >= 1 && sizeof...(Listed) <= most_listed &&
+             (std::convertible_to<Listed, Bytes> && ...))
+  buffer_list(Listed&&... listed) noexcept  // NOLINT(google-explicit-constructor)
       : listed_{part(static_cast<Listed&&>(listed))...}, count_{sizeof...(Listed)} {}
 
   template <class Array>
-  requires(std::convertible_to<Array, std::span<const ::iovec>> &&
-           (std::is_lvalue_reference_v<Array> ||
-            std::ranges::borrowed_range<std::remove_cvref_t<Array>>)) buffer_list(Array&& borrowed)
-  noexcept  // NOLINT(google-explicit-constructor)
+    requires(std::convertible_to<Array, std::span<const ::iovec>> &&
+             (std::is_lvalue_reference_v<Array> ||
+              std::ranges::borrowed_range<std::remove_cvref_t<Array>>))
+  buffer_list(Array&& borrowed) noexcept  // NOLINT(google-explicit-constructor)
       : borrowed_{std::span<const ::iovec>{borrowed}.data()},
         count_{std::span<const ::iovec>{borrowed}.size()} {}
 
@@ -77,7 +77,7 @@ struct vector_call {
   /// More parts than IOV_MAX are the kernel's EINVAL; here before an SQE cuts the count to 32 bits.
   [[nodiscard]] int check() const noexcept {
     constexpr bool reads = std::is_same_v<Bytes, mutable_bytes>;
-    int const bad = check_offset < reads ? direction::in : direction::out > (file, offset);
+    int const bad = check_offset<reads ? direction::in : direction::out>(file, offset);
     return bad < 0 ? bad : parts.size() > IOV_MAX ? -EINVAL : 0;
   }
   [[nodiscard]] bool may_wait() const noexcept { return !file.is_stored(); }

@@ -14,7 +14,7 @@ class fifo;
 
 /// Intrusive singly linked queue of `T` chained through `Link`. Owns and allocates nothing; not
 /// synchronised. Destroy it empty. Everything but clear-by-walking is O(1).
-template <class T, T* T::*Link>
+template <class T, T* T::* Link>
 class fifo<Link> {
  public:
   fifo() noexcept = default;

@@ -30,7 +30,7 @@ class inbox;
 ///     if (box.post(op)) loop.wake();                          // any thread
 ///     for (op* next = box.drain(); op* now = next;) {         // the consumer
 ///       next = now->next; now->run(); }                       // run() may free *now
-template <class T, T* T::*Link, class Policy>
+template <class T, T* T::* Link, class Policy>
 class inbox<Link, Policy> {
  public:
   inbox() noexcept = default;

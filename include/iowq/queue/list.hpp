@@ -17,7 +17,7 @@ class list;
 
 /// Intrusive doubly linked list of `T` chained through `Next` and `Prev`. Owns and allocates
 /// nothing; not synchronised. Destroy it empty. Everything is O(1).
-template <class T, T* T::*Next, T* T::*Prev>
+template <class T, T* T::* Next, T* T::* Prev>
 class list<Next, Prev> {
  public:
   list() noexcept = default;

@@ -31,11 +31,11 @@ namespace detail {
 template <class T>
 class [[nodiscard("co_await it")]] channel_send final : public channel_wait {
  public:
-  channel_send(channel<T> & to, T && value, std::source_location at) noexcept
+  channel_send(channel<T>& to, T&& value, std::source_location at) noexcept
       : channel_wait{kind, at, to}, value_(std::move(value)) {
     acts(&on_item);
   }
-  channel_send(channel_send && other) noexcept
+  channel_send(channel_send&& other) noexcept
       : channel_wait{std::move(other)}, value_(std::move(other.value_)) {
     acts(&on_item);
   }
@@ -47,7 +47,7 @@ class [[nodiscard("co_await it")]] channel_send final : public channel_wait {
     waiter_ = coroutine;
     return begin(stop_of(coroutine));
   }
-  bool start(listener & told, stop_token token) noexcept {
+  bool start(listener& told, stop_token token) noexcept {
     hear(told);
     return begin(token);
   }
@@ -70,15 +70,15 @@ class [[nodiscard("co_await it")]] channel_send final : public channel_wait {
       return answer_.res() != -EAGAIN;
     });
   }
-  static channel<T>& channel_of(channel_send & self) noexcept {
+  static channel<T>& channel_of(channel_send& self) noexcept {
     return static_cast<channel<T>&>(self.all_);
   }
-  static void on_item(loop_item * self) noexcept {
+  static void on_item(loop_item* self) noexcept {
     auto& op = *static_cast<channel_send*>(static_cast<operation_base*>(self));
     op.let_caller_go();
     this_thread_loop->finish<row>(op, &ledger_entry::inline_ops);
   }
-  static bool disarm(operation_base & op) noexcept {
+  static bool disarm(operation_base& op) noexcept {
     auto& self = static_cast<channel_send&>(op);
     return self.leave(self.all_.senders);
   }
@@ -90,10 +90,10 @@ class [[nodiscard("co_await it")]] channel_send final : public channel_wait {
 template <class T>
 class [[nodiscard("co_await it")]] channel_recv final : public channel_wait {
  public:
-  channel_recv(channel<T> & from, std::source_location at) noexcept : channel_wait{kind, at, from} {
+  channel_recv(channel<T>& from, std::source_location at) noexcept : channel_wait{kind, at, from} {
     acts(&on_item);
   }
-  channel_recv(channel_recv && other) noexcept : channel_wait{std::move(other)} { acts(&on_item); }
+  channel_recv(channel_recv&& other) noexcept : channel_wait{std::move(other)} { acts(&on_item); }
   ~channel_recv() = default;
 
   bool await_ready() const noexcept { return check_fresh(), false; }
@@ -102,7 +102,7 @@ class [[nodiscard("co_await it")]] channel_recv final : public channel_wait {
     waiter_ = coroutine;
     return begin(stop_of(coroutine));
   }
-  bool start(listener & told, stop_token token) noexcept {
+  bool start(listener& told, stop_token token) noexcept {
     hear(told);
     return begin(token);
   }
@@ -126,12 +126,12 @@ class [[nodiscard("co_await it")]] channel_recv final : public channel_wait {
       return static_cast<channel<T>&>(all_).get(value_) || all_.closed;
     });
   }
-  static void on_item(loop_item * self) noexcept {
+  static void on_item(loop_item* self) noexcept {
     auto& op = *static_cast<channel_recv*>(static_cast<operation_base*>(self));
     op.let_caller_go();
     this_thread_loop->finish<row>(op, &ledger_entry::inline_ops);
   }
-  static bool disarm(operation_base & op) noexcept {
+  static bool disarm(operation_base& op) noexcept {
     auto& self = static_cast<channel_recv&>(op);
     return self.leave(self.all_.receivers);
   }

@@ -33,7 +33,7 @@ class mutex {
   class [[nodiscard("the mutex is unlocked when it goes")]] guard {
    public:
     guard() noexcept = default;
-    guard(guard && other) noexcept : held_{std::exchange(other.held_, nullptr)} {}
+    guard(guard&& other) noexcept : held_{std::exchange(other.held_, nullptr)} {}
     guard& operator=(guard&& other) noexcept {
       if (this != &other) {
         if (held_ != nullptr) unlock();
@@ -54,7 +54,7 @@ class mutex {
 
    private:
     friend mutex;
-    explicit guard(mutex & held) noexcept : held_{&held} {}
+    explicit guard(mutex& held) noexcept : held_{&held} {}
     mutex* held_ = nullptr;
   };
 

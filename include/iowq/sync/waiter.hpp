@@ -62,10 +62,10 @@ class waiting_line {
 template <class Thing>
 class [[nodiscard("co_await it")]] waiting_for final : public waiter {
  public:
-  waiting_for(Thing & thing, std::source_location at) noexcept : waiter{kind, at}, thing_{thing} {
+  waiting_for(Thing& thing, std::source_location at) noexcept : waiter{kind, at}, thing_{thing} {
     acts(&on_item);
   }
-  waiting_for(waiting_for && other) noexcept : waiter{std::move(other)}, thing_{other.thing_} {
+  waiting_for(waiting_for&& other) noexcept : waiter{std::move(other)}, thing_{other.thing_} {
     acts(&on_item);
   }
   ~waiting_for() = default;
@@ -79,7 +79,7 @@ class [[nodiscard("co_await it")]] waiting_for final : public waiter {
     waiter_ = coroutine;
     return begin(stop_of(coroutine));
   }
-  bool start(listener & told, stop_token token) noexcept {
+  bool start(listener& told, stop_token token) noexcept {
     hear(told);
     return !(thing_.take() && over(0)) && begin(token);
   }
@@ -128,11 +128,11 @@ class [[nodiscard("co_await it")]] waiting_for final : public waiter {
     owner_->ready(*this);
   }
 
-  static void on_item(loop_item * self) noexcept {
+  static void on_item(loop_item* self) noexcept {
     auto& op = *static_cast<waiting_for*>(static_cast<operation_base*>(self));
     this_thread_loop->finish<Thing::row>(op, &ledger_entry::inline_ops);
   }
-  static bool disarm(operation_base & op) noexcept {
+  static bool disarm(operation_base& op) noexcept {
     auto& self = static_cast<waiting_for&>(op);
     self.thing_.line_.leave(self);
     return true;
