@@ -61,20 +61,22 @@ class [[nodiscard("look at it: it may hold an error")]] result {
   using value_type = T;
 
   /// A value; default: a value-initialised one.
-  result() requires std::is_default_constructible_v<stored> : state_{std::in_place_index<0>} {}
+  result()
+    requires std::is_default_constructible_v<stored>
+      : state_{std::in_place_index<0>} {}
 
   template <class U = T>
-  requires(!std::is_void_v<T> && !std::is_reference_v<T> && std::is_constructible_v<stored, U> &&
-           !std::is_same_v<std::remove_cvref_t<U>, result> &&
-           !std::is_same_v<std::remove_cvref_t<U>,
-                           std::error_code>) explicit(!std::is_convertible_v<U, stored>)
-      result(U && value)  // NOLINT(google-explicit-constructor)
+    requires(!std::is_void_v<T> && !std::is_reference_v<T> && std::is_constructible_v<stored, U> &&
+             !std::is_same_v<std::remove_cvref_t<U>, result> &&
+             !std::is_same_v<std::remove_cvref_t<U>, std::error_code>)
+  explicit(!std::is_convertible_v<U, stored>)
+      result(U&& value)  // NOLINT(google-explicit-constructor)
       : state_{std::in_place_index<0>, std::forward<U>(value)} {}
 
   template <class U>
-  requires(std::is_reference_v<T> && std::is_convertible_v<U&, T> &&
-           std::is_convertible_v<U*, stored>)  // names an object, makes no temporary
-      result(U & value)
+    requires(std::is_reference_v<T> && std::is_convertible_v<U&, T> &&
+             std::is_convertible_v<U*, stored>)  // names an object, makes no temporary
+  result(U& value)
       : state_{std::in_place_index<0>, &static_cast<T>(value)} {
   }  // NOLINT(google-explicit-constructor)
 
@@ -93,20 +95,29 @@ class [[nodiscard("look at it: it may hold an error")]] result {
   }
 
   /// The value. Asks for has_value() first: an error here stops the program.
-  decltype(auto) operator*()& { return get(*this); }
+  decltype(auto) operator*() & { return get(*this); }
   decltype(auto) operator*() const& { return get(*this); }
-  T operator*()&& { return T(get(std::move(*this))); }
-  auto operator->() requires(!std::is_void_v<T>) { return &get(*this); }
-  auto operator->() const requires(!std::is_void_v<T>) { return &get(*this); }
+  T operator*() && { return T(get(std::move(*this))); }
+  auto operator->()
+    requires(!std::is_void_v<T>)
+  {
+    return &get(*this);
+  }
+  auto operator->() const
+    requires(!std::is_void_v<T>)
+  {
+    return &get(*this);
+  }
 
   /// The value, or throws std::system_error.
-  decltype(auto) value()& { return check(), get(*this); }
+  decltype(auto) value() & { return check(), get(*this); }
   decltype(auto) value() const& { return check(), get(*this); }
-  T value()&& { return check(), T(get(std::move(*this))); }
+  T value() && { return check(), T(get(std::move(*this))); }
 
   /// The value, or `other`.
   template <class U>
-      [[nodiscard]] T value_or(U && other) && requires(!std::is_void_v<T>) {
+    requires(!std::is_void_v<T>)
+  [[nodiscard]] T value_or(U&& other) && {
     return has_value() ? T(get(std::move(*this))) : static_cast<T>(std::forward<U>(other));
   }
 
@@ -116,7 +127,7 @@ class [[nodiscard("look at it: it may hold an error")]] result {
   }
 
   template <class Self>
-  static decltype(auto) get(Self && self) {
+  static decltype(auto) get(Self&& self) {
     auto* slot = std::get_if<0>(&self.state_);
     IOWQ_ASSERT(slot != nullptr, "a result was dereferenced that holds an error");
     if constexpr (std::is_void_v<T>)

@@ -36,21 +36,22 @@
 namespace iowq::detail {
 
 template <class Call>
-concept has_sqe = requires(Call& c, io_uring_sqe& sqe) {
-  c.prepare(sqe);
-};
+concept has_sqe = requires(Call& c, io_uring_sqe& sqe) { c.prepare(sqe); };
 template <class Call>
 concept has_call = requires(Call& c, const stop_token& stop) {
   { c.call(stop) } -> std::same_as<int>;
 };
 
+template <class Call>
+concept has_place = requires(Call& c, placement& p) { c.place(p); };
+template <class Call>
+concept has_insist = requires(Call& c) { c.insist(); };
+template <class Call>
+concept has_settle = requires(Call& c, devices& d) { c.settle(d); };
+
 /// Has a say in where it goes, or something to do at its end.
 template <class Call>
-concept is_particular = requires(Call& c, placement& p) {
-  c.place(p);
-}
-|| requires(Call& c) { c.insist(); }
-|| requires(Call& c, devices& d) { c.settle(d); };
+concept is_particular = has_place<Call> || has_insist<Call> || has_settle<Call>;
 
 /// What a call can do at all.
 struct forms {
