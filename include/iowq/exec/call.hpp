@@ -43,6 +43,8 @@ concept has_call = requires(Call& c, const stop_token& stop) {
 };
 
 template <class Call>
+concept has_once = requires(Call& c) { c.once(); };
+template <class Call>
 concept has_place = requires(Call& c, placement& p) { c.place(p); };
 template <class Call>
 concept has_insist = requires(Call& c) { c.insist(); };
@@ -61,9 +63,7 @@ struct forms {
 };
 template <class Call>
 [[nodiscard]] constexpr forms forms_of() noexcept {
-  return {has_sqe<Call>, has_call<Call>, requires(Call & c){c.once();
-}
-};  // namespace iowq::detail
+  return {has_sqe<Call>, has_call<Call>, has_once<Call>};
 }
 
 /// What this one can do on this kernel.
