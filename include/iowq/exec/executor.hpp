@@ -71,6 +71,7 @@ class executor {
   }
 
   /// Starts `child` at the next turn. Owner thread; inside run() or before it.
+  template <class = void>
   void spawn(task<> child) {
     check_owner();
     auto& frame = prepare(std::move(child), true);
@@ -80,6 +81,7 @@ class executor {
 
   /// As spawn(), from any thread. The executor lives when the call begins; what `child` does may
   /// end it before the call returns. A task that never started is destroyed with the executor.
+  template <class = void>
   void post(task<> child) { loop_.post(prepare(std::move(child), false)); }
 
   /// Cancels everything that runs here; run() then drains and returns. What begins afterwards fails
@@ -156,6 +158,7 @@ class executor {
   }
 
   /// Its frame may be made on any thread; its body runs on the owner.
+  template <class = void>
   static detail::detached child_of(executor* here, task<> child, bool counted) {
     if (!counted) here->began();
     std::exception_ptr error;
@@ -177,6 +180,7 @@ class executor {
     return detail::thread_change{loop_, detail::thread_change::why::homeward};
   }
 
+  template <class = void>
   detail::loop_item& prepare(task<> child, bool counted) {
     auto const frame = child_of(this, std::move(child), counted);
     frame.handle.promise().owner = &loop_;

@@ -72,11 +72,13 @@ class runtime {
   }
 
   /// Starts `child` on the next executor in turn. Any thread.
+  template <class = void>
   void spawn(task<> child) {
     // relaxed: whoever comes at once gets another.
     at(turn_.fetch_add(1, std::memory_order_relaxed) % size_).post(std::move(child));
   }
   /// Starts `child` on the executor of `key`, always the same. Any thread.
+  template <class = void>
   void spawn(std::uint64_t key, task<> child) { at(place_of(key)).post(std::move(child)); }
 
   [[nodiscard]] std::size_t size() const noexcept { return size_; }

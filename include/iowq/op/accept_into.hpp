@@ -154,7 +154,8 @@ struct dup_fixed_call {
 /// accept4(2) into a free slot of `table`. Yields a fixed_file. All slots taken:
 /// too_many_files_open_in_system, at once, and no connection is taken out of the backlog. What was
 /// accepted ends with this executor, if not before.
-[[nodiscard("co_await it")]] inline operation<detail::accept_into_call> accept_into(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::accept_into_call> accept_into(
     descriptor listener, fixed_files& table,
     std::source_location at = std::source_location::current()) {
   return operation<detail::accept_into_call>{at, listener.get(), table.table()};
@@ -162,13 +163,15 @@ struct dup_fixed_call {
 
 /// close(2) of the file in a slot, which is free then. As close() of an fd: closes it once, and
 /// cancels and awaits what is in flight on it first.
-[[nodiscard("co_await it")]] inline operation<detail::close_fixed_call> close(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::close_fixed_call> close(
     fixed_file file, std::source_location at = std::source_location::current()) {
   return operation<detail::close_fixed_call>{at, std::move(file)};
 }
 
 /// dup(2): a descriptor of the same open file, close-on-exec. Yields an fd.
-[[nodiscard("co_await it")]] inline operation<detail::dup_fixed_call> dup(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::dup_fixed_call> dup(
     fixed_descriptor file, std::source_location at = std::source_location::current()) {
   return operation<detail::dup_fixed_call>{at, file.slot()};
 }

@@ -172,34 +172,40 @@ struct fstatfs_call {
 }  // namespace detail
 
 /// stat(2): of what a symbolic link points at. Yields a file_status.
-[[nodiscard("co_await it")]] inline operation<detail::stat_call> stat(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::stat_call> stat(
     std::string_view path, std::source_location at = std::source_location::current()) {
   return operation<detail::stat_call>{at, AT_FDCWD, path, 0};
 }
 /// lstat(2): of the link itself.
-[[nodiscard("co_await it")]] inline operation<detail::stat_call> lstat(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::stat_call> lstat(
     std::string_view path, std::source_location at = std::source_location::current()) {
   return operation<detail::stat_call>{at, AT_FDCWD, path, AT_SYMLINK_NOFOLLOW};
 }
 /// statx(2): relative to `directory`, with AT_* flags.
-[[nodiscard("co_await it")]] inline operation<detail::stat_call> statx(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::stat_call> statx(
     descriptor directory, std::string_view path, int flags = 0,
     std::source_location at = std::source_location::current()) {
   return operation<detail::stat_call>{at, directory.get(), path, flags};
 }
 /// fstat(2).
-[[nodiscard("co_await it")]] inline operation<detail::fstat_call> fstat(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::fstat_call> fstat(
     descriptor file, std::source_location at = std::source_location::current()) {
   return operation<detail::fstat_call>{at, file.get()};
 }
 
 /// statfs(2): of the file system that holds `path`. Yields a struct statfs.
-[[nodiscard("co_await it")]] inline operation<detail::statfs_call> statfs(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::statfs_call> statfs(
     std::string_view path, std::source_location at = std::source_location::current()) {
   return operation<detail::statfs_call>{at, path};
 }
 /// fstatfs(2).
-[[nodiscard("co_await it")]] inline operation<detail::fstatfs_call> fstatfs(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::fstatfs_call> fstatfs(
     descriptor file, std::source_location at = std::source_location::current()) {
   return operation<detail::fstatfs_call>{at, file.get()};
 }

@@ -83,14 +83,16 @@ struct fadvise_call {
 /// sync_file_range(2): starts or awaits the writing of dirty pages, by SYNC_FILE_RANGE_* in
 /// `flags`; a length of 0 reaches to the end of file. Writes no metadata: no promise about what is
 /// found after a crash, that is fdatasync()'s.
-[[nodiscard("co_await it")]] inline operation<detail::sync_file_range_call> sync_file_range(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::sync_file_range_call> sync_file_range(
     descriptor file, std::int64_t offset, std::int64_t length, unsigned flags,
     std::source_location at = std::source_location::current()) {
   return operation<detail::sync_file_range_call>{at, file.get(), offset, length, flags};
 }
 
 /// posix_fadvise(2): POSIX_FADV_WILLNEED and friends; a length of 0 reaches to the end of file.
-[[nodiscard("co_await it")]] inline operation<detail::fadvise_call> fadvise(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::fadvise_call> fadvise(
     descriptor file, std::int64_t offset, std::int64_t length, int advice,
     std::source_location at = std::source_location::current()) {
   return operation<detail::fadvise_call>{at, file.get(), offset, length, advice};

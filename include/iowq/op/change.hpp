@@ -131,25 +131,29 @@ struct futimens_call {
 }  // namespace detail
 
 /// chmod(2).
-[[nodiscard("co_await it")]] inline operation<detail::chmod_call> chmod(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::chmod_call> chmod(
     std::string_view path, ::mode_t mode,
     std::source_location at = std::source_location::current()) {
   return operation<detail::chmod_call>{at, path, mode};
 }
 /// fchmod(2).
-[[nodiscard("co_await it")]] inline operation<detail::fchmod_call> fchmod(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::fchmod_call> fchmod(
     descriptor file, ::mode_t mode, std::source_location at = std::source_location::current()) {
   return operation<detail::fchmod_call>{at, file.get(), mode};
 }
 
 /// chown(2); an id of -1 stays as it is. `flags`: AT_SYMLINK_NOFOLLOW, of the link itself.
-[[nodiscard("co_await it")]] inline operation<detail::chown_call> chown(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::chown_call> chown(
     std::string_view path, ::uid_t user, ::gid_t group, int flags = 0,
     std::source_location at = std::source_location::current()) {
   return operation<detail::chown_call>{at, path, user, group, flags};
 }
 /// fchown(2).
-[[nodiscard("co_await it")]] inline operation<detail::fchown_call> fchown(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::fchown_call> fchown(
     descriptor file, ::uid_t user, ::gid_t group,
     std::source_location at = std::source_location::current()) {
   return operation<detail::fchown_call>{at, file.get(), user, group};
@@ -158,13 +162,15 @@ struct futimens_call {
 /// utimensat(2): when it was last read and written. `flags`: AT_SYMLINK_NOFOLLOW.
 ///
 ///     co_await iowq::utimens(path, iowq::file_time::omit(), status.modified());
-[[nodiscard("co_await it")]] inline operation<detail::utimens_call> utimens(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::utimens_call> utimens(
     std::string_view path, const file_time& accessed, const file_time& modified, int flags = 0,
     std::source_location at = std::source_location::current()) {
   return operation<detail::utimens_call>{at, path, accessed, modified, flags};
 }
 /// futimens(3).
-[[nodiscard("co_await it")]] inline operation<detail::futimens_call> futimens(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::futimens_call> futimens(
     descriptor file, const file_time& accessed, const file_time& modified,
     std::source_location at = std::source_location::current()) {
   return operation<detail::futimens_call>{at, file.get(), accessed, modified};

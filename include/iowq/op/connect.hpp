@@ -135,13 +135,15 @@ class connect_race {
   int error_ = -EADDRNOTAVAIL;
 };
 
-[[nodiscard]] inline task<fd> connect_to_named(std::string host, std::string service);
+template <class = void>
+[[nodiscard]] task<fd> connect_to_named(std::string host, std::string service);
 
 }  // namespace detail
 
 /// Connects to the first of `where` that answers. Yields the socket. Fails as the last of them
 /// did.
-[[nodiscard("co_await it")]] inline task<fd> connect_to(std::vector<endpoint> where) {
+template <class = void>
+[[nodiscard("co_await it")]] task<fd> connect_to(std::vector<endpoint> where) {
   if (where.empty()) throw_error(-EADDRNOTAVAIL, "connect_to");
   std::vector<endpoint> const all = detail::in_turn(where);
   detail::connect_race race;
@@ -156,7 +158,8 @@ class connect_race {
   }
 }
 
-inline task<fd> detail::connect_to_named(std::string host, std::string service) {
+template <class>
+task<fd> detail::connect_to_named(std::string host, std::string service) {
   std::vector<endpoint> where = co_await resolve(host, service);
   co_return co_await connect_to(std::move(where));
 }
@@ -164,14 +167,16 @@ inline task<fd> detail::connect_to_named(std::string host, std::string service) 
 /// resolve(), then connects to the first address that answers. Yields the socket.
 ///
 ///     iowq::fd server = co_await iowq::connect_to("example.org", "https");
-[[nodiscard("co_await it")]] inline task<fd> connect_to(std::string_view host,
+template <class = void>
+[[nodiscard("co_await it")]] task<fd> connect_to(std::string_view host,
                                                         std::string_view service) {
   return detail::connect_to_named(std::string{host}, std::string{service});
 }
 
 /// A socket that listens at `where`, an address that was used a moment ago included. Yields it;
 /// endpoint::local_of() tells which port, if that was 0.
-[[nodiscard("co_await it")]] inline task<fd> listen_on(endpoint where, int backlog = SOMAXCONN) {
+template <class = void>
+[[nodiscard("co_await it")]] task<fd> listen_on(endpoint where, int backlog = SOMAXCONN) {
   fd made = co_await socket(where.family(), SOCK_STREAM);
   if (where.family() != AF_UNIX) co_await setsockopt(made, SOL_SOCKET, SO_REUSEADDR, true);
   co_await bind(made, where);

@@ -75,7 +75,8 @@ struct connect_call {
 }  // namespace detail
 
 /// connect(2).
-[[nodiscard("co_await it")]] inline operation<detail::connect_call> connect(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::connect_call> connect(
     descriptor socket, const endpoint& where,
     std::source_location at = std::source_location::current()) {
   return operation<detail::connect_call>{at, socket.get(), where};

@@ -56,7 +56,8 @@ struct pipe_call {
 }  // namespace detail
 
 /// dup(2): another descriptor of the same open file, close-on-exec. Yields an fd.
-[[nodiscard("co_await it")]] inline operation<detail::dup_call> dup(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::dup_call> dup(
     descriptor file, std::source_location at = std::source_location::current()) {
   return operation<detail::dup_call>{at, file.get()};
 }
@@ -66,7 +67,8 @@ struct pipe_call {
 /// (GCC bug 124584).
 ///
 ///     auto ends = co_await iowq::pipe();   // ends.first, ends.second
-[[nodiscard("co_await it")]] inline operation<detail::pipe_call> pipe(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::pipe_call> pipe(
     int flags = 0, std::source_location at = std::source_location::current()) {
   return operation<detail::pipe_call>{at, flags};
 }

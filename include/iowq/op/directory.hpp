@@ -97,7 +97,8 @@ struct dirent_record : dirent_head {
   std::string_view name;
 };
 
-[[nodiscard]] inline stream<directory_entry> entries_of(fd directory, std::source_location at) {
+template <class = void>
+[[nodiscard]] stream<directory_entry> entries_of(fd directory, std::source_location at) {
   std::array<std::byte, 32768> batch;
   for (;;) {
     operation<getdents_call> read{at, directory.get(), mutable_bytes{batch}};
@@ -113,7 +114,8 @@ struct dirent_record : dirent_head {
   }
 }
 
-[[nodiscard]] inline stream<directory_entry> entries_of(std::string path, std::source_location at) {
+template <class = void>
+[[nodiscard]] stream<directory_entry> entries_of(std::string path, std::source_location at) {
   fd directory = co_await iowq::open(path, O_RDONLY | O_DIRECTORY, 0, at);
   auto all = entries_of(std::move(directory), at);
   while (auto entry = co_await all.next()) co_yield *entry;
@@ -126,13 +128,15 @@ struct dirent_record : dirent_head {
 ///
 ///     auto entries = iowq::read_directory("/etc");
 ///     while (auto entry = co_await entries.next()) print(entry->name());
-[[nodiscard("await its next()")]] inline stream<directory_entry> read_directory(
+template <class = void>
+[[nodiscard("await its next()")]] stream<directory_entry> read_directory(
     std::string_view path, std::source_location at = std::source_location::current()) {
   return detail::entries_of(std::string{path}, at);
 }
 
 /// The same of an open directory, which it takes over; it starts at its position.
-[[nodiscard("await its next()")]] inline stream<directory_entry> read_directory(
+template <class = void>
+[[nodiscard("await its next()")]] stream<directory_entry> read_directory(
     fd directory, std::source_location at = std::source_location::current()) {
   return detail::entries_of(std::move(directory), at);
 }

@@ -56,7 +56,8 @@ struct epoll_wait_call {
 
 /// epoll_wait(2): waits until something in the set is ready. Yields how many events were filled
 /// in, one or more. `events` is borrowed until it has ended.
-[[nodiscard("co_await it")]] inline operation<detail::epoll_wait_call> epoll_wait(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::epoll_wait_call> epoll_wait(
     descriptor set, std::span<::epoll_event> events,
     std::source_location at = std::source_location::current()) {
   return operation<detail::epoll_wait_call>{at, set.get(), events};

@@ -167,7 +167,8 @@ struct fsync_call {
 /// read(2) at the file position, or from a stream. Yields how many bytes; 0 at the end of file.
 /// The buffer stays valid and untouched until it has ended. Of a file opened with O_DIRECT the ring
 /// leaves the position where it was, the kernel's omission: pread() there.
-[[nodiscard("co_await it")]] inline operation<detail::read_call> read(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::read_call> read(
     descriptor file, mutable_bytes bytes,
     std::source_location at = std::source_location::current()) {
   return operation<detail::read_call>{at, file, bytes, detail::at_position};
@@ -175,7 +176,8 @@ struct fsync_call {
 
 /// pread(2) at `offset` >= 0; the file position stays. What has no offset, as a pipe or a socket,
 /// is invalid_seek, at once.
-[[nodiscard("co_await it")]] inline operation<detail::read_call> pread(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::read_call> pread(
     descriptor file, mutable_bytes bytes, std::int64_t offset,
     std::source_location at = std::source_location::current()) {
   return operation<detail::read_call>{at, file, bytes, detail::checked_offset(offset)};
@@ -183,27 +185,31 @@ struct fsync_call {
 
 /// write(2) at the file position, or to a stream. Yields how many bytes were taken, which may be
 /// fewer. No SIGPIPE: a closed pipe is EPIPE.
-[[nodiscard("co_await it")]] inline operation<detail::write_call> write(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::write_call> write(
     known_descriptor file, const_bytes bytes,
     std::source_location at = std::source_location::current()) {
   return operation<detail::write_call>{at, file, bytes, detail::at_position};
 }
 
 /// pwrite(2) at `offset` >= 0; the file position stays. A file opened with O_APPEND ignores it.
-[[nodiscard("co_await it")]] inline operation<detail::write_call> pwrite(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::write_call> pwrite(
     known_descriptor file, const_bytes bytes, std::int64_t offset,
     std::source_location at = std::source_location::current()) {
   return operation<detail::write_call>{at, file, bytes, detail::checked_offset(offset)};
 }
 
 /// fsync(2): data and metadata are on the disk when it has ended. An error is reported once.
-[[nodiscard("co_await it")]] inline operation<detail::fsync_call> fsync(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::fsync_call> fsync(
     descriptor file, std::source_location at = std::source_location::current()) {
   return operation<detail::fsync_call>{at, file.get(), false};
 }
 
 /// fdatasync(2): data, and the metadata needed to find it.
-[[nodiscard("co_await it")]] inline operation<detail::fsync_call> fdatasync(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::fsync_call> fdatasync(
     descriptor file, std::source_location at = std::source_location::current()) {
   return operation<detail::fsync_call>{at, file.get(), true};
 }
@@ -217,7 +223,8 @@ namespace detail {
 
 /// Reads until the buffer is full or the file ends. Yields how many bytes: fewer than asked for
 /// at the end of file, and where a stop request came after some had been read.
-[[nodiscard("co_await it")]] inline task<std::size_t> read_exactly(descriptor file,
+template <class = void>
+[[nodiscard("co_await it")]] task<std::size_t> read_exactly(descriptor file,
                                                                    mutable_bytes bytes) {
   std::size_t done = 0;
   while (done < bytes.size()) {
@@ -263,7 +270,8 @@ template <class Bytes = std::string>
 }
 
 /// Writes all of it. Yields its size; less where a stop request came after some was written.
-[[nodiscard("co_await it")]] inline task<std::size_t> write_all(known_descriptor file,
+template <class = void>
+[[nodiscard("co_await it")]] task<std::size_t> write_all(known_descriptor file,
                                                                 const_bytes bytes) {
   std::size_t done = 0;
   while (done < bytes.size()) {

@@ -146,7 +146,8 @@ struct write_fixed_call : write_call {
 
 /// pread(2) into buffer `index`, `length` bytes at most. Yields how many. No such buffer, or more
 /// than it has: invalid_argument, before anything happens.
-[[nodiscard("co_await it")]] inline operation<detail::read_fixed_call> read_fixed(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::read_fixed_call> read_fixed(
     descriptor file, fixed_buffers& buffers, unsigned index, std::size_t length,
     std::int64_t offset, std::source_location at = std::source_location::current()) {
   return operation<detail::read_fixed_call>{at, file, detail::fixed_part{&buffers, index, length},
@@ -154,7 +155,8 @@ struct write_fixed_call : write_call {
 }
 
 /// pwrite(2) of the first `length` bytes of buffer `index`, likewise.
-[[nodiscard("co_await it")]] inline operation<detail::write_fixed_call> write_fixed(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::write_fixed_call> write_fixed(
     known_descriptor file, fixed_buffers& buffers, unsigned index, std::size_t length,
     std::int64_t offset, std::source_location at = std::source_location::current()) {
   return operation<detail::write_fixed_call>{at, file, detail::fixed_part{&buffers, index, length},

@@ -151,14 +151,16 @@ struct futex_wake_call {
 ///       auto const woken = co_await iowq::as_result(iowq::futex_wait(word, 0));
 ///       if (woken.error() == std::errc::operation_canceled) co_return;
 ///     }
-[[nodiscard("co_await it")]] inline operation<detail::futex_wait_call> futex_wait(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::futex_wait_call> futex_wait(
     futex_word word, std::uint32_t expected, futex_scope scope = futex_scope::process,
     std::source_location at = std::source_location::current()) {
   return operation<detail::futex_wait_call>{at, detail::futex_wait_call{word, expected, scope}};
 }
 
 /// Wakes at most `most` of those who wait for `word`. Yields how many.
-[[nodiscard("co_await it")]] inline operation<detail::futex_wake_call> futex_wake(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::futex_wake_call> futex_wake(
     futex_word word, int most = std::numeric_limits<int>::max(),
     futex_scope scope = futex_scope::process,
     std::source_location at = std::source_location::current()) {

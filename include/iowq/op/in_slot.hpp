@@ -84,28 +84,32 @@ template <class Call>
 // Each as its namesake of a descriptor; the table moves in with the executor, if it is at home
 // nowhere.
 
-[[nodiscard("co_await it")]] inline operation<detail::in_slot<detail::read_call>> read(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::in_slot<detail::read_call>> read(
     fixed_descriptor file, mutable_bytes bytes,
     std::source_location at = std::source_location::current()) {
   auto const slot = file.slot();
   return detail::on_slot(at, slot,
                          detail::read_call{descriptor{slot.file()}, bytes, detail::at_position});
 }
-[[nodiscard("co_await it")]] inline operation<detail::in_slot<detail::read_call>> pread(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::in_slot<detail::read_call>> pread(
     fixed_descriptor file, mutable_bytes bytes, std::int64_t offset,
     std::source_location at = std::source_location::current()) {
   auto const slot = file.slot();
   return detail::on_slot(
       at, slot, detail::read_call{descriptor{slot.file()}, bytes, detail::checked_offset(offset)});
 }
-[[nodiscard("co_await it")]] inline operation<detail::in_slot<detail::write_call>> write(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::in_slot<detail::write_call>> write(
     fixed_descriptor file, const_bytes bytes,
     std::source_location at = std::source_location::current()) {
   auto const slot = file.slot();
   return detail::on_slot(
       at, slot, detail::write_call{known_descriptor{slot.file()}, bytes, detail::at_position});
 }
-[[nodiscard("co_await it")]] inline operation<detail::in_slot<detail::write_call>> pwrite(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::in_slot<detail::write_call>> pwrite(
     fixed_descriptor file, const_bytes bytes, std::int64_t offset,
     std::source_location at = std::source_location::current()) {
   auto const slot = file.slot();
@@ -114,7 +118,8 @@ template <class Call>
       detail::write_call{known_descriptor{slot.file()}, bytes, detail::checked_offset(offset)});
 }
 /// Neither the pages of the buffer nor the file are looked up.
-[[nodiscard("co_await it")]] inline operation<detail::in_slot<detail::read_fixed_call>> read_fixed(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::in_slot<detail::read_fixed_call>> read_fixed(
     fixed_descriptor file, fixed_buffers& buffers, unsigned index, std::size_t length,
     std::int64_t offset, std::source_location at = std::source_location::current()) {
   auto const slot = file.slot();
@@ -123,7 +128,8 @@ template <class Call>
       detail::read_fixed_call{descriptor{slot.file()}, detail::fixed_part{&buffers, index, length},
                               detail::checked_offset(offset)});
 }
-[[nodiscard("co_await it")]] inline operation<detail::in_slot<detail::write_fixed_call>>
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::in_slot<detail::write_fixed_call>>
 write_fixed(fixed_descriptor file, fixed_buffers& buffers, unsigned index, std::size_t length,
             std::int64_t offset, std::source_location at = std::source_location::current()) {
   auto const slot = file.slot();
@@ -132,58 +138,68 @@ write_fixed(fixed_descriptor file, fixed_buffers& buffers, unsigned index, std::
                                                   detail::fixed_part{&buffers, index, length},
                                                   detail::checked_offset(offset)});
 }
-[[nodiscard("co_await it")]] inline operation<detail::in_slot<detail::fsync_call>> fsync(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::in_slot<detail::fsync_call>> fsync(
     fixed_descriptor file, std::source_location at = std::source_location::current()) {
   auto const slot = file.slot();
   return detail::on_slot(at, slot, detail::fsync_call{slot.number(), false});
 }
-[[nodiscard("co_await it")]] inline operation<detail::in_slot<detail::fsync_call>> fdatasync(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::in_slot<detail::fsync_call>> fdatasync(
     fixed_descriptor file, std::source_location at = std::source_location::current()) {
   auto const slot = file.slot();
   return detail::on_slot(at, slot, detail::fsync_call{slot.number(), true});
 }
-[[nodiscard("co_await it")]] inline operation<detail::in_slot<detail::recv_call>> recv(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::in_slot<detail::recv_call>> recv(
     fixed_descriptor file, mutable_bytes bytes, int flags = 0,
     std::source_location at = std::source_location::current()) {
   auto const slot = file.slot();
   return detail::on_slot(at, slot, detail::recv_call{slot.number(), bytes, flags});
 }
-[[nodiscard("co_await it")]] inline operation<detail::in_slot<detail::send_call>> send(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::in_slot<detail::send_call>> send(
     fixed_descriptor file, const_bytes bytes, int flags = 0,
     std::source_location at = std::source_location::current()) {
   auto const slot = file.slot();
   return detail::on_slot(at, slot, detail::send_call{slot.number(), bytes, flags});
 }
-[[nodiscard("co_await it")]] inline operation<detail::in_slot<detail::recvmsg_call>> recvmsg(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::in_slot<detail::recvmsg_call>> recvmsg(
     fixed_descriptor file, ::msghdr& message, int flags = 0,
     std::source_location at = std::source_location::current()) {
   auto const slot = file.slot();
   return detail::on_slot(at, slot, detail::recvmsg_call{slot.number(), &message, flags});
 }
-[[nodiscard("co_await it")]] inline operation<detail::in_slot<detail::sendmsg_call>> sendmsg(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::in_slot<detail::sendmsg_call>> sendmsg(
     fixed_descriptor file, const ::msghdr& message, int flags = 0,
     std::source_location at = std::source_location::current()) {
   auto const slot = file.slot();
   return detail::on_slot(at, slot, detail::sendmsg_call{slot.number(), message, flags});
 }
-[[nodiscard("co_await it")]] inline operation<detail::in_slot<detail::shutdown_call>> shutdown(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::in_slot<detail::shutdown_call>> shutdown(
     fixed_descriptor file, int how, std::source_location at = std::source_location::current()) {
   auto const slot = file.slot();
   return detail::on_slot(at, slot, detail::shutdown_call{slot.number(), how});
 }
-[[nodiscard("co_await it")]] inline operation<detail::in_slot<detail::poll_call>> poll(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::in_slot<detail::poll_call>> poll(
     fixed_descriptor file, short events,
     std::source_location at = std::source_location::current()) {
   auto const slot = file.slot();
   return detail::on_slot(at, slot, detail::poll_call{slot.number(), events});
 }
-[[nodiscard("co_await it")]] inline operation<detail::in_slot<detail::accept_call>> accept(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::in_slot<detail::accept_call>> accept(
     fixed_descriptor file, int flags = 0,
     std::source_location at = std::source_location::current()) {
   auto const slot = file.slot();
   return detail::on_slot(at, slot, detail::accept_call{slot.number(), flags});
 }
-[[nodiscard("co_await it")]] inline operation<detail::in_slot<detail::accept_into_call>>
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::in_slot<detail::accept_into_call>>
 accept_into(fixed_descriptor file, fixed_files& table,
             std::source_location at = std::source_location::current()) {
   auto const slot = file.slot();
@@ -191,7 +207,8 @@ accept_into(fixed_descriptor file, fixed_files& table,
 }
 
 /// Sends all of it, as send_all() of a descriptor.
-[[nodiscard("co_await it")]] inline task<std::size_t> send_all(fixed_descriptor file,
+template <class = void>
+[[nodiscard("co_await it")]] task<std::size_t> send_all(fixed_descriptor file,
                                                                const_bytes bytes, int flags = 0) {
   std::size_t done = 0;
   while (done < bytes.size()) {

@@ -146,13 +146,15 @@ struct mkdtemp_call : template_text {
 }  // namespace detail
 
 /// link(2): `to` is another name of the file that is called `from`.
-[[nodiscard("co_await it")]] inline operation<detail::link_call> link(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::link_call> link(
     std::string_view from, std::string_view to,
     std::source_location at = std::source_location::current()) {
   return operation<detail::link_call>{at, AT_FDCWD, from, AT_FDCWD, to, 0};
 }
 /// linkat(2): relative to directories; `flags`: AT_SYMLINK_FOLLOW, AT_EMPTY_PATH.
-[[nodiscard("co_await it")]] inline operation<detail::link_call> linkat(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::link_call> linkat(
     descriptor old_directory, std::string_view from, descriptor new_directory, std::string_view to,
     int flags = 0, std::source_location at = std::source_location::current()) {
   return operation<detail::link_call>{at,   old_directory.get(), from, new_directory.get(), to,
@@ -160,25 +162,29 @@ struct mkdtemp_call : template_text {
 }
 
 /// symlink(2): `path` stands for `target`, which need not exist.
-[[nodiscard("co_await it")]] inline operation<detail::symlink_call> symlink(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::symlink_call> symlink(
     std::string_view target, std::string_view path,
     std::source_location at = std::source_location::current()) {
   return operation<detail::symlink_call>{at, target, AT_FDCWD, path};
 }
 /// symlinkat(2): `path` relative to `directory`.
-[[nodiscard("co_await it")]] inline operation<detail::symlink_call> symlinkat(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::symlink_call> symlinkat(
     std::string_view target, descriptor directory, std::string_view path,
     std::source_location at = std::source_location::current()) {
   return operation<detail::symlink_call>{at, target, directory.get(), path};
 }
 
 /// readlink(2). Yields what the link stands for, as a std::string.
-[[nodiscard("co_await it")]] inline operation<detail::readlink_call> readlink(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::readlink_call> readlink(
     std::string_view path, std::source_location at = std::source_location::current()) {
   return operation<detail::readlink_call>{at, AT_FDCWD, path};
 }
 /// readlinkat(2): relative to `directory`.
-[[nodiscard("co_await it")]] inline operation<detail::readlink_call> readlinkat(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::readlink_call> readlinkat(
     descriptor directory, std::string_view path,
     std::source_location at = std::source_location::current()) {
   return operation<detail::readlink_call>{at, directory.get(), path};
@@ -189,13 +195,15 @@ struct mkdtemp_call : template_text {
 /// take it apart.
 ///
 ///     auto made = co_await iowq::mkstemp("/var/tmp/part-XXXXXX");   // made.first, made.second
-[[nodiscard("co_await it")]] inline operation<detail::mkstemp_call> mkstemp(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::mkstemp_call> mkstemp(
     std::string_view pattern, std::source_location at = std::source_location::current()) {
   return operation<detail::mkstemp_call>{at, pattern};
 }
 
 /// mkdtemp(3): makes a directory that nobody had, mode 0700. Yields its name.
-[[nodiscard("co_await it")]] inline operation<detail::mkdtemp_call> mkdtemp(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::mkdtemp_call> mkdtemp(
     std::string_view pattern, std::source_location at = std::source_location::current()) {
   return operation<detail::mkdtemp_call>{at, pattern};
 }

@@ -47,7 +47,8 @@ struct flock_call {
 /// flock(2): LOCK_SH, LOCK_EX or LOCK_UN of an open file, with LOCK_NB EWOULDBLOCK instead of a
 /// wait. The lock belongs to the open file, not to the thread or the coroutine. Who waits does so
 /// on a worker of the unbound account.
-[[nodiscard("co_await it")]] inline operation<detail::flock_call> flock(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::flock_call> flock(
     descriptor file, int how, std::source_location at = std::source_location::current()) {
   return operation<detail::flock_call>{at, file.get(), how};
 }

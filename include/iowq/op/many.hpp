@@ -151,7 +151,8 @@ class edges {
 ///
 ///     auto connections = iowq::accept_many(listener);
 ///     while (auto one = co_await connections.next()) others.spawn(serve(std::move(*one)));
-[[nodiscard]] inline stream<fd> accept_many(
+template <class = void>
+[[nodiscard]] stream<fd> accept_many(
     descriptor listener, int flags = 0, shots how = shots::automatic,
     std::source_location at = std::source_location::current()) {
   if (!detail::by_one_request(how, &ring_features::accepts_many)) {
@@ -182,7 +183,8 @@ class edges {
 /// Whenever `file` becomes ready for one of `events`: what it was ready for since the last next(),
 /// POLLERR and POLLHUP among it, and first of all what it is ready for now. Take all there is
 /// before the next next(): it tells of what has come since. It may tell in vain.
-[[nodiscard]] inline stream<short> poll_many(
+template <class = void>
+[[nodiscard]] stream<short> poll_many(
     descriptor file, short events, shots how = shots::automatic,
     std::source_location at = std::source_location::current()) {
   if (!detail::by_one_request(how, &ring_features::polls_many)) {

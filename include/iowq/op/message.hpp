@@ -249,7 +249,8 @@ struct recvfrom_call {
 
 /// sendmsg(2), without SIGPIPE. The header is copied; what it points at is borrowed until it has
 /// ended. Yields how many bytes were taken.
-[[nodiscard("co_await it")]] inline operation<detail::sendmsg_call> sendmsg(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::sendmsg_call> sendmsg(
     descriptor socket, const ::msghdr& message, int flags = 0,
     std::source_location at = std::source_location::current()) {
   return operation<detail::sendmsg_call>{at, detail::sendmsg_call{socket.get(), message, flags}};
@@ -258,14 +259,16 @@ struct recvfrom_call {
 /// recvmsg(2). `message` is borrowed until it has ended, and says then what came beside the bytes:
 /// the address, ancillary data, flags. Descriptors received are close-on-exec. Yields how many
 /// bytes; 0 when the peer has shut its side down.
-[[nodiscard("co_await it")]] inline operation<detail::recvmsg_call> recvmsg(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::recvmsg_call> recvmsg(
     descriptor socket, ::msghdr& message, int flags = 0,
     std::source_location at = std::source_location::current()) {
   return operation<detail::recvmsg_call>{at, detail::recvmsg_call{socket.get(), &message, flags}};
 }
 
 /// sendto(2), without SIGPIPE. Yields how many bytes were taken.
-[[nodiscard("co_await it")]] inline operation<detail::sendto_call> sendto(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::sendto_call> sendto(
     descriptor socket, const_bytes bytes, const endpoint& where, int flags = 0,
     std::source_location at = std::source_location::current()) {
   return operation<detail::sendto_call>{at, socket.get(), bytes, where, flags};
@@ -274,7 +277,8 @@ struct recvfrom_call {
 /// recvfrom(2). Yields a datagram: how many bytes, and from whom.
 ///
 ///     auto [size, from] = co_await iowq::recvfrom(socket, buffer);
-[[nodiscard("co_await it")]] inline operation<detail::recvfrom_call> recvfrom(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::recvfrom_call> recvfrom(
     descriptor socket, mutable_bytes bytes, int flags = 0,
     std::source_location at = std::source_location::current()) {
   return operation<detail::recvfrom_call>{at, socket.get(), bytes, flags};

@@ -132,21 +132,24 @@ struct close_call {
 }  // namespace detail
 
 /// open(2), relative to the working directory; always close-on-exec. Yields an fd.
-[[nodiscard("co_await it")]] inline operation<detail::open_call> open(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::open_call> open(
     std::string_view path, int flags, ::mode_t mode = 0666,
     std::source_location at = std::source_location::current()) {
   return operation<detail::open_call>{at, AT_FDCWD, path, detail::how_of(flags, mode)};
 }
 
 /// openat(2): relative to `directory`, which stays open until it has ended.
-[[nodiscard("co_await it")]] inline operation<detail::open_call> openat(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::open_call> openat(
     descriptor directory, std::string_view path, int flags, ::mode_t mode = 0666,
     std::source_location at = std::source_location::current()) {
   return operation<detail::open_call>{at, directory.get(), path, detail::how_of(flags, mode)};
 }
 
 /// openat2(2): with RESOLVE_BENEATH and friends. O_CLOEXEC is added.
-[[nodiscard("co_await it")]] inline operation<detail::open_call> openat2(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::open_call> openat2(
     descriptor directory, std::string_view path, const ::open_how& how,
     std::source_location at = std::source_location::current()) {
   return operation<detail::open_call>{at, directory.get(), path, how};
@@ -155,11 +158,13 @@ struct close_call {
 /// close(2). Takes the descriptor over: it is closed once, whatever is reported. Operations of this
 /// executor that are in flight on it are cancelled first, and awaited: a punted one that nothing
 /// stops, as an fsync, holds the close up. None may begin meanwhile.
-[[nodiscard("co_await it")]] inline operation<detail::close_call> close(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::close_call> close(
     fd file, std::source_location at = std::source_location::current()) {
   return operation<detail::close_call>{at, std::move(file)};
 }
-[[nodiscard("co_await it")]] inline operation<detail::close_call> close(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::close_call> close(
     int number, std::source_location at = std::source_location::current()) {
   return close(fd{number}, at);
 }

@@ -103,43 +103,50 @@ struct rename_call {
 }  // namespace detail
 
 /// mkdir(2).
-[[nodiscard("co_await it")]] inline operation<detail::mkdir_call> mkdir(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::mkdir_call> mkdir(
     std::string_view path, ::mode_t mode = 0777,
     std::source_location at = std::source_location::current()) {
   return operation<detail::mkdir_call>{at, AT_FDCWD, path, mode};
 }
 /// mkdirat(2): relative to `directory`.
-[[nodiscard("co_await it")]] inline operation<detail::mkdir_call> mkdirat(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::mkdir_call> mkdirat(
     descriptor directory, std::string_view path, ::mode_t mode = 0777,
     std::source_location at = std::source_location::current()) {
   return operation<detail::mkdir_call>{at, directory.get(), path, mode};
 }
 
 /// unlink(2).
-[[nodiscard("co_await it")]] inline operation<detail::unlink_call> unlink(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::unlink_call> unlink(
     std::string_view path, std::source_location at = std::source_location::current()) {
   return operation<detail::unlink_call>{at, AT_FDCWD, path, 0};
 }
 /// unlinkat(2): relative to `directory`; AT_REMOVEDIR in `flags` removes a directory.
-[[nodiscard("co_await it")]] inline operation<detail::unlink_call> unlinkat(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::unlink_call> unlinkat(
     descriptor directory, std::string_view path, int flags = 0,
     std::source_location at = std::source_location::current()) {
   return operation<detail::unlink_call>{at, directory.get(), path, flags};
 }
 /// rmdir(2).
-[[nodiscard("co_await it")]] inline operation<detail::unlink_call> rmdir(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::unlink_call> rmdir(
     std::string_view path, std::source_location at = std::source_location::current()) {
   return operation<detail::unlink_call>{at, AT_FDCWD, path, AT_REMOVEDIR};
 }
 
 /// rename(2).
-[[nodiscard("co_await it")]] inline operation<detail::rename_call> rename(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::rename_call> rename(
     std::string_view from, std::string_view to,
     std::source_location at = std::source_location::current()) {
   return operation<detail::rename_call>{at, AT_FDCWD, from, AT_FDCWD, to, 0U};
 }
 /// renameat2(2): relative to directories; `flags` such as RENAME_NOREPLACE.
-[[nodiscard("co_await it")]] inline operation<detail::rename_call> renameat(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::rename_call> renameat(
     descriptor old_directory, std::string_view from, descriptor new_directory, std::string_view to,
     unsigned flags = 0, std::source_location at = std::source_location::current()) {
   return operation<detail::rename_call>{at,   old_directory.get(), from, new_directory.get(), to,

@@ -222,14 +222,16 @@ struct spawn_call {
 ///
 ///     auto ends = co_await iowq::pipe();
 ///     auto child = co_await iowq::spawn_process({"date", "-u"}, {.out = ends.second.get()});
-[[nodiscard("co_await it")]] inline operation<detail::spawn_call> spawn_process(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::spawn_call> spawn_process(
     argument_list arguments, const spawn_options& options = {},
     std::source_location at = std::source_location::current()) {
   return operation<detail::spawn_call>{at, std::move(arguments), options};
 }
 
 /// Waits until `child`, which stays valid, has ended. Yields its exit_status. Once.
-[[nodiscard("co_await it")]] inline operation<detail::wait_for_call> wait_for(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::wait_for_call> wait_for(
     const process& child, std::source_location at = std::source_location::current()) {
   return operation<detail::wait_for_call>{at, child};
 }

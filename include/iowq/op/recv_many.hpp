@@ -143,7 +143,8 @@ class pool_user {
 };
 
 /// One receive after the other.
-inline stream<buffer_view> receive_singly(int socket, pool_user user, bool ends,
+template <class = void>
+stream<buffer_view> receive_singly(int socket, pool_user user, bool ends,
                                           std::source_location at) {
   constexpr unsigned most_in_a_row = 16;  // others want their turn
   buffer_pool& pool = user.pool();
@@ -171,7 +172,8 @@ inline stream<buffer_view> receive_singly(int socket, pool_user user, bool ends,
 }
 
 /// One request for all.
-inline stream<buffer_view> receive_many(int socket, pool_user user, std::source_location at) {
+template <class = void>
+stream<buffer_view> receive_many(int socket, pool_user user, std::source_location at) {
   buffer_pool& pool = user.pool();
   bool const ends = ends_with_nothing(socket);
   way_to_receive const way = ways_of(pool, socket);
@@ -214,7 +216,8 @@ inline stream<buffer_view> receive_many(int socket, pool_user user, std::source_
 ///     iowq::buffer_ring buffers{256, 4096};
 ///     auto incoming = iowq::recv_many(socket, buffers);
 ///     while (auto part = co_await incoming.next()) co_await iowq::send_all(other, *part);
-[[nodiscard]] inline stream<buffer_view> recv_many(
+template <class = void>
+[[nodiscard]] stream<buffer_view> recv_many(
     descriptor socket, buffer_ring& buffers,
     std::source_location at = std::source_location::current()) {
   return detail::receive_many(socket.get(), detail::pool_user{buffers.pool()}, at);

@@ -146,7 +146,8 @@ struct resolve_call {
   [[nodiscard]] std::vector<endpoint> value(int) const { return asked->take(); }
 };
 
-[[nodiscard]] inline task<std::vector<endpoint>> resolve_by(getaddrinfo_function* ask,
+template <class = void>
+[[nodiscard]] task<std::vector<endpoint>> resolve_by(getaddrinfo_function* ask,
                                                             std::string host, std::string service,
                                                             int flags, std::source_location at) {
   if (host.find('\0') != host.npos || service.find('\0') != service.npos)
@@ -170,7 +171,8 @@ struct resolve_call {
 /// itself, and an executor that is destroyed waits for it.
 ///
 ///     auto addresses = co_await iowq::resolve("example.org", "https");
-[[nodiscard("co_await it")]] inline task<std::vector<endpoint>> resolve(
+template <class = void>
+[[nodiscard("co_await it")]] task<std::vector<endpoint>> resolve(
     std::string_view host, std::string_view service, int flags = 0,
     std::source_location at = std::source_location::current()) {
   return detail::resolve_by(&::getaddrinfo, std::string{host}, std::string{service}, flags, at);

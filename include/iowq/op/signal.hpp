@@ -212,7 +212,8 @@ class signal_bell final : public signal_note {
   fd file_;
 };
 
-inline task<int> await_signal(signal_bits wanted) {
+template <class = void>
+task<int> await_signal(signal_bits wanted) {
   if (wanted == 0) throw_error(-EINVAL, "until_signal");
   caught_signals& all = caught_signals::of(wanted);
   if (int const number = all.take(wanted); number != 0) co_return number;
@@ -257,7 +258,8 @@ class signal_set {
 /// thread blocks them, it does not until then.
 ///
 ///     int const why = co_await iowq::until_signal({SIGINT, SIGTERM});
-[[nodiscard("co_await it")]] inline task<int> until_signal(signal_set which) {
+template <class = void>
+[[nodiscard("co_await it")]] task<int> until_signal(signal_set which) {
   return detail::await_signal(which.bits());
 }
 

@@ -217,21 +217,24 @@ struct shutdown_call {
 }  // namespace detail
 
 /// socket(2), close-on-exec. Yields an fd.
-[[nodiscard("co_await it")]] inline operation<detail::socket_call> socket(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::socket_call> socket(
     int domain, int type, int protocol = 0,
     std::source_location at = std::source_location::current()) {
   return operation<detail::socket_call>{at, domain, type, protocol};
 }
 
 /// bind(2).
-[[nodiscard("co_await it")]] inline operation<detail::bind_call> bind(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::bind_call> bind(
     descriptor socket, const endpoint& where,
     std::source_location at = std::source_location::current()) {
   return operation<detail::bind_call>{at, socket.get(), where};
 }
 
 /// listen(2).
-[[nodiscard("co_await it")]] inline operation<detail::listen_call> listen(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::listen_call> listen(
     descriptor socket, int backlog = SOMAXCONN,
     std::source_location at = std::source_location::current()) {
   return operation<detail::listen_call>{at, socket.get(), backlog};
@@ -239,33 +242,38 @@ struct shutdown_call {
 
 /// accept4(2), close-on-exec. Yields an fd; endpoint::peer_of() tells whose. `flags`:
 /// SOCK_NONBLOCK. On the pool, and without a ring, it leaves the listener O_NONBLOCK.
-[[nodiscard("co_await it")]] inline operation<detail::accept_call> accept(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::accept_call> accept(
     descriptor listener, int flags = 0, std::source_location at = std::source_location::current()) {
   return operation<detail::accept_call>{at, listener.get(), flags};
 }
 
 /// recv(2). Yields how many bytes; 0 when the peer has shut its side down.
-[[nodiscard("co_await it")]] inline operation<detail::recv_call> recv(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::recv_call> recv(
     descriptor socket, mutable_bytes bytes, int flags = 0,
     std::source_location at = std::source_location::current()) {
   return operation<detail::recv_call>{at, socket.get(), bytes, flags};
 }
 
 /// send(2), without SIGPIPE: a closed peer is EPIPE. Yields how many bytes were taken.
-[[nodiscard("co_await it")]] inline operation<detail::send_call> send(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::send_call> send(
     descriptor socket, const_bytes bytes, int flags = 0,
     std::source_location at = std::source_location::current()) {
   return operation<detail::send_call>{at, socket.get(), bytes, flags};
 }
 
 /// shutdown(2): SHUT_RD, SHUT_WR or SHUT_RDWR.
-[[nodiscard("co_await it")]] inline operation<detail::shutdown_call> shutdown(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::shutdown_call> shutdown(
     descriptor socket, int how, std::source_location at = std::source_location::current()) {
   return operation<detail::shutdown_call>{at, socket.get(), how};
 }
 
 /// Sends all of it. Yields its size; less where a stop request came after some was sent.
-[[nodiscard("co_await it")]] inline task<std::size_t> send_all(descriptor socket, const_bytes bytes,
+template <class = void>
+[[nodiscard("co_await it")]] task<std::size_t> send_all(descriptor socket, const_bytes bytes,
                                                                int flags = 0) {
   std::size_t done = 0;
   while (done < bytes.size()) {

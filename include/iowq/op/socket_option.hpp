@@ -96,7 +96,8 @@ template <detail::option_value T>
       at, detail::setsockopt_call<T>{socket.get(), level, name, value}};
 }
 /// The same of bytes, as SO_BINDTODEVICE takes them. Borrowed.
-[[nodiscard("co_await it")]] inline operation<detail::setsockopt_bytes_call> setsockopt(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::setsockopt_bytes_call> setsockopt(
     descriptor socket, int level, int name, const_bytes value,
     std::source_location at = std::source_location::current()) {
   return operation<detail::setsockopt_bytes_call>{

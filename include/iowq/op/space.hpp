@@ -89,14 +89,16 @@ struct ftruncate_call {
 
 /// fallocate(2): makes, or with FALLOC_FL_PUNCH_HOLE gives up, room for `length` > 0 bytes at
 /// `offset` >= 0. Never beside a write, fallocate or ftruncate to the same file that was punted.
-[[nodiscard("co_await it")]] inline operation<detail::fallocate_call> fallocate(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::fallocate_call> fallocate(
     known_descriptor file, int mode, std::int64_t offset, std::int64_t length,
     std::source_location at = std::source_location::current()) {
   return operation<detail::fallocate_call>{at, file, mode, offset, length};
 }
 
 /// ftruncate(2): the file is `length` >= 0 bytes long. Ordered as fallocate() is.
-[[nodiscard("co_await it")]] inline operation<detail::ftruncate_call> ftruncate(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::ftruncate_call> ftruncate(
     known_descriptor file, std::int64_t length,
     std::source_location at = std::source_location::current()) {
   return operation<detail::ftruncate_call>{at, file, length};

@@ -237,7 +237,8 @@ struct tee_call : pipe_to_pipe {
 /// copy_file_range(2): `length` bytes of one file into another, by sharing blocks where the file
 /// system can. Yields how many, which may be fewer; 0 at the end of `from`. An offset that is not
 /// given is the file position, which then moves. Ordered with writes to the same file.
-[[nodiscard("co_await it")]] inline operation<detail::copy_file_range_call> copy_file_range(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::copy_file_range_call> copy_file_range(
     known_descriptor from, file_offset from_offset, known_descriptor to, file_offset to_offset,
     std::size_t length, unsigned flags = 0,
     std::source_location at = std::source_location::current()) {
@@ -247,7 +248,8 @@ struct tee_call : pipe_to_pipe {
 
 /// sendfile(2): `length` bytes of a file to a socket, pipe or file. Yields how many were taken: a
 /// socket gets all of it, unless the file ends or a stop request comes after some was sent.
-[[nodiscard("co_await it")]] inline operation<detail::sendfile_call> sendfile(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::sendfile_call> sendfile(
     known_descriptor to, known_descriptor from, file_offset offset, std::size_t length,
     std::source_location at = std::source_location::current()) {
   return operation<detail::sendfile_call>{at, detail::sendfile_call{to, from, offset, length}};
@@ -255,7 +257,8 @@ struct tee_call : pipe_to_pipe {
 
 /// splice(2): at most `length` bytes into or out of a pipe. Yields how many; 0 when the input has
 /// ended. An offset is only for what is no pipe. Not ordered with writes to the same file.
-[[nodiscard("co_await it")]] inline operation<detail::splice_call> splice(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::splice_call> splice(
     known_descriptor from, file_offset from_offset, known_descriptor to, file_offset to_offset,
     std::size_t length, unsigned flags = 0,
     std::source_location at = std::source_location::current()) {
@@ -263,7 +266,8 @@ struct tee_call : pipe_to_pipe {
 }
 
 /// tee(2): copies at most `length` bytes from pipe to pipe, and takes none away.
-[[nodiscard("co_await it")]] inline operation<detail::tee_call> tee(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::tee_call> tee(
     known_descriptor from, known_descriptor to, std::size_t length, unsigned flags = 0,
     std::source_location at = std::source_location::current()) {
   return operation<detail::tee_call>{at, from, to, length, flags};

@@ -156,14 +156,16 @@ struct writev_call : vector_call<const_bytes> {
 /// readv(2) at the file position, or from a stream. Yields how many bytes; 0 at the end of file.
 ///
 ///     auto n = co_await iowq::readv(file, {header, body});
-[[nodiscard("co_await it")]] inline operation<detail::readv_call> readv(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::readv_call> readv(
     descriptor file, const mutable_buffers& parts,
     std::source_location at = std::source_location::current()) {
   return operation<detail::readv_call>{at, detail::readv_call{{file, parts, detail::at_position}}};
 }
 
 /// preadv(2) at `offset` >= 0; the file position stays.
-[[nodiscard("co_await it")]] inline operation<detail::readv_call> preadv(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::readv_call> preadv(
     descriptor file, const mutable_buffers& parts, std::int64_t offset,
     std::source_location at = std::source_location::current()) {
   return operation<detail::readv_call>{
@@ -171,7 +173,8 @@ struct writev_call : vector_call<const_bytes> {
 }
 
 /// writev(2) at the file position, or to a stream. Yields how many bytes were taken. No SIGPIPE.
-[[nodiscard("co_await it")]] inline operation<detail::writev_call> writev(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::writev_call> writev(
     known_descriptor file, const const_buffers& parts,
     std::source_location at = std::source_location::current()) {
   return operation<detail::writev_call>{at,
@@ -179,7 +182,8 @@ struct writev_call : vector_call<const_bytes> {
 }
 
 /// pwritev(2) at `offset` >= 0; the file position stays. A file opened with O_APPEND ignores it.
-[[nodiscard("co_await it")]] inline operation<detail::writev_call> pwritev(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::writev_call> pwritev(
     known_descriptor file, const const_buffers& parts, std::int64_t offset,
     std::source_location at = std::source_location::current()) {
   return operation<detail::writev_call>{

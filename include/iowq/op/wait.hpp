@@ -45,7 +45,8 @@ struct poll_call {
 
 /// Waits until `file` is ready for one of `events` (POLLIN, POLLOUT, POLLPRI, …). Yields the
 /// events it is ready for, POLLERR and POLLHUP among them, as poll(2) would.
-[[nodiscard("co_await it")]] inline operation<detail::poll_call> poll(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::poll_call> poll(
     descriptor file, short events, std::source_location at = std::source_location::current()) {
   return operation<detail::poll_call>{at, file.get(), events};
 }

@@ -87,7 +87,8 @@ struct waitid_call {
 
 /// waitid(2): P_PID, P_PIDFD, P_PGID or P_ALL; WEXITED, WSTOPPED and so on in `options`. Yields
 /// its siginfo_t; with WNOHANG its si_pid may be 0.
-[[nodiscard("co_await it")]] inline operation<detail::waitid_call> waitid(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::waitid_call> waitid(
     ::idtype_t which, ::id_t id, int options,
     std::source_location at = std::source_location::current()) {
   return operation<detail::waitid_call>{at, detail::waitid_call{which, id, options}};

@@ -134,6 +134,7 @@ class walk_path {
     if (!needed && here.ahead.size() == 0) here.directory.reset();
   }
   /// Visits the directory `name`, which comes next here; as it was read ahead, if that holds still.
+  template <class = void>
   task<result<visit>> visit_next(std::string_view name) {
     if (read_ahead* const ahead = back().ahead.front();
         ahead != nullptr && ahead->position() == back().at) {
@@ -160,6 +161,7 @@ class walk_path {
     return error.value() == EMFILE || error.value() == ENFILE || error.value() == ENOMEM;
   }
 
+  template <class = void>
   task<> until_over(read_ahead& one) {
     read_ahead::turn over{one, at_};
     co_await over;
@@ -171,6 +173,7 @@ class walk_path {
 
   /// Descriptors or memory have run out, maybe for our sake. True: there were some to give back,
   /// all of which have been waited for, and from now on there will be fewer.
+  template <class = void>
   task<bool> give_way() {
     bool const gives = std::exchange(most_, most_ / 2) != 0;
     for (walk_level& one : levels_) {
@@ -189,7 +192,8 @@ class walk_path {
   unsigned most_ = 32;  // of them
 };
 
-[[nodiscard]] inline stream<walk_entry> walk_of(std::string path, std::source_location at) {
+template <class = void>
+[[nodiscard]] stream<walk_entry> walk_of(std::string path, std::source_location at) {
   fd top = co_await iowq::open(path, visit_call::how, 0, at);
   if (!path.ends_with('/')) path += '/';
   walk_path way{at};
@@ -254,7 +258,8 @@ class walk_path {
 ///
 ///     auto tree = iowq::walk("/usr/share");
 ///     while (auto entry = co_await tree.next()) print(entry->depth(), entry->path());
-[[nodiscard("await its next()")]] inline stream<walk_entry> walk(
+template <class = void>
+[[nodiscard("await its next()")]] stream<walk_entry> walk(
     std::string_view path, std::source_location at = std::source_location::current()) {
   return detail::walk_of(std::string{path}, at);
 }

@@ -171,26 +171,30 @@ struct removexattr_call {
 
 /// getxattr(2): the attribute `name` ("user.mime_type") of what `path` points at. Yields its size;
 /// without room, the size that is needed. ERANGE (result_out_of_range) where it does not fit.
-[[nodiscard("co_await it")]] inline operation<detail::getxattr_call> getxattr(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::getxattr_call> getxattr(
     std::string_view path, std::string_view name, mutable_bytes bytes,
     std::source_location at = std::source_location::current()) {
   return operation<detail::getxattr_call>{at, path, name, bytes};
 }
 /// fgetxattr(2).
-[[nodiscard("co_await it")]] inline operation<detail::fgetxattr_call> fgetxattr(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::fgetxattr_call> fgetxattr(
     descriptor file, std::string_view name, mutable_bytes bytes,
     std::source_location at = std::source_location::current()) {
   return operation<detail::fgetxattr_call>{at, file.get(), name, bytes};
 }
 
 /// setxattr(2); `flags`: XATTR_CREATE, XATTR_REPLACE.
-[[nodiscard("co_await it")]] inline operation<detail::setxattr_call> setxattr(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::setxattr_call> setxattr(
     std::string_view path, std::string_view name, const_bytes bytes, int flags = 0,
     std::source_location at = std::source_location::current()) {
   return operation<detail::setxattr_call>{at, path, name, bytes, flags};
 }
 /// fsetxattr(2).
-[[nodiscard("co_await it")]] inline operation<detail::fsetxattr_call> fsetxattr(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::fsetxattr_call> fsetxattr(
     descriptor file, std::string_view name, const_bytes bytes, int flags = 0,
     std::source_location at = std::source_location::current()) {
   return operation<detail::fsetxattr_call>{at, file.get(), name, bytes, flags};
@@ -198,14 +202,16 @@ struct removexattr_call {
 
 /// listxattr(2): all names, each with a NUL behind it. Yields their size; without room, the size
 /// that is needed.
-[[nodiscard("co_await it")]] inline operation<detail::listxattr_call> listxattr(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::listxattr_call> listxattr(
     std::string_view path, mutable_bytes names,
     std::source_location at = std::source_location::current()) {
   return operation<detail::listxattr_call>{at, path, names};
 }
 
 /// removexattr(2).
-[[nodiscard("co_await it")]] inline operation<detail::removexattr_call> removexattr(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::removexattr_call> removexattr(
     std::string_view path, std::string_view name,
     std::source_location at = std::source_location::current()) {
   return operation<detail::removexattr_call>{at, path, name};

@@ -74,7 +74,8 @@ struct sendmsg_zc_call : sendmsg_call {
 /// send(2) without a copy, and without SIGPIPE. Yields how many bytes were taken, when the kernel
 /// needs them no more: on TCP, when the peer has acknowledged them, however long that takes; a
 /// stop request does not change that for bytes that were taken. Worth it from some ten KiB on.
-[[nodiscard("co_await it")]] inline operation<detail::send_zc_call> send_zc(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::send_zc_call> send_zc(
     descriptor socket, const_bytes bytes, int flags = 0,
     std::source_location at = std::source_location::current()) {
   return operation<detail::send_zc_call>{
@@ -82,7 +83,8 @@ struct sendmsg_zc_call : sendmsg_call {
 }
 
 /// sendmsg(2), likewise. The header is copied; what it points at is borrowed until it has ended.
-[[nodiscard("co_await it")]] inline operation<detail::sendmsg_zc_call> sendmsg_zc(
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::sendmsg_zc_call> sendmsg_zc(
     descriptor socket, const ::msghdr& message, int flags = 0,
     std::source_location at = std::source_location::current()) {
   return operation<detail::sendmsg_zc_call>{
