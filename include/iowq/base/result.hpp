@@ -9,11 +9,11 @@
 
 #include <cerrno>
 #include <exception>
+#include <memory>
 #include <string>
 #include <system_error>
 #include <type_traits>
 #include <utility>
-#include <variant>
 
 #include <iowq/base/assert.hpp>
 
@@ -49,21 +49,25 @@ template <class Answer>
   return answer < 0 ? static_cast<Answer>(-errno) : answer;
 }
 
-/// `T`, or the std::error_code that says why not. `T` may be void, a reference, or move-only.
-/// Small enough to return; never empty.
+/// Holds a `T` or the std::error_code of why there is none. `T` may be void, a reference, or
+/// move-only. A result is never empty.
+///
+/// A union and a flag, not a std::variant: that costs each translation unit the instantiation of
+/// some forty templates for each `T`.
 template <class T = void>
 class [[nodiscard("look at it: it may hold an error")]] result {
+  struct nothing {};
   using stored =
-      std::conditional_t<std::is_void_v<T>, std::monostate,
+      std::conditional_t<std::is_void_v<T>, nothing,
                          std::conditional_t<std::is_reference_v<T>, std::add_pointer_t<T>, T>>;
 
  public:
   using value_type = T;
 
   /// A value; default: a value-initialised one.
-  result()
+  result() noexcept(std::is_nothrow_default_constructible_v<stored>)
     requires std::is_default_constructible_v<stored>
-      : state_{std::in_place_index<0>} {}
+      : value_(), has_value_{true} {}
 
   template <class U = T>
     requires(!std::is_void_v<T> && !std::is_reference_v<T> && std::is_constructible_v<stored, U> &&
@@ -71,27 +75,49 @@ class [[nodiscard("look at it: it may hold an error")]] result {
              !std::is_same_v<std::remove_cvref_t<U>, std::error_code>)
   explicit(!std::is_convertible_v<U, stored>)
       result(U&& value)  // NOLINT(google-explicit-constructor)
-      : state_{std::in_place_index<0>, std::forward<U>(value)} {}
+      : value_(std::forward<U>(value)), has_value_{true} {}
 
   template <class U>
     requires(std::is_reference_v<T> && std::is_convertible_v<U&, T> &&
              std::is_convertible_v<U*, stored>)  // names an object, makes no temporary
-  result(U& value)
-      : state_{std::in_place_index<0>, &static_cast<T>(value)} {
-  }  // NOLINT(google-explicit-constructor)
+  result(U& value)                               // NOLINT(google-explicit-constructor)
+      : value_(&static_cast<T>(value)), has_value_{true} {}
 
   /// An error; a zero code is a programmer's mistake.
-  result(std::error_code error)
-      : state_{std::in_place_index<1>, error} {  // NOLINT(google-explicit-constructor)
+  result(std::error_code error) noexcept  // NOLINT(google-explicit-constructor)
+      : error_{error}, has_value_{false} {
     IOWQ_ASSERT(error, "a result was made of an error_code that says success");
   }
 
-  [[nodiscard]] bool has_value() const noexcept { return state_.index() == 0; }
-  [[nodiscard]] explicit operator bool() const noexcept { return has_value(); }
+  result(const result& other)
+    requires std::is_copy_constructible_v<stored>
+  {
+    construct(other);
+  }
+  result(result&& other) noexcept(std::is_nothrow_move_constructible_v<stored>) {
+    construct(std::move(other));
+  }
+  result& operator=(const result& other)
+    requires std::is_copy_constructible_v<stored>
+  {
+    return *this = result{other};
+  }
+  result& operator=(result&& other) noexcept(std::is_nothrow_move_constructible_v<stored>) {
+    if (this == &other) return *this;
+    destroy();
+    has_value_ = false;  // should the move throw: an error without a meaning, but destructible
+    error_ = {};
+    construct(std::move(other));
+    return *this;
+  }
+  ~result() { destroy(); }
+
+  [[nodiscard]] bool has_value() const noexcept { return has_value_; }
+  [[nodiscard]] explicit operator bool() const noexcept { return has_value_; }
 
   /// The error; a zero code if there is a value.
   [[nodiscard]] std::error_code error() const noexcept {
-    return has_value() ? std::error_code{} : *std::get_if<1>(&state_);
+    return has_value_ ? std::error_code{} : error_;
   }
 
   /// The value. Asks for has_value() first: an error here stops the program.
@@ -123,24 +149,40 @@ class [[nodiscard("look at it: it may hold an error")]] result {
 
  private:
   void check() const {
-    if (!has_value()) throw_error(error(), "result");
+    if (!has_value_) throw_error(error_, "result");
+  }
+
+  template <class Other>
+  void construct(Other&& other) {
+    if (other.has_value_)
+      std::construct_at(std::addressof(value_), std::forward<Other>(other).value_);
+    else
+      error_ = other.error_;
+    has_value_ = other.has_value_;
+  }
+  void destroy() noexcept {
+    if constexpr (!std::is_trivially_destructible_v<stored>)
+      if (has_value_) value_.~stored();
   }
 
   template <class Self>
   static decltype(auto) get(Self&& self) {
-    auto* slot = std::get_if<0>(&self.state_);
-    IOWQ_ASSERT(slot != nullptr, "a result was dereferenced that holds an error");
+    IOWQ_ASSERT(self.has_value_, "a result was dereferenced that holds an error");
     if constexpr (std::is_void_v<T>)
       return;
     else if constexpr (std::is_reference_v<T>)
-      return static_cast<T>(**slot);
+      return static_cast<T>(*self.value_);
     else if constexpr (std::is_lvalue_reference_v<Self>)
-      return (*slot);
+      return (self.value_);
     else
-      return std::move(*slot);
+      return std::move(self.value_);
   }
 
-  std::variant<stored, std::error_code> state_;
+  union {
+    stored value_;
+    std::error_code error_;
+  };
+  bool has_value_;
 };
 
 }  // namespace iowq

@@ -8,7 +8,6 @@
 #include <memory>
 #include <type_traits>
 #include <utility>
-#include <variant>
 
 #include <iowq/base/assert.hpp>
 #include <iowq/coro/awaiter.hpp>
@@ -21,36 +20,57 @@ class task;
 
 namespace detail {
 
-/// Holds a task's outcome: nothing yet, a value, or an exception.
+/// Holds the outcome of a task: nothing yet, a value, or an exception. A union and a tag, not a
+/// std::variant: each task type would instantiate some forty templates for that.
 template <class T>
 class task_promise_base : public promise_base {
   using stored = std::conditional_t<std::is_reference_v<T>, std::add_pointer_t<T>, T>;
 
  public:
-  /// Of a reference task only what T can name itself: a conversion would make a temporary.
+  task_promise_base() noexcept {}
+  ~task_promise_base() { destroy(); }
+
+  /// A reference task accepts only what T can name itself: a conversion would make a temporary.
   template <class U = T>
     requires(std::is_constructible_v<T, U> &&
              (!std::is_reference_v<T> || std::is_convertible_v<std::add_pointer_t<U>, stored>))
   void return_value(U&& value) {
     if constexpr (std::is_reference_v<T>) {
       auto&& object = static_cast<T>(std::forward<U>(value));
-      outcome_.template emplace<1>(std::addressof(object));
+      std::construct_at(std::addressof(value_), std::addressof(object));
     } else {
-      outcome_.template emplace<1>(std::forward<U>(value));
+      std::construct_at(std::addressof(value_), std::forward<U>(value));
     }
+    state_ = outcome::value;
   }
-  void unhandled_exception() noexcept { outcome_.template emplace<2>(std::current_exception()); }
+  void unhandled_exception() noexcept {
+    destroy();  // a destructor that ran after return_value() threw
+    std::construct_at(std::addressof(error_), std::current_exception());
+    state_ = outcome::error;
+  }
   T take() {
-    if (auto* error = std::get_if<2>(&outcome_); error != nullptr)
-      std::rethrow_exception(std::exchange(*error, nullptr));
+    if (state_ == outcome::error) std::rethrow_exception(std::exchange(error_, nullptr));
     if constexpr (std::is_reference_v<T>)
-      return static_cast<T>(**std::get_if<1>(&outcome_));
+      return static_cast<T>(*value_);
     else
-      return std::move(*std::get_if<1>(&outcome_));
+      return std::move(value_);
   }
 
  private:
-  std::variant<std::monostate, stored, std::exception_ptr> outcome_;
+  enum class outcome : unsigned char { none, value, error };
+
+  void destroy() noexcept {
+    if (state_ == outcome::value)
+      value_.~stored();
+    else if (state_ == outcome::error)
+      error_.~exception_ptr();
+  }
+
+  union {
+    stored value_;
+    std::exception_ptr error_;
+  };
+  outcome state_ = outcome::none;
 };
 
 template <>
