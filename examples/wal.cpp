@@ -3,19 +3,20 @@
 // the disk. Who comes while a log is being written waits for the next batch, so that one fdatasync
 // serves them all; the busier it is, the less each pays.
 //
-// A record says how long it is, which of its log it is, and its checksum. What a crash leaves
-// behind at the end of a file does not match, and is cut off when the log is opened again. No
-// record that was acknowledged can be there: it was on the disk before anything was written behind
-// it.
+// A log is locked while a process writes it; readers need no lock. When a log is opened for
+// writing, what a crash left at its end is cut off. Damage that has acknowledged records behind it
+// is never cut off: the program names the place and refuses to write. wal_format.hpp says how the
+// two are told apart.
 #include <fcntl.h>
-#include <zlib.h>
+#include <sys/file.h>
 
 #include <CLI/CLI.hpp>
 #include <cstdint>
-#include <cstring>
 #include <deque>
 #include <iostream>
 #include <memory>
+#include <optional>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -23,53 +24,44 @@
 #include <iowq/iowq.hpp>
 
 #include "report.hpp"
+#include "wal_format.hpp"
 
 namespace {
-
-/// In front of each record's bytes; the checksum is of all that follows it. Native byte order.
-struct record_head {
-  std::uint32_t checksum;
-  std::uint32_t size;
-  std::uint64_t number;
-};
-
-std::uint32_t checksum_of(const record_head& head, std::string_view bytes) {
-  auto const data = [](const void* p) { return static_cast<const Bytef*>(p); };
-  constexpr std::size_t skipped = sizeof head.checksum;
-  uLong const sum = ::crc32_z(0, data(&head) + skipped, sizeof head - skipped);
-  return static_cast<std::uint32_t>(::crc32_z(sum, data(bytes.data()), bytes.size()));
-}
-
-/// Calls `use(number, bytes)` with each record of `file` up to the first that is torn, and says
-/// where that begins.
-template <class Use>
-std::size_t walk(std::string_view file, Use use) {
-  std::size_t at = 0;
-  for (std::uint64_t number = 0; file.size() - at >= sizeof(record_head); ++number) {
-    record_head head;
-    std::memcpy(&head, file.data() + at, sizeof head);
-    if (head.number != number || head.size > file.size() - at - sizeof head) break;
-    std::string_view const bytes = file.substr(at + sizeof head, head.size);
-    if (head.checksum != checksum_of(head, bytes)) break;
-    use(number, bytes);
-    at += sizeof head + head.size;
-  }
-  return at;
-}
 
 class write_ahead_log {
  public:
   explicit write_ahead_log(std::string path, std::uint64_t key)
       : path_{std::move(path)}, key_{key} {}
 
-  /// Cuts off what is torn, and goes on behind it.
+  /// Locks and examines the log, and changes nothing. Throws if it cannot be written.
   iowq::task<> open() {
     file_ = co_await iowq::open(path_, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    auto const locked = co_await iowq::as_result(iowq::flock(file_, LOCK_EX | LOCK_NB));
+    if (!locked && locked.error() == std::errc::operation_would_block)
+      throw std::runtime_error(path_ + ": another process is writing this log");
+    if (!locked) throw std::system_error{locked.error(), path_};
     std::string const found = co_await iowq::read_all(file_);
-    std::size_t const whole = walk(found, [this](std::uint64_t, std::string_view) { ++next_; });
-    if (whole == found.size()) co_return;
-    std::cerr << path_ << ": " << found.size() - whole << " bytes were torn\n";
-    co_await iowq::ftruncate(file_, static_cast<std::int64_t>(whole));
+    found_ = wal::examine(found, [](std::uint64_t, std::string_view) {});
+    if (wal::is_refused(found_))
+      throw std::runtime_error(path_ + ": " + wal::problem_of(found_) + "; nothing was changed");
+    torn_ = found.size() - found_.whole;
+  }
+
+  /// Cuts off what is torn, and flushes the log: a record that was written but not flushed when its
+  /// writer died must be on the disk before the next batch is.
+  iowq::task<> repair() {
+    if (torn_ != 0) {
+      std::cerr << path_ << ": " << torn_ << " bytes were torn\n";
+      co_await iowq::ftruncate(file_, static_cast<std::int64_t>(found_.whole));
+    }
+    if (!found_.head) {
+      found_.head = wal::new_file_head();
+      std::string_view const bytes{reinterpret_cast<const char*>(&*found_.head),
+                                   sizeof(wal::file_head)};
+      co_await iowq::write_all(file_, bytes);
+    }
+    format_.emplace(*found_.head);
+    next_ = found_.next;
     co_await iowq::fdatasync(file_);
   }
 
@@ -77,10 +69,12 @@ class write_ahead_log {
   /// log takes no more.
   iowq::task<std::uint64_t> append(std::string_view bytes) {
     if (broken_) throw std::system_error{broken_, path_};
+    if (bytes.size() > wal::largest_record)
+      throw std::system_error{std::make_error_code(std::errc::message_size), path_};
     std::shared_ptr<batch> const mine = filling_;
-    record_head head{0, static_cast<std::uint32_t>(bytes.size()), next_++};
-    head.checksum = checksum_of(head, bytes);
-    mine->bytes.append(reinterpret_cast<const char*>(&head), sizeof head).append(bytes);
+    std::uint64_t const number = next_++;
+    if (mine->bytes.empty()) mine->first = number;
+    format_->append(mine->bytes, number, mine->first, bytes);
     // The first of a batch to get the lock writes it, for all of them.
     auto const turn = co_await one_writes_.lock();
     if (!mine->over) {
@@ -91,7 +85,7 @@ class write_ahead_log {
       mine->over = true;
     }
     if (mine->error) throw std::system_error{mine->error, path_};
-    co_return head.number;
+    co_return number;
   }
 
   [[nodiscard]] std::uint64_t batches() const noexcept { return batches_; }
@@ -99,6 +93,7 @@ class write_ahead_log {
  private:
   struct batch {
     std::string bytes;
+    std::uint64_t first = 0;
     bool over = false;
     std::error_code error;
   };
@@ -116,6 +111,9 @@ class write_ahead_log {
   std::string path_;
   std::uint64_t key_;
   iowq::fd file_;
+  wal::survey found_;
+  std::size_t torn_ = 0;
+  std::optional<wal::format> format_;
   std::uint64_t next_ = 0;
   iowq::mutex one_writes_;
   std::shared_ptr<batch> filling_ = std::make_shared<batch>();
@@ -147,16 +145,31 @@ iowq::task<> write_records(const options& wanted, std::deque<write_ahead_log>& l
   }
 }
 
-iowq::task<> write_all_logs(const options& wanted) {
-  std::deque<write_ahead_log> logs;
-  for (unsigned log = 0; log < wanted.logs; ++log) {
+/// Opens the first `count` logs. No log is changed unless all of them can be written.
+iowq::task<> open_logs(const options& wanted, unsigned count, std::deque<write_ahead_log>& logs) {
+  for (unsigned log = 0; log < count; ++log) {
     logs.emplace_back(path_of(wanted, log), log);
     co_await logs.back().open();
   }
-  // That the files are there must last as well.
+  for (write_ahead_log& log : logs) co_await log.repair();
+  // The files' names must be on the disk as well.
   iowq::fd const directory = co_await iowq::open(wanted.directory, O_RDONLY | O_DIRECTORY);
   co_await iowq::fsync(directory);
+}
 
+/// Appends standard input as one record to the first log.
+iowq::task<> append_input(const options& wanted) {
+  std::deque<write_ahead_log> logs;
+  co_await open_logs(wanted, 1, logs);
+  std::string const payload = co_await iowq::read_all(STDIN_FILENO);
+  std::uint64_t const number = co_await logs.front().append(payload);
+  std::string const line = "0 " + std::to_string(number) + '\n';
+  co_await iowq::write_all(STDOUT_FILENO, line);
+}
+
+iowq::task<> write_all_logs(const options& wanted) {
+  std::deque<write_ahead_log> logs;
+  co_await open_logs(wanted, wanted.logs, logs);
   auto const write = [&](unsigned writer) { return write_records(wanted, logs, writer); };
   co_await iowq::for_each(std::views::iota(0U, wanted.writers), wanted.writers, write);
   std::uint64_t batches = 0;
@@ -164,23 +177,37 @@ iowq::task<> write_all_logs(const options& wanted) {
   std::cerr << wanted.records * wanted.writers << " records in " << batches << " batches\n";
 }
 
-/// Prints every whole record; changes nothing.
-iowq::task<> read_logs(const options& wanted) {
+/// Prints every whole record in front of the first one that is torn or damaged; changes nothing.
+/// Returns false if a log is damaged.
+iowq::task<bool> read_log(const std::string& path, unsigned log) {
+  auto opened = co_await iowq::as_result(iowq::open(path, O_RDONLY | O_CLOEXEC));
+  if (!opened) {
+    if (opened.error() == std::errc::no_such_file_or_directory) co_return true;
+    throw std::system_error{opened.error(), path};
+  }
+  iowq::fd const file = *std::move(opened);
+  std::string const found = co_await iowq::read_all(file);
+  auto const print = [log](std::uint64_t number, std::string_view text) {
+    std::cout << log << ' ' << number << ' ' << text << '\n';
+  };
+  wal::survey const result = wal::examine(found, print);
+  if (wal::is_refused(result)) {
+    std::cerr << "wal: " << path << ": " << wal::problem_of(result) << '\n';
+    co_return false;
+  }
+  if (result.whole != found.size())
+    std::cerr << path << ": " << found.size() - result.whole << " bytes are torn\n";
+  co_return true;
+}
+
+iowq::task<bool> read_logs(const options& wanted) {
+  bool whole = true;
   for (unsigned log = 0; log < wanted.logs; ++log) {
     std::string const path = path_of(wanted, log);
-    auto opened = co_await iowq::as_result(iowq::open(path, O_RDONLY | O_CLOEXEC));
-    if (!opened) {
-      if (opened.error() == std::errc::no_such_file_or_directory) continue;
-      throw std::system_error{opened.error(), path};
-    }
-    iowq::fd const file = *std::move(opened);
-    std::string const found = co_await iowq::read_all(file);
-    std::size_t const whole = walk(found, [log](std::uint64_t number, std::string_view text) {
-      std::cout << log << ' ' << number << ' ' << text << '\n';
-    });
-    if (whole != found.size())
-      std::cerr << path << ": " << found.size() - whole << " bytes are torn\n";
+    bool const fine = co_await read_log(path, log);
+    whole = whole && fine;
   }
+  co_return whole;
 }
 
 }  // namespace
@@ -190,9 +217,11 @@ int main(int argc, char** argv) {
   options wanted;
   cli.add_option("--logs", wanted.logs, "how many")->check(CLI::Range(1U, 1000U));
   auto* const write = cli.add_subcommand("write", "appends, and says what is on the disk");
-  auto* const read = cli.add_subcommand("read", "prints what is there");
+  auto* const append = cli.add_subcommand("append", "appends standard input as one record");
+  auto* const read = cli.add_subcommand("read", "prints what is there; 1 if a log is damaged");
   cli.require_subcommand(1)->fallthrough();
   write->add_option("directory", wanted.directory, "where the logs are")->required();
+  append->add_option("directory", wanted.directory, "where the logs are")->required();
   read->add_option("directory", wanted.directory, "where the logs are")->required();
   write->add_option("--writers", wanted.writers, "at once")->check(CLI::Range(1U, 100'000U));
   write->add_option("--records", wanted.records, "of each writer");
@@ -200,7 +229,8 @@ int main(int argc, char** argv) {
   CLI11_PARSE(cli, argc, argv);
   try {
     iowq::executor executor;
-    executor.run(write->parsed() ? write_all_logs(wanted) : read_logs(wanted));
+    if (read->parsed()) return executor.run(read_logs(wanted)) ? 0 : 1;
+    executor.run(write->parsed() ? write_all_logs(wanted) : append_input(wanted));
     if (write->parsed()) example::print_where_the_work_went(std::cerr, executor.stats());
     return 0;
   } catch (const std::exception& error) {
