@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSL-1.0
-"""Holds the headers to the house rules: arrows, reading order, length, the two seams, banners.
+"""Checks the rules of the layers: permitted includes, reading order, the two seams, banners.
 
     layers.py ROOT            the tree to look at; prints `path:line: fault`, exits 1 if there is one
 """
@@ -24,11 +24,6 @@ ARROWS = {
 
 # Headers that the umbrella leaves out because they cost the user something.
 OPT_IN = {'flow/ranges.hpp'}
-
-LINE_LIMIT = 300  # lines in a header
-WIDTH_LIMIT = 100  # characters in a line
-# Headers that were longer when this rule came, and how long: an entry may only shrink, then go.
-EXCESS = {}
 
 # Where a system header may be named: (what, which headers may).
 RESTRICTED_INCLUDES = [
@@ -122,8 +117,6 @@ class Tree:
             else:
                 self.check_includes(header, text)
             self.check_seams(header, code_of(text))
-        for header in sorted(EXCESS.keys() - self.headers.keys()):
-            self.fault(header, 1, 'is gone: strike its line from EXCESS')
         self.check_sources()
         return self.faults
 
@@ -136,19 +129,8 @@ class Tree:
         if '#pragma once' not in lines:
             self.fault(header, 1, 'no #pragma once')
         for number, line in enumerate(lines, 1):
-            if len(line) > WIDTH_LIMIT:
-                self.fault(header, number, f'{len(line)} characters, limit {WIDTH_LIMIT}')
             if UNFINISHED.search(line):
                 self.fault(header, number, 'unfinished: write it, or open an issue')
-        self.check_length(header, text.count('\n'))
-
-    def check_length(self, header, length):
-        limit = EXCESS.get(header, LINE_LIMIT)
-        if length > limit:
-            self.fault(header, limit + 1, f'{length} lines, limit {limit}')
-        elif header in EXCESS and length < limit:
-            rest = 'strike its line' if length <= LINE_LIMIT else f'write {length}'
-            self.fault(header, 1, f'shrank to {length} lines: {rest} in EXCESS')
 
     def check_macros(self, header, text):
         for number, line in enumerate(text.split('\n'), 1):
