@@ -42,9 +42,9 @@ iowq::stream<stop_token> tokens() {
     co_yield token;
   }
 }
-iowq_test::detached ask_from_outside(stop_token& own, stop_token& childs) {
+iowq_test::detached ask_from_outside(stop_token& own, stop_token& of_child) {
   own = co_await ambient_stop();
-  childs = co_await inherited();
+  of_child = co_await inherited();
 }
 }  // namespace
 
