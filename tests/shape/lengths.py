@@ -55,7 +55,8 @@ CONSTRUCTOR = re.compile(r'\)\s*(?:noexcept(?:\s*\((?:[^()]|\([^()]*\))*\))?\s*)
                          r'(?<!:):(?!:)')
 OPERATOR = re.compile(r'\boperator\s*(?:\(\s*\)|\[\s*\]|[^\s\w(]+|co_await|new|delete|""\s*\w+'
                       r'|[\w:<>&* ]+)\s*$')
-NAME = re.compile(r'(?P<name>~?[A-Za-z_][\w:~]*)\s*(?:<[^;{}()]*>)?\s*$')
+NAME = re.compile(r'(?P<name>(?:[A-Za-z_]\w*\s*(?:<[^;{}()]*>)?::)*~?[A-Za-z_]\w*)'
+                  r'\s*(?:<[^;{}()]*>)?\s*$')
 
 
 def without_templates(head):
@@ -69,6 +70,11 @@ def without_templates(head):
             place += 1
         head = head[:match.start()] + ' ' * (place - match.start()) + head[place:]
     return head
+
+
+def without_arguments(name):
+    """A name without template arguments."""
+    return re.sub(r'<.*?>(?=::|$)', '', name)
 
 
 def function_name(head):
@@ -86,7 +92,7 @@ def function_name(head):
                     return re.sub(r'\s+', ' ', match.group().strip())
                 match = NAME.search(before)
                 if match and match['name'] not in NOT_A_NAME:
-                    return match['name']
+                    return without_arguments(match['name'])
                 if re.search(r'\]\s*$', before):
                     return 'lambda'
             depth += 1
@@ -107,7 +113,7 @@ def kind_of(head):
     if ENUM_HEAD.search(plain):
         return 'enum', None
     if match := CLASS_HEAD.search(plain):
-        return 'class', match['name']
+        return 'class', without_arguments(match['name'])
     if (CONSTRUCTOR.search(plain) and re.search(r'[\w>]\s*$', plain)
             and not re.search(r'\b(?:noexcept|try)\s*$', plain)):
         return 'expression', None  # a member's initialiser

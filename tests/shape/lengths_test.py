@@ -66,6 +66,7 @@ class Functions(unittest.TestCase):
                 ('void f() const requires(c<T>)', 'f'), ('auto f() -> decltype(g(1))', 'f'),
                 ('template <class T, int (*F)()> requires d<T> void f(T t)', 'f'),
                 ('[[nodiscard("(so)")]] static int f()', 'f'), ('int a::b::f(int c)', 'a::b::f'),
+                ('int a<T>::f(b<U> c)', 'a::f'), ('auto f<int>(int a)', 'f'),
                 ('friend bool operator==(a x, a y)', 'operator=='),
                 ('static void* operator new(std::size_t size)', 'operator new'),
                 ('void f(int (*g)(int) = nullptr)', 'f'), ('void f() try', 'f')]:
