@@ -166,7 +166,7 @@ json cgroup_limit(const std::string& controller, const std::string& file) {
     std::string const root = names.empty() ? "/sys/fs/cgroup" : "/sys/fs/cgroup/" + controller;
     if (!names.empty() && names.find(controller) == names.npos) continue;
     for (std::string const& folder : {root + path, root})
-      if (std::string const word = word_of(folder + '/' + file); !word.empty()) return word;
+      if (std::string word = word_of(folder + '/' + file); !word.empty()) return word;
   }
   return {};
 }

@@ -61,7 +61,7 @@ iowq::task<> count_tree(account& sum, std::string root, unsigned jobs) {
   std::vector<std::string> batch;
   for (bool more = true; more;) {
     batch.clear();
-    while (batch.size() < 16 * jobs) {
+    while (batch.size() < std::size_t{16} * jobs) {
       auto const entry = co_await tree.next();
       more = static_cast<bool>(entry);
       if (!more) break;

@@ -138,7 +138,8 @@ iowq::task<> write_records(const options& wanted, std::deque<write_ahead_log>& l
   for (std::uint64_t n = 0; n != wanted.records; ++n) {
     unsigned const log = static_cast<unsigned>((writer + n) % wanted.logs);
     std::string text = std::to_string(writer) + ' ' + std::to_string(n) + ' ';
-    text.append(static_cast<std::size_t>((writer * 31 + n * 7) % (wanted.size + 1)), 'x');
+    text.append(static_cast<std::size_t>((std::uint64_t{writer} * 31 + n * 7) % (wanted.size + 1)),
+                'x');
     std::uint64_t const number = co_await logs[log].append(text);
     std::string const line = std::to_string(log) + ' ' + std::to_string(number) + ' ' + text + '\n';
     co_await iowq::write_all(STDOUT_FILENO, line);

@@ -59,8 +59,8 @@ struct puppets : iowq::linux_policy {
   template <class T>
   class guarded {
    public:
-    guarded(T value = {}) : value_{value} {}           // NOLINT(google-explicit-constructor)
-    operator T() const { return ++accesses, value_; }  // NOLINT(google-explicit-constructor)
+    guarded(T value = {}) : value_{value} {}
+    operator T() const { return ++accesses, value_; }
     guarded& operator=(T value) {
       ++accesses;
       if (self == other && meanwhile) {

@@ -243,7 +243,7 @@ class atomic : public place {
   using value_type = T;
 
   atomic() noexcept : atomic(T{}) {}
-  atomic(T value) noexcept : place{pack(value)} {}  // NOLINT(google-explicit-constructor)
+  atomic(T value) noexcept : place{pack(value)} {}
 
   T load(order how = seq_cst, const where& at = where::current()) const noexcept {
     return unpack(const_cast<atomic*>(this)->do_load(how, "load", at));
@@ -313,7 +313,7 @@ class atomic : public place {
 template <class T>
 class var {
  public:
-  var(T value = {}) : value_{value} { (void)note(true, where::current()); }  // NOLINT
+  var(T value = {}) : value_{value} { (void)note(true, where::current()); }
   var(const var&) = delete;
   var& operator=(const var&) = delete;
   ~var() { (void)note(true, where::current()); }
@@ -347,7 +347,7 @@ class guarded : public var<T> {
     this->set(value);
     return *this;
   }
-  operator T() const { return this->get(); }  // NOLINT(google-explicit-constructor)
+  operator T() const { return this->get(); }
 };
 
 }  // namespace explore

@@ -80,9 +80,8 @@ class fd {
 /// How operations take a descriptor: an int or an fd, which stays the caller's.
 class descriptor {
  public:
-  descriptor(int number) noexcept : number_{number} {}  // NOLINT(google-explicit-constructor)
-  descriptor(const fd& owner) noexcept                  // NOLINT(google-explicit-constructor)
-      : number_{owner.get()}, note_{owner.note()} {}
+  descriptor(int number) noexcept : number_{number} {}
+  descriptor(const fd& owner) noexcept : number_{owner.get()}, note_{owner.note()} {}
   /// A temporary would close it before the operation began.
   descriptor(fd&&) = delete;
 

@@ -73,19 +73,16 @@ class [[nodiscard("look at it: it may hold an error")]] result {
     requires(!std::is_void_v<T> && !std::is_reference_v<T> && std::is_constructible_v<stored, U> &&
              !std::is_same_v<std::remove_cvref_t<U>, result> &&
              !std::is_same_v<std::remove_cvref_t<U>, std::error_code>)
-  explicit(!std::is_convertible_v<U, stored>)
-      result(U&& value)  // NOLINT(google-explicit-constructor)
+  explicit(!std::is_convertible_v<U, stored>) result(U&& value)
       : value_(std::forward<U>(value)), has_value_{true} {}
 
   template <class U>
     requires(std::is_reference_v<T> && std::is_convertible_v<U&, T> &&
              std::is_convertible_v<U*, stored>)  // names an object, makes no temporary
-  result(U& value)                               // NOLINT(google-explicit-constructor)
-      : value_(&static_cast<T>(value)), has_value_{true} {}
+  result(U& value) : value_(&static_cast<T>(value)), has_value_{true} {}
 
   /// An error; a zero code is a programmer's mistake.
-  result(std::error_code error) noexcept  // NOLINT(google-explicit-constructor)
-      : error_{error}, has_value_{false} {
+  result(std::error_code error) noexcept : error_{error}, has_value_{false} {
     IOWQ_ASSERT(error, "a result was made of an error_code that says success");
   }
 

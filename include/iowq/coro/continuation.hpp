@@ -35,11 +35,8 @@ class continuation {
  public:
   continuation() noexcept = default;
   template <class Promise>
-  continuation(
-      std::coroutine_handle<Promise> waiter) noexcept  // NOLINT(google-explicit-constructor)
-      : coroutine_{waiter} {}
-  continuation(listener& waiter) noexcept  // NOLINT(google-explicit-constructor)
-      : listener_{&waiter} {}
+  continuation(std::coroutine_handle<Promise> waiter) noexcept : coroutine_{waiter} {}
+  continuation(listener& waiter) noexcept : listener_{&waiter} {}
 
   [[nodiscard]] explicit operator bool() const noexcept {
     return coroutine_ != nullptr || listener_ != nullptr;

@@ -43,7 +43,9 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
       std::is_nothrow_constructible_v<Call, Arguments...>)
       : base{kind, at}, call_{std::forward<Arguments>(arguments)...} {}
 
-  operation(operation&& other) noexcept : base{std::move(other)}, call_{std::move(other.call_)} {}
+  operation(operation&& other) noexcept
+      : base{std::move(other)},           // moves the base only
+        call_{std::move(other.call_)} {}  // NOLINT(bugprone-use-after-move)
   ~operation() {
     if constexpr (forms.call)
       if (is(punted)) work_.destroy();

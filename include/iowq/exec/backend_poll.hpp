@@ -88,7 +88,9 @@ class poll_backend {
   /// May an operation that did not block go on without a turn of the loop? Not for ever: a peer
   /// who never lets it block must not keep all others waiting.
   [[nodiscard]] bool may_end_at_once() noexcept {
-    return at_once_left_ != 0 && at_once_left_-- != 0;
+    if (at_once_left_ == 0) return false;
+    --at_once_left_;
+    return true;
   }
 
   [[nodiscard]] bool waits() const noexcept { return armed_ != 0; }

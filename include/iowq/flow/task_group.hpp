@@ -34,9 +34,7 @@ namespace iowq {
 /// and join.
 class task_group {
  public:
-  task_group(std::source_location at =  // NOLINT(google-explicit-constructor)
-             std::source_location::current()) noexcept
-      : source_{at} {}
+  task_group(std::source_location at = std::source_location::current()) noexcept : source_{at} {}
   /// Stops when `outer` does: pass `co_await ambient_stop()` where it may wait long to be joined.
   explicit task_group(stop_token outer,
                       std::source_location at = std::source_location::current()) noexcept

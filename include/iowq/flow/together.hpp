@@ -147,7 +147,7 @@ class one_of final : listener, loop_item {
 
   explicit one_of(A&& awaitable)
       : listener{&over}, loop_item{&begin_task}, awaitable_(as_startable(std::move(awaitable))) {}
-  one_of(one_of&& other)
+  one_of(one_of&& other)  // NOLINT(performance-noexcept-move-constructor): as the awaitable's
       : listener{&over}, loop_item{&begin_task}, awaitable_(std::move(other.awaitable_)) {}
 
   /// An operation begins now; a task at the loop's next turn, so that however deep these are in

@@ -18,6 +18,7 @@ class [[nodiscard("co_await it")]] under_stop final : listener {
  public:
   under_stop(stop_token token, A&& awaitable)
       : listener{&over}, token_{token}, awaitable_(as_startable(std::move(awaitable))) {}
+  // NOLINTNEXTLINE(performance-noexcept-move-constructor): as the awaitable's
   under_stop(under_stop&& other)
       : listener{&over}, token_{other.token_}, awaitable_(std::move(other.awaitable_)) {}
 

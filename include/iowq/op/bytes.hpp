@@ -42,7 +42,7 @@ inline constexpr std::size_t most_at_once = 0x7ffff000;
 class mutable_bytes {
  public:
   template <detail::writable_byte_range R>
-  mutable_bytes(R&& bytes) noexcept  // NOLINT(google-explicit-constructor)
+  mutable_bytes(R&& bytes) noexcept
       : data_{std::ranges::data(bytes)}, size_{std::ranges::size(bytes)} {}
   mutable_bytes(void* data, std::size_t size) noexcept : data_{data}, size_{size} {}
 
@@ -67,13 +67,12 @@ class const_bytes {
  public:
   template <detail::byte_range R>
     requires(!std::is_array_v<std::remove_reference_t<R>>)
-  const_bytes(R&& bytes) noexcept  // NOLINT(google-explicit-constructor)
+  const_bytes(R&& bytes) noexcept
       : data_{std::ranges::data(bytes)}, size_{std::ranges::size(bytes)} {}
   template <detail::byte_like T, std::size_t N>
-  const_bytes(T (&array)[N]) noexcept
-      : data_{array}, size_{N} {}  // NOLINT(google-explicit-constructor)
+  const_bytes(T (&array)[N]) noexcept : data_{array}, size_{N} {}
   template <std::size_t N>
-  const_bytes(const char (&literal)[N]) noexcept  // NOLINT(google-explicit-constructor)
+  const_bytes(const char (&literal)[N]) noexcept
       : const_bytes{std::string_view{literal, N - (N > 0 && literal[N - 1] == '\0' ? 1 : 0)}} {}
   const_bytes(const void* data, std::size_t size) noexcept : data_{data}, size_{size} {}
 

@@ -24,14 +24,13 @@ namespace iowq {
 class file_time {
  public:
   template <class Duration>
-  file_time(std::chrono::time_point<std::chrono::system_clock, Duration> time)  // NOLINT
-      noexcept {
+  file_time(std::chrono::time_point<std::chrono::system_clock, Duration> time) noexcept {
     auto const whole = std::chrono::floor<std::chrono::seconds>(time);
     auto const part = std::chrono::floor<std::chrono::nanoseconds>(time - whole);
     raw_.tv_sec = static_cast<::time_t>(whole.time_since_epoch().count());
     raw_.tv_nsec = static_cast<long>(part.count());
   }
-  file_time(const ::timespec& raw) noexcept : raw_{raw} {}  // NOLINT(google-explicit-constructor)
+  file_time(const ::timespec& raw) noexcept : raw_{raw} {}
 
   [[nodiscard]] static file_time now() noexcept { return ::timespec{0, UTIME_NOW}; }
   /// Leaves it as it is.

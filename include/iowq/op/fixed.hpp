@@ -65,6 +65,7 @@ class fixed_buffers : public ring_guest {
     if (refused_by_ == &house) return false;
     try {
       std::vector<::iovec> all;
+      all.reserve(count_);
       for (unsigned i = 0; i < count_; ++i) all.push_back({memory_ + i * stride(), size_});
       if (linux_kernel::register_buffers(house.host(), all.data(), count_) == 0) enter(house);
     } catch (const std::bad_alloc&) {

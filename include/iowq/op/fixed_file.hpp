@@ -133,7 +133,7 @@ class fixed_file {
 /// How operations take a file in a slot, which stays the caller's.
 class fixed_descriptor {
  public:
-  fixed_descriptor(const fixed_file& owner) noexcept : slot_{owner.slot_.ref()} {}  // NOLINT
+  fixed_descriptor(const fixed_file& owner) noexcept : slot_{owner.slot_.ref()} {}
   /// A temporary would close it before the operation began.
   fixed_descriptor(fixed_file&&) = delete;
 

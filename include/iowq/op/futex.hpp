@@ -30,14 +30,11 @@ enum class futex_scope : std::uint8_t { process, shared };
 /// A word for futexes: an unsigned 32-bit integer, or an atomic one. Borrowed.
 class futex_word {
  public:
-  futex_word(const atomic<std::uint32_t>& word) noexcept  // NOLINT(google-explicit-constructor)
+  futex_word(const atomic<std::uint32_t>& word) noexcept
       : address_{reinterpret_cast<const std::uint32_t*>(&word)} {}
-  futex_word(const std::uint32_t& word) noexcept  // NOLINT(google-explicit-constructor)
-      : address_{&word} {}
-  futex_word(const atomic<std::uint32_t>* word) noexcept  // NOLINT(google-explicit-constructor)
-      : futex_word{*word} {}
-  futex_word(const std::uint32_t* word) noexcept  // NOLINT(google-explicit-constructor)
-      : address_{word} {}
+  futex_word(const std::uint32_t& word) noexcept : address_{&word} {}
+  futex_word(const atomic<std::uint32_t>* word) noexcept : futex_word{*word} {}
+  futex_word(const std::uint32_t* word) noexcept : address_{word} {}
   futex_word(const std::uint32_t&&) = delete;
 
   [[nodiscard]] std::uint32_t* address() const noexcept {

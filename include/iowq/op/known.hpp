@@ -56,10 +56,9 @@ class file_note {
 /// by the owner before a worker has it, and by the worker then.
 class known_file {
  public:
-  known_file(descriptor file) noexcept  // NOLINT(google-explicit-constructor)
-      : number_{file.get()}, note_{file.note()} {}
+  known_file(descriptor file) noexcept : number_{file.get()}, note_{file.note()} {}
 
-  operator int() const noexcept { return number_; }  // NOLINT(google-explicit-constructor)
+  operator int() const noexcept { return number_; }
   [[nodiscard]] unsigned type() const noexcept {
     if (!note_) note_ = note_of(number_);
     return note_.type();
@@ -93,11 +92,11 @@ class known_file {
 /// of them looks, and tells the fd.
 class known_descriptor : public descriptor {
  public:
-  known_descriptor(int number) noexcept : descriptor{number} {}     // NOLINT
-  known_descriptor(const fd& owner) noexcept : descriptor{owner} {  // NOLINT
+  known_descriptor(int number) noexcept : descriptor{number} {}
+  known_descriptor(const fd& owner) noexcept : descriptor{owner} {
     if (note() == 0 && owner) remember(owner, detail::note_of(owner.get()).word());
   }
-  known_descriptor(descriptor file) noexcept : descriptor{file} {}  // NOLINT
+  known_descriptor(descriptor file) noexcept : descriptor{file} {}
   known_descriptor(fd&&) = delete;
 };
 

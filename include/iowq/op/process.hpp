@@ -37,13 +37,13 @@ namespace iowq {
 /// The arguments of a program: a list, or any range of strings. Copied.
 class argument_list {
  public:
-  argument_list(std::initializer_list<std::string_view> list) {  // NOLINT
+  argument_list(std::initializer_list<std::string_view> list) {
     for (std::string_view const one : list) add(one);
   }
   template <std::ranges::input_range R>
     requires std::convertible_to<std::ranges::range_reference_t<R>, std::string_view> &&
              (!std::same_as<std::remove_cvref_t<R>, argument_list>)
-  argument_list(R&& list) {  // NOLINT(google-explicit-constructor)
+  argument_list(R&& list) {
     for (auto&& one : list) add(one);
   }
 

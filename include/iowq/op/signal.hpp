@@ -233,7 +233,7 @@ task<int> await_signal(signal_bits wanted) {
 class signal_set {
  public:
   template <std::convertible_to<int>... Numbers>
-  constexpr signal_set(Numbers... numbers) noexcept {  // NOLINT(google-explicit-constructor)
+  constexpr signal_set(Numbers... numbers) noexcept {
     (add(numbers), ...);
   }
   /// None if one of them is none that can be awaited.

@@ -120,7 +120,8 @@ class [[nodiscard("co_await it")]] sleep_operation : public operation_base {
     acts(&on_item);
   }
   sleep_operation(sleep_operation&& other) noexcept
-      : operation_base{std::move(other)}, deadline_{other.deadline_} {
+      : operation_base{std::move(other)},  // moves the base only
+        deadline_{other.deadline_} {       // NOLINT(bugprone-use-after-move)
     acts(&on_item);
   }
   ~sleep_operation() {

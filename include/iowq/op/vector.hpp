@@ -37,14 +37,14 @@ class buffer_list {
   template <class... Listed>
     requires(sizeof...(Listed) >= 1 && sizeof...(Listed) <= most_listed &&
              (std::convertible_to<Listed, Bytes> && ...))
-  buffer_list(Listed&&... listed) noexcept  // NOLINT(google-explicit-constructor)
+  buffer_list(Listed&&... listed) noexcept
       : listed_{part(static_cast<Listed&&>(listed))...}, count_{sizeof...(Listed)} {}
 
   template <class Array>
     requires(std::convertible_to<Array, std::span<const ::iovec>> &&
              (std::is_lvalue_reference_v<Array> ||
               std::ranges::borrowed_range<std::remove_cvref_t<Array>>))
-  buffer_list(Array&& borrowed) noexcept  // NOLINT(google-explicit-constructor)
+  buffer_list(Array&& borrowed) noexcept
       : borrowed_{std::span<const ::iovec>{borrowed}.data()},
         count_{std::span<const ::iovec>{borrowed}.size()} {}
 

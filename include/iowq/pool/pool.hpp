@@ -244,7 +244,7 @@ class basic_pool {
   }
   [[nodiscard]] std::uint8_t lane_of(const detail::item& item, std::uint8_t near) const noexcept {
     if (item.node == any_node) return near;
-    auto const node = static_cast<unsigned>(item.node);
+    auto const node = static_cast<unsigned>(item.node);  // NOLINT(bugprone-signed-char-misuse)
     return static_cast<std::uint8_t>(node < state_.nodes.size() ? node : 0);
   }
 

@@ -106,7 +106,7 @@ struct item {
 /// there. A copy is a new item with the same flags.
 class work : protected detail::item {
  public:
-  work(work_flags wanted = {}) noexcept { flags(wanted); }  // NOLINT(google-explicit-constructor)
+  work(work_flags wanted = {}) noexcept { flags(wanted); }
   work(const work& other) noexcept : item{} { *this = other; }
   work& operator=(const work& other) noexcept {
     flags(other.flags());

@@ -34,7 +34,9 @@ class channel_wait : public waiter {
  protected:
   channel_wait(const operation_kind& kind, std::source_location at, channel_base& all) noexcept
       : waiter{kind, at}, all_{all} {}
-  channel_wait(channel_wait&& other) noexcept : waiter{std::move(other)}, all_{other.all_} {}
+  channel_wait(channel_wait&& other) noexcept
+      : waiter{std::move(other)},  // moves the base only
+        all_{other.all_} {}        // NOLINT(bugprone-use-after-move)
 
   void check_fresh() const noexcept {
     IOWQ_ASSERT(is_fresh(), "a send or recv of a channel was awaited twice");
