@@ -9,13 +9,17 @@ all other compilers must accept it. If it has an `#ifdef FIXED`, it must compile
 it is refused for that reason and no other.
 """
 
+import os
 import re
 import subprocess
 import sys
 
+ENGLISH = dict(os.environ, LC_ALL='C.UTF-8')
+
+
 def compiles(command, path, *more):
     run = subprocess.run([*command, *more, '-fsyntax-only', path], stdin=subprocess.DEVNULL,
-                         capture_output=True, text=True)
+                         capture_output=True, text=True, env=ENGLISH)
     return run.returncode == 0, run.stderr
 
 

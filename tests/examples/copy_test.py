@@ -3,21 +3,24 @@
 
     copy_test.py PATH_OF_COPY
 """
+import atexit
 import contextlib
 import os
 import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import unittest
 
+import other_user
 from complaints import complaints
 
 COPY = os.path.abspath(sys.argv.pop(1))
-NOBODY = 65534
-# In front of a command: runs it without the rights of root.
-USER = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups"] if os.getuid() == 0 else []
+os.umask(0o022)  # the other user must be able to read the trees, whatever the caller's umask is
+CLEANUP = contextlib.ExitStack()
+atexit.register(CLEANUP.close)
+# A command that runs the program without the rights of root.
+COPY_AS_OTHER_USER = CLEANUP.enter_context(other_user.as_other_user(COPY))
 
 
 def run(*arguments, **options):
@@ -68,7 +71,7 @@ class Mounts:
 class SafetyTest(unittest.TestCase):
     """No run of copy destroys a file of the source, whatever the target is."""
     def setUp(self):
-        self.dir = tempfile.TemporaryDirectory()
+        self.dir = other_user.temporary_directory()
         self.addCleanup(self.dir.cleanup)
         self.place = self.dir.name
         self.a = self.place + "/a"
@@ -205,7 +208,7 @@ class SafetyTest(unittest.TestCase):
         os.chmod(self.a + "/sub/deep", 0)
         self.addCleanup(os.chmod, self.a + "/sub/deep", 0o700)
         os.chmod(self.place, 0o777)
-        command = [*USER, COPY, self.a, self.place + "/b"]
+        command = [*COPY_AS_OTHER_USER, self.a, self.place + "/b"]
         end = subprocess.run(command, capture_output=True, text=True, timeout=60)
         self.assertEqual(end.returncode, 1)
         self.assertRegex(end.stderr, "a/sub/deep: .*Permission denied")
@@ -226,7 +229,7 @@ class SafetyTest(unittest.TestCase):
         self.addCleanup(os.chmod, self.a + "/sub", 0o755)
         os.chmod(self.place, 0o777)
         for _ in range(2):
-            end = subprocess.run([*USER, COPY, self.a, self.place + "/b"], capture_output=True, text=True, timeout=60)
+            end = subprocess.run([*COPY_AS_OTHER_USER, self.a, self.place + "/b"], capture_output=True, text=True, timeout=60)
             self.assertEqual((end.returncode, complaints(end.stderr)), (0, ""))
             self.assertEqual(tree(self.a), tree(self.place + "/b"))
         os.chmod(self.place + "/b/sub", 0o755)
@@ -237,11 +240,11 @@ class SafetyTest(unittest.TestCase):
         os.chmod(self.a + "/one", 0o6755)
         os.chmod(self.a + "/sub/two", 0o2755)
         os.chmod(self.place, 0o777)
-        end = subprocess.run([*USER, COPY, self.a, self.place + "/b"], capture_output=True, text=True, timeout=60)
+        end = subprocess.run([*COPY_AS_OTHER_USER, self.a, self.place + "/b"], capture_output=True, text=True, timeout=60)
         self.assertEqual((end.returncode, complaints(end.stderr)), (0, ""))
         for name in ("/b/one", "/b/sub/two"):
             status = os.stat(self.place + name)
-            self.assertEqual((status.st_uid, stat.S_IMODE(status.st_mode)), (NOBODY, 0o755))
+            self.assertEqual((status.st_uid, stat.S_IMODE(status.st_mode)), (other_user.OTHER, 0o755))
         self.assertEqual(run(self.a, self.place + "/c").returncode, 0)  # root keeps the owner
         self.assertEqual(stat.S_IMODE(os.stat(self.place + "/c/one").st_mode), 0o6755)
 
@@ -297,7 +300,7 @@ class SafetyTest(unittest.TestCase):
 
 class CopyTest(unittest.TestCase):
     def setUp(self):
-        self.dir = tempfile.TemporaryDirectory()
+        self.dir = other_user.temporary_directory()
         self.source = self.dir.name + "/source"
         self.target = self.dir.name + "/target"
         os.makedirs(self.source + "/sub/empty")
@@ -355,7 +358,7 @@ class CopyTest(unittest.TestCase):
     def test_an_unreadable_file_is_named(self):
         os.chmod(self.source + "/file", 0)
         os.chmod(self.dir.name, 0o777)
-        end = subprocess.run([*USER, COPY, self.source, self.target], capture_output=True, text=True, timeout=60)
+        end = subprocess.run([*COPY_AS_OTHER_USER, self.source, self.target], capture_output=True, text=True, timeout=60)
         self.assertEqual(end.returncode, 1)
         self.assertIn(self.source + "/file", end.stderr)
         self.assertIn("Permission denied", end.stderr)
@@ -378,4 +381,4 @@ class CopyTest(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main()
+    unittest.main(verbosity=2)

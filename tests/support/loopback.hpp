@@ -17,6 +17,13 @@
 
 namespace iowq_test {
 
+/// True if a socket can be bound to ::1. A machine may have IPv6 switched off.
+inline bool has_ipv6() {
+  iowq::fd const socket{::socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+  auto const any = iowq::endpoint::ip("::1", 0);
+  return socket && ::bind(socket.get(), any.address(), any.size()) == 0;
+}
+
 /// A listener on the loopback.
 struct listening {
   explicit listening(int mode = 0) : socket{stream(mode)} {
