@@ -43,8 +43,9 @@ int run(int argc, char** argv) {
   std::thread([] {}).join();  // a sanitizer's own thread starts with the first; before any count
   doctest::Context context(argc, argv);
   const int failed = context.run();
+  // Names and reasons have colons. tests/summary.py reads this.
   for (const auto& [name, reason] : skipped)
-    std::printf("skipped: %s: %s\n", name.c_str(), reason.c_str());
+    std::printf("skipped: %s | %s\n", name.c_str(), reason.c_str());
   if (argc == 1) leave_note(std::string(argv[0]) + ".skipped");
   return failed;
 }

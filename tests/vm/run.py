@@ -190,7 +190,18 @@ def boot(place, image, log, patience, for_one):
 
 def skipped(series, plan, why):
     print("\n==== {}: skipped: {}".format(series, why), flush=True)
-    return [{"name": "{} {}".format(series, one), "result": "SKIP", "duration": 0.0} for one in plan]
+    return [{"name": "{} {}".format(series, one), "result": "SKIP", "duration": 0.0,
+             "stdout": "skipped: {} {} | {}\n".format(series, one, why)} for one in plan]
+
+
+def ends_in(said):
+    """Of each program: its exit status, its seconds, and what it printed before it ended."""
+    ended, lines = {}, []
+    for line in said.splitlines():
+        if found := re.match(r"iowq-vm: vm_(\S+) (\S+): exit (\d+), (\d+) s", line):
+            ended[" ".join(found.group(1, 2))] = (*found.group(3, 4), "\n".join(lines))
+        lines = [] if line.startswith("iowq-vm") else [*lines, line]
+    return ended
 
 
 def try_series(build, cache, series, plan, deadline, is_quick):
@@ -208,14 +219,16 @@ def try_series(build, cache, series, plan, deadline, is_quick):
                 quick_patience if is_quick else 300)
     # On a slow machine the time for all may be over before that for one.
     in_time = time.monotonic() < deadline
-    ended = {" ".join(found.group(1, 2)): found.group(3, 4) for found in
-             re.finditer(r"^iowq-vm: vm_(\S+) (\S+): exit (\d+), (\d+) s", said, re.M)}
+    ended = ends_in(said)
     tests = []
     for one in plan:
-        how, duration = ended.get(one if " " in one else one + " -", (None, 0))
+        how, duration, text = ended.get(one if " " in one else one + " -", (None, 0, ""))
         unended = "TIMEOUT" if in_time or not is_quick else "SKIP"
         result = {"0": "OK", "77": "SKIP", "124": "TIMEOUT", None: unended}.get(how, "FAIL")
-        tests.append({"name": "{} {}".format(series, one), "result": result, "duration": float(duration)})
+        if how is None and unended == "SKIP":
+            text = "skipped: {} {} | the time for all of them was over\n".format(series, one)
+        tests.append({"name": "{} {}".format(series, one), "result": result,
+                      "duration": float(duration), "stdout": text})
     failed = sum(test["result"] not in ("OK", "SKIP") for test in tests)
     kernel_said = re.search(r"iowq-vm: kernel (.*)$", said, re.M)
     print("\n==== {}: {}".format(series, kernel_said.group(1) if kernel_said else "did not boot"))
