@@ -24,6 +24,7 @@
 #include "ledger.hpp"
 #include "manual.hpp"
 #include "skip.hpp"
+#include "waiting.hpp"
 #include "ways.hpp"
 
 namespace {
@@ -161,19 +162,19 @@ TEST_SUITE("exec/await") {
       ear read_end, cancelled, refused;
       auto read = as(go, iowq::read(pipe.in, iowq::mutable_bytes{&byte, 1}));
       CHECK(read.start(read_end, {}));
-      co_await iowq::yield();
+      co_await iowq_test::until_waiting("read");
       CHECK(read_end.heard == 0);
       CHECK(::write(pipe.out.get(), "x", 1) == 1);
-      while (read_end.heard == 0) co_await iowq::yield();
+      co_await iowq_test::until([&] { return read_end.heard != 0; });
       CHECK(read.await_resume() == 1);
 
       iowq::stop_source stop;
       auto again = as(go, iowq::read(pipe.in, iowq::mutable_bytes{&byte, 1}));
       CHECK(again.start(cancelled, stop.get_token()));
-      co_await iowq::yield();
+      co_await iowq_test::until_waiting("read");
       stop.request_stop();
       CHECK(cancelled.heard == 0);  // later, never from within
-      while (cancelled.heard == 0) co_await iowq::yield();
+      co_await iowq_test::until([&] { return cancelled.heard != 0; });
       CHECK(again.await_resume_result().error() == std::errc::operation_canceled);
 
       auto late = as(go, iowq::read(pipe.in, iowq::mutable_bytes{&byte, 1}));

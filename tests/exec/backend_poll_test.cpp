@@ -29,6 +29,7 @@
 
 #include "ledger.hpp"
 #include "manual.hpp"
+#include "waiting.hpp"
 #include "ways.hpp"
 
 namespace {
@@ -231,7 +232,7 @@ TEST_SUITE("exec/backend_poll") {
       executor::current().spawn(flood(others, flooded));
       co_await iowq::sleep_for(1ms);
       others = true;
-      while (!flooded) co_await iowq::yield();
+      co_await iowq_test::until([&] { return flooded; });
     });
   }
 

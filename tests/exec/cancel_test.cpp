@@ -33,6 +33,7 @@
 #include "ledger.hpp"
 #include "manual.hpp"
 #include "skip.hpp"
+#include "waiting.hpp"
 #include "ways.hpp"
 
 namespace {
@@ -74,7 +75,7 @@ task<> race(int rounds, Make make, Complete complete, tally& sum) {
     co_await iowq::yield();
     go.store(true, std::memory_order_release);
     complete();
-    while (alive != 0) co_await iowq::yield();
+    co_await iowq_test::until([&] { return alive == 0; });
     stopper.join();
   }
 }
@@ -238,12 +239,14 @@ TEST_SUITE("exec/cancel") {
       };
       iowq::executor::current().spawn(one({}, head, opened, alive));
       iowq::executor::current().spawn(one(source.get_token(), tail, read, alive));
-      for (int i = 0; i < 3; ++i) co_await iowq::yield();
+      co_await iowq_test::until_waiting("raw", 2);
+      auto& here = iowq::executor::current();
+      auto const answers = here.stats().completed;
       source.request_stop();
-      for (int i = 0; i < 3; ++i) co_await iowq::yield();
+      co_await iowq_test::until([&] { return here.stats().completed > answers; });  // the cancel's
       CHECK(alive == 2);
       CHECK(::write(gate.out.get(), "x", 1) == 1);
-      while (alive != 0) co_await iowq::sleep_for(1ms);
+      co_await iowq_test::until([&] { return alive == 0; });
       CHECK(opened.done == 1);
       CHECK(read.done + read.cancelled == 1);
     };
@@ -323,7 +326,7 @@ TEST_SUITE("exec/cancel") {
       iowq::executor::current().spawn(one(source.get_token(), queued, sum, alive));
       co_await iowq::yield();
       source.request_stop();
-      while (alive != 0) co_await iowq::yield();
+      co_await iowq_test::until([&] { return alive == 0; });
       CHECK(sum.cancelled == 1);
       CHECK_FALSE(ran);
       int const number = hold.out.get();
@@ -331,7 +334,7 @@ TEST_SUITE("exec/cancel") {
       co_await iowq::close(std::move(hold.out));  // also ends the read
       CHECK(::fcntl(number, F_GETFD) == -1);
       co_await iowq_test::under{{}};
-      while (!released) co_await iowq::yield();
+      co_await iowq_test::until([&] { return released; });
     };
     iowq::run(body());
   }

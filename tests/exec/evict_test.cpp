@@ -28,12 +28,14 @@
 #include "death.hpp"
 #include "ledger.hpp"
 #include "manual.hpp"
+#include "waiting.hpp"
 #include "ways.hpp"
 
 namespace {
 using iowq::task;
 using iowq_test::all_ways;
 using iowq_test::as;
+using iowq_test::moment;
 using iowq_test::way;
 
 struct tally {
@@ -93,7 +95,7 @@ std::string read_now(int from) {
 
 TEST_SUITE("exec/evict") {
   TEST_CASE("hazard-83: close ends what is in flight on it, wherever that is, and closes then") {
-    auto const body = [](way go, int turns, bool by_ring) -> task<> {
+    auto const body = [](way go, moment when, bool by_ring) -> task<> {
       iowq_test::pipe_pair pipe, neighbour;
       tally mine, theirs;
       char byte[3];
@@ -101,7 +103,9 @@ TEST_SUITE("exec/evict") {
       begin(as(go, iowq::poll(pipe.in, POLLIN)), mine);
       begin(as(go, iowq::splice(pipe.in, {}, neighbour.out, {}, 1)), mine);
       begin(as(go, iowq::read(neighbour.in, iowq::mutable_bytes{byte + 1, 1})), theirs);
-      for (int i = 0; i < turns; ++i) co_await iowq::yield();
+      co_await iowq_test::reach(when, "read", 2);
+      co_await iowq_test::reach(when, "poll");
+      co_await iowq_test::reach(when, "splice");
       open_file const old{pipe.in};
       if (by_ring)
         co_await as(way::ring, iowq::close(std::move(pipe.in)));
@@ -114,19 +118,19 @@ TEST_SUITE("exec/evict") {
       CHECK(mine.cancelled == 3);
       CHECK(theirs.other == 0);
       co_await iowq::write(neighbour.out, "x");
-      while (theirs.alive != 0) co_await iowq::yield();
+      co_await iowq_test::until([&] { return theirs.alive == 0; });
       CHECK(theirs.other == 1);
     };
     for (way go : all_ways)
-      for (int turns : {1, 2, 5})
+      for (moment when : {moment::submitted, moment::waiting})
         for (bool by_ring : {false, true})
           for (unsigned entries : {1U, 256U}) {
             CAPTURE(go);
-            CAPTURE(turns);
+            CAPTURE(when);
             CAPTURE(by_ring);
             CAPTURE(entries);
             iowq_test::ledger books;
-            iowq::run(body(go, turns, by_ring), {.entries = entries});
+            iowq::run(body(go, when, by_ring), {.entries = entries});
           }
   }
 
@@ -166,14 +170,14 @@ TEST_SUITE("exec/evict") {
       begin(iowq::operation<stuck_call>{std::source_location::current(),
                                         stuck_call{old.number, gate.in.get(), &inside}},
             stuck);
-      while (!inside) co_await iowq::yield();
+      co_await iowq_test::until([&] { return inside.load(); });
       begin(iowq::close(std::move(pipe.in)), closes);
       if (stop) iowq::executor::current().request_stop();
-      for (int i = 0; i < 20; ++i) co_await iowq::yield();
+      co_await iowq_test::until_waiting("close");
       CHECK(closes.alive == 1);
       CHECK(old.is_open());
       CHECK(::write(gate.out.get(), "x", 1) == 1);
-      while (closes.alive != 0) co_await iowq::yield();
+      co_await iowq_test::until([&] { return closes.alive == 0; });
       CHECK(stuck.other == 1);
       CHECK(closes.other == 1);
       CHECK_FALSE(old.is_open());
@@ -183,20 +187,24 @@ TEST_SUITE("exec/evict") {
   }
 
   TEST_CASE("of a thousand operations on one descriptor none is left when it is closed") {
-    auto const body = []() -> task<> {
+    auto const body = [](moment when) -> task<> {
       int pair[2];
       REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
       iowq::fd here{pair[0]}, there{pair[1]};
       tally sum;
       char byte;
       for (int i = 0; i < 1000; ++i) begin(iowq::recv(here, iowq::mutable_bytes{&byte, 1}), sum);
-      co_await iowq::yield();
+      co_await iowq_test::reach(when, "recv", 1000);
       co_await iowq::close(std::move(here));
       CHECK(sum.cancelled == 1000);
       CHECK(sum.alive == 0);
     };
-    iowq::run(body());
-    iowq::run(body(), {.entries = 4});
+    for (moment when : {moment::submitted, moment::waiting})
+      for (unsigned entries : {256U, 4U}) {
+        CAPTURE(when);
+        CAPTURE(entries);
+        iowq::run(body(when), {.entries = entries});
+      }
   }
 
   TEST_CASE("hazard-83: an fd that goes while it is in use stops the program and names the user") {
@@ -251,7 +259,7 @@ TEST_SUITE("exec/evict") {
       tally closes;
       iowq::executor::current().spawn(closing(number, closes));
       iowq::executor::current().spawn(closing(number, closes));
-      while (closes.other != 2) co_await iowq::yield();
+      co_await iowq_test::until([&] { return closes.other == 2; });
       CHECK(sum.cancelled == 1);
       CHECK_FALSE(old.is_open());
     };

@@ -15,6 +15,7 @@
 
 #include "ledger.hpp"
 #include "skip.hpp"
+#include "waiting.hpp"
 #include "ways.hpp"
 
 namespace {
@@ -48,7 +49,7 @@ task<> nop_always(counts& all) {
 /// The most of `count` that happened during one `await()`, of a hundred; beside so many others.
 template <class Await>
 task<long> most(long others, counts& all, long counts::* count, Await await) {
-  while (all.begun != others) co_await iowq::yield();
+  co_await iowq_test::until([&] { return all.begun == others; });
   long worst = 0;
   for (int i = 0; i < 100; ++i) {
     long const before = all.*count;

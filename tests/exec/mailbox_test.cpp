@@ -11,6 +11,7 @@
 #include <iowq/exec/run.hpp>
 #include <iowq/op/time.hpp>
 
+#include "bounded.hpp"
 #include "ledger.hpp"
 
 namespace {
@@ -21,7 +22,7 @@ using iowq::detail::mailbox;
 
 void nothing(loop_item*) noexcept {}
 void until(const std::atomic<bool>& flag) {
-  while (!flag) std::this_thread::yield();
+  iowq_test::spin_until([&] { return flag.load(); });
 }
 }  // namespace
 

@@ -17,6 +17,7 @@
 #include <iowq/flow/for_each.hpp>
 
 #include "ledger.hpp"
+#include "waiting.hpp"
 
 namespace {
 using iowq::task;
@@ -162,7 +163,7 @@ TEST_SUITE("exec/punt") {
       for (int i = 0; i < 3; ++i) iowq::executor::current().spawn(one(block, ended));
       CHECK(co_await iowq::punt([] { return 2; }) == 2);  // though three sleep
       ::close(ends[1]);
-      while (ended < 3) co_await iowq::yield();
+      co_await iowq_test::until([&] { return ended >= 3; });
       ::close(ends[0]);
     };
     iowq::run(body(), {.pool = {.max_workers = {.bound = 4, .unbound = 4}}});

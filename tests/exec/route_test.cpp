@@ -30,6 +30,7 @@
 #include <iowq/op/wait.hpp>
 
 #include "ledger.hpp"
+#include "waiting.hpp"
 #include "ways.hpp"
 #include "without.hpp"
 
@@ -103,7 +104,7 @@ task<> sockets(transcript& said) {
   std::array<char, 9> text;
   said.note("recv", co_await iowq::as_result(iowq::recv(client, text)));
   said.note("eof", co_await iowq::as_result(iowq::recv(client, text)));
-  while (!ended) co_await iowq::yield();
+  co_await iowq_test::until([&] { return ended; });
   said.note("server", of_server.text());
   iowq::fd nobody = co_await iowq::socket(AF_INET, SOCK_STREAM);
   auto refused = iowq::connect(nobody, iowq::endpoint::ip("127.0.0.1", 1));

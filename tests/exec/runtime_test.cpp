@@ -26,6 +26,7 @@
 #include "death.hpp"
 #include "ledger.hpp"
 #include "skip.hpp"
+#include "waiting.hpp"
 #include "ways.hpp"
 
 namespace {
@@ -370,7 +371,7 @@ TEST_SUITE("exec/runtime") {
           co_await iowq::resume_on(home);
           auto const submitted = home.stats().submitted;
           for (int i = 0; i < waiting; ++i) CHECK(to.try_send(int{i}));
-          while (received < waiting) co_await iowq::yield();
+          co_await iowq_test::until([&] { return received >= waiting; });
           auto const sent = home.stats().submitted - submitted;
           auto const kicks = co_await kicks_of(all.at(1)) - before;
           co_await iowq::resume_on(home);

@@ -19,8 +19,10 @@
 #include <iowq/flow/with_stop.hpp>
 #include <iowq/op/time.hpp>
 
+#include "bounded.hpp"
 #include "death.hpp"
 #include "ledger.hpp"
+#include "waiting.hpp"
 
 namespace {
 using namespace std::chrono_literals;
@@ -99,14 +101,14 @@ TEST_SUITE("exec/thread_change") {
         auto const body = [](std::atomic<executor*>& known, executor& self,
                              std::atomic<bool>& arrived) -> task<> {
           known = &self;
-          while (!arrived) co_await iowq::yield();
+          co_await iowq_test::until([&] { return arrived.load(); });
         };
         own.run(body(host, own, there));
         CHECK(over);
       }};
       auto const visit = [](std::atomic<executor*>& known, std::atomic<bool>& arrived,
                             bool& done) -> task<> {
-        while (known == nullptr) co_await iowq::yield();
+        co_await iowq_test::until([&] { return known != nullptr; });
         co_await resume_on(*known);
         arrived = true;
         for (int i = 0; i < 10; ++i) co_await iowq::sleep_for(10us);
@@ -219,7 +221,7 @@ TEST_SUITE("exec/thread_change") {
         };
         iowq::run(body(*there, left));
       }};
-      while (!left) std::this_thread::yield();
+      iowq_test::spin_until([&] { return left.load(); });
       there.reset();
       traveller.join();
     });

@@ -18,6 +18,7 @@
 #include "death.hpp"
 #include "ledger.hpp"
 #include "manual.hpp"
+#include "waiting.hpp"
 
 namespace {
 using namespace std::chrono_literals;
@@ -149,7 +150,7 @@ TEST_SUITE("flow/task_group") {
         group.spawn(endless(r));
         co_await iowq::yield();
         outer.request_stop();
-        while (group.size() != 0) co_await iowq::yield();
+        co_await iowq_test::until([&] { return group.size() == 0; });
         CHECK(r.cancelled == 2);
         auto const end = co_await iowq::as_result(joined(group));
         CHECK(end.error() == std::errc::operation_canceled);

@@ -27,6 +27,7 @@
 #include "death.hpp"
 #include "ledger.hpp"
 #include "manual.hpp"
+#include "waiting.hpp"
 #include "ways.hpp"
 
 namespace {
@@ -209,9 +210,9 @@ TEST_SUITE("flow/when_all") {
         into = result.error();
       };
       iowq::executor::current().spawn(watch(all(pipe, runs, queued), source.get_token(), end));
-      while (!running.load(std::memory_order_acquire)) co_await iowq::yield();
+      co_await iowq_test::until([&] { return running.load(std::memory_order_acquire); });
       source.request_stop();
-      while (!end) co_await iowq::yield();
+      co_await iowq_test::until([&] { return end.value() != 0; });
       CHECK(end == std::errc::operation_canceled);
       CHECK_FALSE(ran);
     };

@@ -25,6 +25,7 @@
 #include "death.hpp"
 #include "ledger.hpp"
 #include "manual.hpp"
+#include "waiting.hpp"
 #include "ways.hpp"
 
 namespace {
@@ -166,7 +167,7 @@ TEST_SUITE("flow/when_any") {
       };
       auto const queued = [&ran] { ran = true; };
       auto const until = [&running]() -> task<> {
-        while (!running.load(std::memory_order_acquire)) co_await iowq::yield();
+        co_await iowq_test::until([&] { return running.load(std::memory_order_acquire); });
       };
       auto const any = co_await iowq::when_any(iowq::punt(runs, {.key = 1}),
                                                iowq::punt(queued, {.key = 1}), until());

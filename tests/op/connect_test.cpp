@@ -23,6 +23,7 @@
 #include "jobs.hpp"
 #include "ledger.hpp"
 #include "manual.hpp"
+#include "waiting.hpp"
 #include "ways.hpp"
 
 namespace {
@@ -89,7 +90,7 @@ int getaddrinfo_error(const char* host) {
 TEST_SUITE("op/connect") {
   TEST_CASE("a connect to a full backlog ends when it is stopped, wherever it is just then") {
     // Goal: a stop that is lost while the kernel hands the request from a poll, which is ready at
-    // once, to a worker, which waits without end. Method: many rounds, each some turns later.
+    // once, to a worker, which waits without end. Method: many rounds, each some time later.
     static constexpr int rounds = 60;
     auto const body = [](way go) -> task<> {
       full_listener const full;
@@ -98,7 +99,7 @@ TEST_SUITE("op/connect") {
         iowq::stop_source source;
         iowq::task_group group;
         group.spawn(waits_at(full.where, go, source.get_token(), cancelled));
-        for (int turns = round % 6; turns > 0; --turns) co_await iowq::yield();
+        co_await iowq_test::reach(iowq_test::all_moments[round % 3], "connect");
         if (round % 5 == 0) co_await iowq::sleep_for(std::chrono::microseconds{round});
         source.request_stop();
         co_await group.join();
@@ -147,10 +148,10 @@ TEST_SUITE("op/connect") {
       iowq::stop_source source;
       std::error_code end;
       iowq::executor::current().spawn(stoppable(ask_slowly(), source.get_token(), end));
-      while (iowq_test::unbound_in_hand() == 0) co_await iowq::yield();
+      co_await iowq_test::until([&] { return iowq_test::unbound_in_hand() != 0; });
       CHECK(asked.wait());
       source.request_stop();
-      while (!end) co_await iowq::yield();
+      co_await iowq_test::until([&] { return end.value() != 0; });
       CHECK(end == std::errc::operation_canceled);
       answer.open();  // nobody listens any more
     };
@@ -172,14 +173,14 @@ TEST_SUITE("op/connect") {
       };
       auto& here = iowq::executor::current();
       here.spawn(keeper(keep));
-      while (iowq_test::unbound_in_hand() == 0) co_await iowq::yield();
+      co_await iowq_test::until([&] { return iowq_test::unbound_in_hand() != 0; });
       CHECK(inside.wait());
       iowq::stop_source source;
       std::error_code end;
       here.spawn(stoppable(iowq::resolve("127.0.0.1", "80"), source.get_token(), end));
-      while (here.stats().pool.unbound.queued == 0) co_await iowq::yield();
+      co_await iowq_test::until([&] { return here.stats().pool.unbound.queued != 0; });
       source.request_stop();
-      while (!end) co_await iowq::yield();
+      co_await iowq_test::until([&] { return end.value() != 0; });
       CHECK(end == std::errc::operation_canceled);
       CHECK(here.stats().pool.unbound.queued == 0);
       hold.open();
@@ -257,9 +258,9 @@ TEST_SUITE("op/connect") {
         e = r.error();
       };
       iowq::executor::current().spawn(waiter({silent, silent}, source.get_token(), end));
-      for (int i = 0; i < 20; ++i) co_await iowq::yield();
+      co_await iowq_test::until_waiting("poll");
       source.request_stop();
-      while (!end) co_await iowq::yield();
+      co_await iowq_test::until([&] { return end.value() != 0; });
       CHECK(end == std::errc::operation_canceled);
     };
     iowq::run(body());

@@ -14,6 +14,7 @@
 
 #include "ledger.hpp"
 #include "manual.hpp"
+#include "waiting.hpp"
 #include "ways.hpp"
 
 namespace {
@@ -48,14 +49,16 @@ TEST_SUITE("op/epoll") {
         };
         iowq::stop_source source;
         iowq::executor::current().spawn(waiter(source.get_token()));
-        for (int i = 0; i < 3; ++i) co_await iowq::sleep_for(std::chrono::seconds{0});
+        co_await iowq_test::until_waiting("epoll_wait");
         REQUIRE(::write(pipes[1].out.get(), "x", 1) == 1);
-        while (!over) {
-          co_await iowq::sleep_for(std::chrono::milliseconds{1});
+        co_await iowq_test::until([&] {  // the first epoll_wait has completed
           int waiting = 0;
           REQUIRE(::ioctl(pipes[1].in.get(), FIONREAD, &waiting) == 0);
-          if (waiting == 0) source.request_stop();
-        }
+          return waiting == 0;
+        });
+        co_await iowq_test::until_waiting("epoll_wait");
+        source.request_stop();
+        co_await iowq_test::until([&] { return over; });
         for (auto& one : pipes) REQUIRE(::write(one.out.get(), "x", 1) == 1);
         CHECK(co_await as(w, iowq::epoll_wait(set, std::span{events}.first(2))) == 2);
         CHECK(co_await as(w, iowq::epoll_wait(set, events)) == 3);

@@ -19,6 +19,7 @@
 
 #include "ledger.hpp"
 #include "manual.hpp"
+#include "waiting.hpp"
 #include "ways.hpp"
 
 namespace {
@@ -95,12 +96,12 @@ TEST_SUITE("op/file") {
           };
           iowq::executor::current().spawn(reader(w, pipe.in.get(), 1, arrived));
           iowq::executor::current().spawn(reader(w, counter.get(), 8, arrived));
-          for (int i = 0; i < 50; ++i) co_await iowq::yield();
+          co_await iowq_test::until_waiting("read", 2);
           CHECK(arrived == 0);
           co_await as(w, iowq::write(pipe.out, "x"));
           std::uint64_t const one = 1;
           co_await as(w, iowq::write(counter, iowq::const_bytes{&one, sizeof one}));
-          while (arrived != 9) co_await iowq::yield();
+          co_await iowq_test::until([&] { return arrived == 9; });
         };
         iowq::run(body(go, flags));
       }
@@ -136,10 +137,14 @@ TEST_SUITE("op/file") {
       };
       iowq::executor::current().spawn(writer(pipe.out.get(), text, source.get_token(), written));
       int const size = ::fcntl(pipe.in.get(), F_GETPIPE_SZ);
-      for (int full = 0; full < size; co_await iowq::yield())
+      co_await iowq_test::until([&] {
+        int full = 0;
         REQUIRE(::ioctl(pipe.in.get(), FIONREAD, &full) == 0);
+        return full == size;
+      });
+      co_await iowq_test::until_waiting("write");
       source.request_stop();
-      while (written == 0) co_await iowq::yield();
+      co_await iowq_test::until([&] { return written != 0; });
       CHECK(written == static_cast<std::size_t>(size));
     };
     iowq::run(body());

@@ -25,6 +25,7 @@
 #include "loopback.hpp"
 #include "manual.hpp"
 #include "turns.hpp"
+#include "waiting.hpp"
 #include "ways.hpp"
 #include "without.hpp"
 
@@ -333,7 +334,7 @@ TEST_SUITE("op/fixed_file") {
         if (comes && !early) late = listener.call();
         if (round % 2 == 1) co_await turns(round % 7 == 0 ? 1 : 0);
         source.request_stop();
-        while (!end.over) co_await iowq::yield();
+        co_await iowq_test::until([&] { return end.over; });
         CHECK(static_cast<bool>(got) != (end.error == std::errc::operation_canceled));
         got.reset();
         CHECK(files.taken() == 0);
@@ -377,7 +378,7 @@ TEST_SUITE("op/fixed_file") {
           } else {  // what was sent is received by whom it was sent to
             std::string const text = "round " + std::to_string(round);
             REQUIRE(::send(one.client.get(), text.data(), text.size(), 0) > 0);
-            while (!one.end.over) co_await turns(1);
+            co_await iowq_test::until([&] { return one.end.over; });
             CHECK(one.bytes == text);
             if ((seed >> 27 & 1) != 0)
               one.server.reset();
@@ -411,7 +412,7 @@ TEST_SUITE("op/fixed_file") {
       char bytes[4];
       outcome end;
       iowq::executor::current().spawn(recv_until_end(server, bytes, end));
-      co_await turns(2);
+      co_await iowq_test::until_waiting("recv");
       std::ostringstream said;
       iowq::executor::current().dump(said);
       CHECK(said.str().find("recv slot 0: ring") != std::string::npos);
@@ -501,7 +502,7 @@ TEST_SUITE("op/fixed_file") {
         char bytes[4];
         outcome end;
         iowq::executor::current().spawn(recv_until_end(server, bytes, end));
-        co_await turns(1);
+        co_await iowq_test::until_waiting("recv");
         server.reset();
       };
       iowq::run(body());

@@ -9,8 +9,10 @@
 #include <iowq/coro/as_result.hpp>
 #include <iowq/exec/run.hpp>
 
+#include "bounded.hpp"
 #include "ledger.hpp"
 #include "manual.hpp"
+#include "waiting.hpp"
 #include "ways.hpp"
 
 namespace {
@@ -38,29 +40,30 @@ TEST_SUITE("op/futex") {
         auto& here = iowq::executor::current();
         for (int i = 0; i < 3; ++i) here.spawn(waiter(w, word, {}, woken, end));
         int told = 0;
-        while (told == 0) {  // until the first of them waits
+        for (iowq_test::wait_limit limit; told == 0; limit.check()) {  // the first of them waits
           told = co_await as(w, iowq::futex_wake(word, 1));
           co_await iowq::yield();
         }
         CHECK(told == 1);
-        while (woken == 0) co_await iowq::yield();
+        co_await iowq_test::until([&] { return woken != 0; });
         CHECK(woken == 1);
-        while (told < 3) {
+        for (iowq_test::wait_limit limit; told < 3; limit.check()) {
           told += co_await as(w, iowq::futex_wake(word));
           co_await iowq::yield();
         }
-        while (woken < 3) co_await iowq::yield();
+        co_await iowq_test::until([&] { return woken >= 3; });
         CHECK(told == 3);
         CHECK(co_await as(w, iowq::futex_wake(word)) == 0);
         CHECK_FALSE(end);
 
         here.spawn(waiter(w, word, {}, woken, end));
         std::thread other{[&] {
-          while (::syscall(SYS_futex, reinterpret_cast<std::uint32_t*>(&word),
-                           FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1, nullptr, nullptr, 0) == 0)
-            std::this_thread::yield();
+          iowq_test::spin_until([&] {
+            return ::syscall(SYS_futex, reinterpret_cast<std::uint32_t*>(&word),
+                             FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1, nullptr, nullptr, 0) != 0;
+          });
         }};
-        while (woken < 4) co_await iowq::yield();
+        co_await iowq_test::until([&] { return woken >= 4; });
         other.join();
       };
       iowq::run(body(go));
@@ -100,15 +103,13 @@ TEST_SUITE("op/futex") {
         auto& here = iowq::executor::current();
         here.spawn(waiter(w, word, source.get_token(), woken, end));
         here.spawn(waiter(w, word, {}, other_woken, other_end));
-        if (w == way::pool)
-          while (iowq_test::unbound_in_hand() < 2) co_await iowq::yield();
-        for (int i = 0; i < 20; ++i) co_await iowq::yield();
+        co_await iowq_test::until_waiting("futex_wait", 2);
         source.request_stop();
-        while (!end) co_await iowq::yield();
+        co_await iowq_test::until([&] { return end.value() != 0; });
         CHECK(end == std::errc::operation_canceled);
         CHECK(other_woken == 0);
-        while (co_await iowq::futex_wake(word, 1) == 0) co_await iowq::yield();
-        while (other_woken == 0) co_await iowq::yield();
+        CHECK(co_await iowq::futex_wake(word, 1) == 1);
+        co_await iowq_test::until([&] { return other_woken != 0; });
         CHECK(woken == 0);
       };
       iowq::run(body(go));

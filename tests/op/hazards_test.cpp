@@ -42,6 +42,7 @@
 #include "ledger.hpp"
 #include "manual.hpp"
 #include "skip.hpp"
+#include "waiting.hpp"
 #include "ways.hpp"
 
 namespace {
@@ -49,6 +50,7 @@ using namespace std::chrono_literals;
 using iowq::task;
 using iowq_test::all_ways;
 using iowq_test::as;
+using iowq_test::moment;
 using iowq_test::way;
 
 /// A page of its own, unmapped at the end: what writes to it later is a fault, or an EFAULT.
@@ -104,7 +106,7 @@ task<long> number(way go, iowq::operation<Call> op) {
 }
 long or_errno(long answer) { return answer < 0 ? -errno : answer; }
 
-/// Awaits `op` under a token that is stopped when it has begun: its value, or -errno.
+/// Awaits `op` under a token: its value, or -errno.
 template <class Call>
 task<> under_token(iowq::stop_token token, way go, iowq::operation<Call> op, long& answer) {
   co_await iowq_test::under{token};
@@ -112,13 +114,14 @@ task<> under_token(iowq::stop_token token, way go, iowq::operation<Call> op, lon
 }
 constexpr long unset = 123'456;
 template <class Call>
-task<long> stopped(way go, iowq::operation<Call> op, int turns) {
+task<long> stopped(way go, iowq::operation<Call> op, moment when) {
   iowq::stop_source source;
   long answer = unset;
+  std::string_view const name = op.row().name;
   iowq::executor::current().spawn(under_token(source.get_token(), go, std::move(op), answer));
-  for (int i = 0; i < turns; ++i) co_await iowq::yield();
+  co_await iowq_test::reach(when, name);
   source.request_stop();
-  while (answer == unset) co_await iowq::yield();
+  co_await iowq_test::until([&] { return answer != unset; });
   co_return answer;
 }
 }  // namespace
@@ -126,11 +129,11 @@ task<long> stopped(way go, iowq::operation<Call> op, int turns) {
 TEST_SUITE("op/hazards") {
   TEST_CASE("hazard-1: a coroutine destroyed with its operation in flight stops the program") {
     for (way go : all_ways)
-      for (int turns : {0, 1, 3}) {
+      for (moment when : iowq_test::all_moments) {
         CAPTURE(go);
-        CAPTURE(turns);
+        CAPTURE(when);
         auto const end = iowq_test::death_output([=] {
-          auto const body = [](way w, int n) -> task<> {
+          auto const body = [](way w, moment m) -> task<> {
             iowq_test::pipe_pair pipe;
             guarded buffer;
             auto const reader = [](way by, int from, iowq::mutable_bytes into) -> task<> {
@@ -139,10 +142,10 @@ TEST_SUITE("op/hazards") {
             };
             std::optional<iowq_test::started> inner;
             inner.emplace(reader(w, pipe.in.get(), buffer.bytes(1)));
-            for (int i = 0; i < n; ++i) co_await iowq::yield();
+            co_await iowq_test::reach(m, "read");
             inner.reset();
           };
-          iowq::run(body(go, turns));
+          iowq::run(body(go, when));
         });
         CHECK(end.signal == SIGABRT);
         CHECK(end.says("destroyed while"));
@@ -150,7 +153,7 @@ TEST_SUITE("op/hazards") {
   }
 
   TEST_CASE("hazard-2: a buffer is ours again when its await has ended, cancelled or not") {
-    auto const body = [](way go, int turns) -> task<> {
+    auto const body = [](way go, moment when) -> task<> {
       iowq_test::pipe_pair pipe;
       socket_pair pair;
       for (bool is_pipe : {true, false}) {
@@ -158,7 +161,7 @@ TEST_SUITE("op/hazards") {
         iowq::fd& in = is_pipe ? pipe.in : pair.here;
         iowq::fd& out = is_pipe ? pipe.out : pair.there;
         auto buffer = std::make_unique<guarded>();
-        long const end = co_await stopped(go, iowq::read(in, buffer->bytes(8)), turns);
+        long const end = co_await stopped(go, iowq::read(in, buffer->bytes(8)), when);
         CHECK(end == -ECANCELED);
         std::fill_n(buffer->data(), 8, '#');
         REQUIRE(::write(out.get(), "too late", 8) == 8);
@@ -171,10 +174,10 @@ TEST_SUITE("op/hazards") {
       }
     };
     for (way go : all_ways)
-      for (int turns : {0, 1, 3}) {
+      for (moment when : iowq_test::all_moments) {
         CAPTURE(go);
-        CAPTURE(turns);
-        iowq::run(body(go, turns));
+        CAPTURE(when);
+        iowq::run(body(go, when));
       }
   }
 
@@ -193,7 +196,7 @@ TEST_SUITE("op/hazards") {
       source.request_stop();  // some of them still in line
       for (auto& pipe : pipes) REQUIRE(::write(pipe.out.get(), "x", 1) == 1);
       auto const left = [&] { return std::count(answers.begin(), answers.end(), unset); };
-      while (left() != 0) co_await iowq::yield();
+      co_await iowq_test::until([&] { return left() == 0; });
       for (std::size_t i = 0; i < answers.size(); ++i)
         CHECK((answers[i] == 1 || (i % 2 == 0 && answers[i] == -ECANCELED)));
     };
@@ -202,16 +205,16 @@ TEST_SUITE("op/hazards") {
 
   TEST_CASE("hazard-7: who is stopped in a call that a signal would interrupt was cancelled") {
     // A splice sleeps in one of the kernel's workers, which a cancel wakes as a signal would.
-    auto const body = [](way go, int turns) -> task<> {
+    auto const body = [](way go, moment when) -> task<> {
       iowq_test::pipe_pair from, to;
-      CHECK(co_await stopped(go, iowq::splice(from.in, {}, to.out, {}, 1), turns) == -ECANCELED);
-      CHECK(co_await stopped(go, iowq::tee(from.in, to.out, 1), turns) == -ECANCELED);
+      CHECK(co_await stopped(go, iowq::splice(from.in, {}, to.out, {}, 1), when) == -ECANCELED);
+      CHECK(co_await stopped(go, iowq::tee(from.in, to.out, 1), when) == -ECANCELED);
     };
     for (way go : all_ways)
-      for (int turns : {0, 1, 5, 20}) {
+      for (moment when : iowq_test::all_moments) {
         CAPTURE(go);
-        CAPTURE(turns);
-        iowq::run(body(go, turns));
+        CAPTURE(when);
+        iowq::run(body(go, when));
       }
   }
 

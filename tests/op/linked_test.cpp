@@ -17,6 +17,7 @@
 #include "ledger.hpp"
 #include "manual.hpp"
 #include "skip.hpp"
+#include "waiting.hpp"
 #include "ways.hpp"
 
 namespace {
@@ -24,11 +25,6 @@ using iowq::task;
 using iowq_test::way;
 
 constexpr std::errc canceled = std::errc::operation_canceled;
-
-/// The kernel does what it can.
-task<> turns(unsigned n) {
-  for (; n != 0; --n) co_await iowq::sleep_for(std::chrono::seconds{0});
-}
 
 std::uint64_t count_of(const char* name, std::uint64_t iowq::ledger_entry::* how) {
   for (const auto& line : iowq::executor::current().stats().ledger)
@@ -153,13 +149,13 @@ TEST_SUITE("op/linked") {
           };
           iowq::executor::current().spawn(waits(source.get_token()));
           for (unsigned i = 0; i < n; ++i) {
-            co_await turns(3);
+            co_await iowq_test::until_waiting("read");
             REQUIRE(::write(pipes[i].out.get(), "x", 1) == 1);
           }
-          // Until the next has begun, and also before.
-          co_await turns(n);  // or none
+          // When the next one waits, and also before anything has begun.
+          if (n != 0) co_await iowq_test::until_waiting("read");
           source.request_stop();
-          while (!over) co_await iowq::yield();
+          co_await iowq_test::until([&] { return over; });
           for (unsigned i = n; i < 3; ++i) CHECK(errors[i] == canceled);
           bool broken = false;
           for (unsigned i = 0; i < 3; ++i) {
@@ -192,7 +188,7 @@ TEST_SUITE("op/linked") {
           CHECK(std::string_view{got.data(), 6} == "abcdef");
           if (i % 3 == 0) co_await iowq::yield();
         }
-        while (noisy != 0) co_await iowq::yield();
+        co_await iowq_test::until([&] { return noisy == 0; });
       };
       iowq::run(body(), {.entries = entries});
     }
@@ -212,10 +208,10 @@ TEST_SUITE("op/linked") {
       };
       iowq::executor::current().spawn(reader());
       for (int i = 0; i < 2; ++i) {
-        co_await turns(3);
+        co_await iowq_test::until_waiting("read");
         REQUIRE(::write(pipe.out.get(), "x", 1) == 1);
       }
-      while (!over) co_await iowq::yield();
+      co_await iowq_test::until([&] { return over; });
     };
     iowq::run(body());
   }
@@ -225,7 +221,7 @@ TEST_SUITE("op/linked") {
     auto const body = []() -> task<> {
       iowq_test::pipe_pair pipe;
       std::array<char, 2> got;
-      co_await turns(1);  // the loop's own request is behind us
+      co_await iowq::sleep_for(std::chrono::seconds{0});  // the loop's own request is behind us
       auto const before = iowq::executor::current().stats();
       auto all = co_await iowq::linked(iowq::write(pipe.out, "ab"), iowq::read(pipe.in, got),
                                        iowq::write(pipe.out, "cd"), iowq::read(pipe.in, got));

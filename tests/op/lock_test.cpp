@@ -9,6 +9,7 @@
 
 #include "ledger.hpp"
 #include "manual.hpp"
+#include "waiting.hpp"
 #include "ways.hpp"
 
 namespace {
@@ -38,10 +39,10 @@ TEST_SUITE("op/lock") {
           done = true;
         };
         iowq::executor::current().spawn(waiter(w, two.get(), got));
-        for (int i = 0; i < 50; ++i) co_await iowq::yield();
+        co_await iowq_test::until_waiting("flock");
         CHECK_FALSE(got);
         co_await as(w, iowq::flock(one, LOCK_UN));
-        while (!got) co_await iowq::yield();
+        co_await iowq_test::until([&] { return got; });
         auto const held = co_await iowq::as_result(as(w, iowq::flock(one, LOCK_SH | LOCK_NB)));
         CHECK(held.error() == std::errc::operation_would_block);
         auto const bad = co_await iowq::as_result(as(w, iowq::flock(1'000'000, LOCK_SH)));
@@ -69,9 +70,9 @@ TEST_SUITE("op/lock") {
       };
       auto& here = iowq::executor::current();
       here.spawn(waiter(two.get(), source.get_token(), end));
-      while (iowq_test::unbound_in_hand() == 0) co_await iowq::yield();
+      co_await iowq_test::until_waiting("flock");
       source.request_stop();
-      while (!end) co_await iowq::yield();
+      co_await iowq_test::until([&] { return end.value() != 0; });
       CHECK(end == std::errc::operation_canceled);
       co_await iowq::flock(one, LOCK_UN);
       co_await iowq::flock(one, LOCK_EX | LOCK_NB);

@@ -21,6 +21,7 @@
 #include "shots.hpp"
 #include "skip.hpp"
 #include "turns.hpp"
+#include "waiting.hpp"
 #include "ways.hpp"
 
 namespace {
@@ -146,10 +147,10 @@ TEST_SUITE("op/many") {
           outcome end;
           iowq::executor::current().spawn(pull_until_error(connections, source.get_token(), end));
           iowq::fd client = listener.call();
-          while (end.items == 0) co_await iowq::yield();
-          co_await turns(3);
+          co_await iowq_test::until([&] { return end.items != 0; });
+          co_await iowq_test::until_waiting("accept*");
           source.request_stop();
-          while (!end.over) co_await iowq::yield();
+          co_await iowq_test::until([&] { return end.over; });
           CHECK(end.error == std::errc::operation_canceled);
           CHECK(end.items == 1);
         }
@@ -158,7 +159,7 @@ TEST_SUITE("op/many") {
         auto connections = iowq::accept_many(listener.socket, 0, h);
         outcome end;
         iowq::executor::current().spawn(pull_until_error(connections, stopped.get_token(), end));
-        while (!end.over) co_await iowq::yield();
+        co_await iowq_test::until([&] { return end.over; });
         CHECK(end.error == std::errc::operation_canceled);
         CHECK(end.items == 0);
       };
@@ -172,13 +173,14 @@ TEST_SUITE("op/many") {
       auto connections = iowq::accept_many(listener.socket);
       clients.push_back(listener.call());
       iowq::fd first = std::move(*co_await connections.next());
+      int const before = iowq_test::open_descriptors();
       for (int i = 0; i < 5; ++i) clients.push_back(listener.call());
-      co_await turns(3);
+      co_await iowq_test::until([&] { return iowq_test::open_descriptors() == before + 10; });
       iowq::stop_source source;
       source.request_stop();
       outcome end;
       iowq::executor::current().spawn(pull_until_error(connections, source.get_token(), end));
-      while (!end.over) co_await iowq::yield();
+      co_await iowq_test::until([&] { return end.over; });
       CHECK(end.items == 5);
       CHECK(end.error == std::errc::operation_canceled);
     };
@@ -242,12 +244,12 @@ TEST_SUITE("op/many") {
         iowq::stop_source source;
         iowq::executor::current().spawn(pull_until_error(connections, source.get_token(), end));
         for (int i = 1; i < 4; ++i) {
-          co_await turns(3);
+          co_await iowq_test::until_waiting("accept*");
           iowq::fd client = listener.call();
-          while (end.items != i) co_await iowq::yield();
+          co_await iowq_test::until([&] { return end.items == i; });
         }
         source.request_stop();
-        while (!end.over) co_await iowq::yield();
+        co_await iowq_test::until([&] { return end.over; });
 
         iowq_test::pipe_pair pipe;
         auto none = iowq::accept_many(pipe.in, 0, h);
@@ -327,9 +329,9 @@ TEST_SUITE("op/many") {
         iowq::stop_source source;
         outcome end, bad;
         iowq::executor::current().spawn(pull_until_error(ready, source.get_token(), end));
-        co_await turns(3);
+        co_await iowq_test::until_waiting("poll*");
         source.request_stop();
-        while (!end.over) co_await iowq::yield();
+        co_await iowq_test::until([&] { return end.over; });
         CHECK(end.error == std::errc::operation_canceled);
         auto nothing = iowq::poll_many(-1, POLLIN, h);
         co_await pull_until_error(nothing, {}, bad);
@@ -352,11 +354,9 @@ TEST_SUITE("op/many") {
       std::vector<iowq::fd> clients;
       for (int round = 0; round < 10; ++round)
         for (auto& one : listeners) clients.push_back(one.call());
-      for (auto& end : ends)
-        while (end.items != 10) co_await iowq::yield();
+      for (auto& end : ends) co_await iowq_test::until([&] { return end.items == 10; });
       source.request_stop();
-      for (auto& end : ends)
-        while (!end.over) co_await iowq::yield();
+      for (auto& end : ends) co_await iowq_test::until([&] { return end.over; });
     };
     iowq::run(body(), {.entries = 1});
   }

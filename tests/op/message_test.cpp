@@ -22,6 +22,7 @@
 
 #include "ledger.hpp"
 #include "manual.hpp"
+#include "waiting.hpp"
 #include "ways.hpp"
 #include "without.hpp"
 
@@ -189,11 +190,11 @@ TEST_SUITE("op/message") {
         auto& here = iowq::executor::current();
         here.spawn(reader(w, sockets.there.get(), got.head, size));
         for (std::string_view const some : {"012", "345", "67"}) {
-          for (int i = 0; i < 50; ++i) co_await iowq::yield();
+          co_await iowq_test::until_waiting("recvmsg");
           CHECK(size == 0);
           co_await iowq::send(sockets.here, some);
         }
-        while (size == 0) co_await iowq::yield();
+        co_await iowq_test::until([&] { return size != 0; });
         CHECK(size == 8);
         CHECK(got.first + got.second == "01234567");
       };
@@ -211,13 +212,13 @@ TEST_SUITE("op/message") {
       auto& here = iowq::executor::current();
       here.spawn(receives(w, sockets.there.get(), part, source.get_token(), size));
       co_await iowq::send(sockets.here, "abc");
-      int left = 1;
-      while (left != 0) {  // until it has them
-        co_await iowq::yield();
+      co_await iowq_test::until([&] {  // the receive has taken them
+        int left = 1;
         REQUIRE(::ioctl(sockets.there.get(), FIONREAD, &left) == 0);
-      }
+        return left == 0;
+      });
       source.request_stop();
-      while (size == 0) co_await iowq::yield();
+      co_await iowq_test::until([&] { return size != 0; });
       CHECK(size == 3);
       CHECK(part.first + part.second == "abc.....");
       if (!iowq::detail::loop::current().backend().features().keeps_parts())

@@ -12,6 +12,7 @@
 #include <iowq/exec/run.hpp>
 
 #include "ledger.hpp"
+#include "waiting.hpp"
 #include "ways.hpp"
 
 namespace {
@@ -104,10 +105,10 @@ TEST_SUITE("op/open") {
         opened = static_cast<bool>(end);
       };
       iowq::executor::current().spawn(writer(in));
-      for (int i = 0; i < 100; ++i) co_await iowq::yield();
+      co_await iowq_test::until_waiting("open");
       CHECK_FALSE(opened);
       reader = std::thread{[&] { iowq::fd{::open((in / "fifo").c_str(), O_RDONLY)}; }};
-      while (!opened) co_await iowq::yield();
+      co_await iowq_test::until([&] { return opened; });
     };
     iowq::run(body(dir));
     reader.join();

@@ -13,6 +13,7 @@
 
 #include "ledger.hpp"
 #include "manual.hpp"
+#include "waiting.hpp"
 #include "ways.hpp"
 
 namespace {
@@ -142,12 +143,10 @@ TEST_SUITE("op/process") {
         };
         auto& here = iowq::executor::current();
         here.spawn(waiter(w, child, source.get_token(), end));
-        if (w == way::pool)
-          while (iowq_test::unbound_in_hand() == 0) co_await iowq::yield();
-        for (int i = 0; i < 20; ++i) co_await iowq::yield();
+        co_await iowq_test::until_waiting("waitid");
         CHECK_FALSE(end);
         source.request_stop();
-        while (!end) co_await iowq::yield();
+        co_await iowq_test::until([&] { return end.value() != 0; });
         CHECK(end == std::errc::operation_canceled);
         child.signal(SIGTERM);
         iowq::exit_status const how = co_await as(w, iowq::wait_for(child));

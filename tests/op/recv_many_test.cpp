@@ -24,6 +24,7 @@
 #include "manual.hpp"
 #include "shots.hpp"
 #include "turns.hpp"
+#include "waiting.hpp"
 #include "ways.hpp"
 
 namespace {
@@ -103,7 +104,7 @@ TEST_SUITE("op/recv_many") {
           char more;
           CHECK(::recv(pair.in.get(), &more, 1, MSG_DONTWAIT) < 0);  // and no other
           // The last one can be received before its sender hears of it.
-          while (sent < all) co_await iowq::yield();
+          co_await iowq_test::until([&] { return sent >= all; });
         };
         iowq::run(body(how, count));
       }
@@ -247,13 +248,13 @@ TEST_SUITE("op/recv_many") {
           for (int i = 0; i < 2; ++i) kept.push_back(std::move(*co_await incoming.next()));
           CHECK(buffers.taken() == 2);
           iowq::executor::current().spawn(pull(incoming, source.get_token(), end));
-          co_await turns(5);
+          co_await iowq_test::until_waiting("buffer_ring");
           CHECK(end.items == 0);
           kept.pop_back();
-          while (end.items != 2) co_await iowq::yield();
+          co_await iowq_test::until([&] { return end.items == 2; });
           CHECK(end.text == "34");
           source.request_stop();
-          while (!end.over) co_await iowq::yield();
+          co_await iowq_test::until([&] { return end.over; });
           CHECK(end.error == std::errc::operation_canceled);
         }
         co_await iowq::send(pair.out, "5");
@@ -263,9 +264,9 @@ TEST_SUITE("op/recv_many") {
         iowq::stop_source again;
         outcome stopped;
         iowq::executor::current().spawn(pull(incoming, again.get_token(), stopped));
-        co_await turns(5);
+        co_await iowq_test::until_waiting("buffer_ring");
         again.request_stop();
-        while (!stopped.over) co_await iowq::yield();
+        co_await iowq_test::until([&] { return stopped.over; });
         CHECK(stopped.error == std::errc::operation_canceled);
       };
       iowq::run(body(how));
@@ -284,11 +285,11 @@ TEST_SUITE("op/recv_many") {
           iowq::stop_source source;
           outcome end;
           iowq::executor::current().spawn(pull(incoming, source.get_token(), end));
-          if (stage >= 10) co_await turns(5);
+          if (stage >= 10) co_await iowq_test::until_waiting("*");
           co_await iowq::send_all(pair.out, "bytes");
           co_await turns(stage % 10);
           source.request_stop();
-          while (!end.over) co_await iowq::yield();
+          co_await iowq_test::until([&] { return end.over; });
           CHECK(end.error == std::errc::operation_canceled);
           std::array<char, 16> rest;
           auto const left = co_await iowq::as_result(iowq::recv(pair.in, rest, MSG_DONTWAIT));
@@ -317,7 +318,7 @@ TEST_SUITE("op/recv_many") {
             co_await turns(after);
           }
           co_await iowq::send(pair.out, "late");
-          co_await turns(5);
+          co_await iowq_test::until([] { return iowq_test::look_at("*").all == 0; });
           CHECK(buffers.taken() == 0);
         }
       };
@@ -386,7 +387,7 @@ TEST_SUITE("op/recv_many") {
           for (auto& one : pairs) co_await iowq::send_all(one.out, text);
         for (auto& one : pairs) one.out.reset();
         for (auto& end : ends) {
-          while (!end.over) co_await iowq::yield();
+          co_await iowq_test::until([&] { return end.over; });
           CHECK(end.text == text + text + text);
         }
         CHECK(buffers.taken() == 0);
@@ -406,11 +407,11 @@ TEST_SUITE("op/recv_many") {
         outcome end;
         iowq::executor::current().spawn(pull(incoming, {}, end));
         for (int i = 0; i < 3; ++i) {
-          co_await turns(5);
+          co_await iowq_test::until_waiting("*");
           co_await iowq::send_all(pair.out, "abc");
         }
         pair.out.reset();
-        while (!end.over) co_await iowq::yield();
+        co_await iowq_test::until([&] { return end.over; });
         CHECK(end.text == "abcabcabc");
         CHECK_FALSE(end.error);
         iowq_test::pipe_pair pipe;

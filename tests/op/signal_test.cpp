@@ -18,6 +18,7 @@
 #include <iowq/flow/when_any.hpp>
 #include <iowq/op/time.hpp>
 
+#include "bounded.hpp"
 #include "death.hpp"
 #include "ledger.hpp"
 
@@ -84,7 +85,7 @@ TEST_SUITE("op/signal") {
     {
       iowq::runtime r{{.threads = 3}};
       for (int i = 0; i < 12; ++i) r.spawn(one(waiting, told, i % 2 != 0 ? SIGUSR2 : SIGALRM));
-      while (waiting < 12) std::this_thread::yield();
+      iowq_test::spin_until([&] { return waiting >= 12; });
       signal_us(SIGUSR1);
     }
     CHECK(told == 12);
@@ -201,7 +202,7 @@ TEST_SUITE("op/signal") {
         };
         r.spawn(stop(r));
         for (int i = 0; i < 40; ++i) r.spawn(work(begun, put_in_order));
-        while (begun < 40) std::this_thread::yield();
+        iowq_test::spin_until([&] { return begun >= 40; });
         signal_us(SIGTERM);
       }
       ::_exit(put_in_order == 40 ? 7 : 1);

@@ -15,6 +15,7 @@
 #include "loopback.hpp"
 #include "manual.hpp"
 #include "skip.hpp"
+#include "waiting.hpp"
 #include "ways.hpp"
 
 namespace {
@@ -139,7 +140,7 @@ TEST_SUITE("op/socket") {
       std::array<char, 1000> buffer;
       std::size_t got = co_await iowq::recv(both.there, buffer);
       source.request_stop();
-      while (sent == 0) co_await iowq::yield();
+      co_await iowq_test::until([&] { return sent != 0; });
       CHECK(sent < text.size());
       both.here.reset();
       for (std::size_t n = 1; n != 0; got += n) n = co_await iowq::recv(both.there, buffer);
@@ -163,9 +164,9 @@ TEST_SUITE("op/socket") {
           e = r.error();
         };
         iowq::executor::current().spawn(waiter(w, pipe.in.get(), source.get_token(), end));
-        for (int i = 0; i < 20; ++i) co_await iowq::yield();
+        co_await iowq_test::until_waiting("poll");
         source.request_stop();
-        while (!end) co_await iowq::yield();
+        co_await iowq_test::until([&] { return end.value() != 0; });
         CHECK(end == std::errc::operation_canceled);
         pipe.out.reset();
         CHECK((co_await as(w, iowq::poll(pipe.in, POLLIN)) & POLLHUP) != 0);

@@ -19,6 +19,7 @@
 #include "jobs.hpp"
 #include "ledger.hpp"
 #include "manual.hpp"
+#include "waiting.hpp"
 #include "ways.hpp"
 
 namespace {
@@ -100,7 +101,7 @@ TEST_SUITE("op/space") {
         CHECK(inside.wait());
         CHECK(ended == 0);
         hold.open();
-        while (ended != 3) co_await iowq::yield();
+        co_await iowq_test::until([&] { return ended == 3; });
         CHECK(size_of(file.get()) == 7);
         std::string text(7, '?');
         CHECK(co_await iowq::pread(file, text, 0) == 7);

@@ -16,6 +16,7 @@
 
 #include "ledger.hpp"
 #include "manual.hpp"
+#include "waiting.hpp"
 #include "ways.hpp"
 
 namespace {
@@ -53,12 +54,13 @@ task<iowq::result<std::size_t>> stopped(Op op, int other_end = -1) {
   iowq::stop_source source;
   iowq::result<std::size_t> end;
   bool ended = false;
+  std::string_view const name = op.row().name;
   iowq::executor::current().spawn(under_token(std::move(op), source.get_token(), end, ended));
   if (other_end >= 0) (void)co_await iowq::poll(other_end, POLLIN);
-  for (int i = 0; i < 50; ++i) co_await iowq::yield();
+  co_await iowq_test::until_waiting(name);
   CHECK_FALSE(ended);
   source.request_stop();
-  while (!ended) co_await iowq::yield();
+  co_await iowq_test::until([&] { return ended; });
   co_return end;
 }
 }  // namespace
@@ -120,7 +122,7 @@ TEST_SUITE("op/transfer") {
         CHECK(co_await as(w, iowq::sendfile(sockets.here, file, {}, 1 << 30)) == text.size() - 1);
         CHECK((::fcntl(sockets.here.get(), F_GETFL) & O_NONBLOCK) == 0);
         sockets.here.reset();
-        while (got.empty()) co_await iowq::yield();
+        co_await iowq_test::until([&] { return !got.empty(); });
         CHECK(got.size() == 2 * text.size() - 1);
 
         iowq_test::pipe_pair pipe;
@@ -236,10 +238,10 @@ TEST_SUITE("op/transfer") {
           iowq::result<std::size_t> end;
           iowq::executor::current().spawn(
               under_token(as(w, iowq::splice(one.in, {}, two.out, {}, 1)), {}, end, ended));
-          for (int i = 0; i < 50; ++i) co_await iowq::yield();
+          co_await iowq_test::until_waiting("splice");
           CHECK_FALSE(ended);
           co_await iowq::write_all(one.out, "x");
-          while (!ended) co_await iowq::yield();
+          co_await iowq_test::until([&] { return ended; });
           CHECK(*end == 1);
 
           // Now the other end: one page a write, so that no slot of the pipe is left.

@@ -14,6 +14,7 @@
 
 #include "ledger.hpp"
 #include "manual.hpp"
+#include "waiting.hpp"
 #include "ways.hpp"
 
 namespace {
@@ -95,10 +96,10 @@ TEST_SUITE("op/vector") {
             CHECK(four[1] == 'c');
           };
           iowq::executor::current().spawn(reader(w, pipe.in.get(), arrived));
-          for (int i = 0; i < 50; ++i) co_await iowq::yield();
+          co_await iowq_test::until_waiting("readv");
           CHECK(arrived == 0);
           CHECK(co_await as(w, iowq::writev(pipe.out, {"a", "bc"})) == 3);
-          while (arrived != 3) co_await iowq::yield();
+          co_await iowq_test::until([&] { return arrived == 3; });
           pipe.in.reset();
           auto const broken = co_await iowq::as_result(as(w, iowq::writev(pipe.out, {"a", "b"})));
           CHECK(broken.error() == std::errc::broken_pipe);
@@ -122,9 +123,9 @@ TEST_SUITE("op/vector") {
           e = r.error();
         };
         iowq::executor::current().spawn(waiter(w, pipe.in.get(), source.get_token(), end));
-        for (int i = 0; i < 20; ++i) co_await iowq::yield();
+        co_await iowq_test::until_waiting("readv");
         source.request_stop();
-        while (!end) co_await iowq::yield();
+        co_await iowq_test::until([&] { return end.value() != 0; });
         CHECK(end == std::errc::operation_canceled);
         CHECK(co_await iowq::writev(pipe.out, {"x"}) == 1);
         char byte = 0;

@@ -25,6 +25,7 @@
 #include <iowq/op/time.hpp>
 
 #include "ledger.hpp"
+#include "waiting.hpp"
 #include "ways.hpp"
 
 namespace {
@@ -110,7 +111,7 @@ class busy_worker {
   }
   /// The owner must not sleep before what it punted is the pool's.
   task<> in_hand() {
-    while (!held_.try_wait()) co_await iowq::yield();
+    co_await iowq_test::until([&] { return held_.try_wait(); });
   }
   void release() { release_.count_down(); }
 
@@ -430,14 +431,15 @@ TEST_SUITE("op/walk") {
     auto const body = [](busy_worker& worker, std::string path) -> task<> {
       auto all = std::make_unique<iowq::stream<iowq::walk_entry>>(iowq::walk(path));
       REQUIRE(co_await all->next());
-      while (walks().punted_ops != 9) co_await iowq::yield();  // the top, and eight more
+      co_await iowq_test::until(
+          [&] { return walks().punted_ops == 9; });  // the top, and eight more
       auto& here = iowq::executor::current();
       here.spawn(worker.work());
       co_await worker.in_hand();
       while (here.stats().pool.bound.queued == 0) REQUIRE(co_await all->next());
       CHECK(here.stats().pool.bound.queued == 4);  // when four of the eight have had their turn
       all.reset();
-      while (walks().cancelled != 4) co_await iowq::yield();
+      co_await iowq_test::until([&] { return walks().cancelled == 4; });
       CHECK(here.stats().pool.bound.queued == 0);
       worker.release();
     };

@@ -14,6 +14,7 @@
 
 #include "ledger.hpp"
 #include "manual.hpp"
+#include "waiting.hpp"
 #include "ways.hpp"
 
 namespace {
@@ -80,7 +81,7 @@ TEST_SUITE("op/zero_copy") {
             }
           }
           both.here.reset();
-          while (!at_end) co_await iowq::yield();
+          co_await iowq_test::until([&] { return at_end; });
           CHECK(got.size() == sent);
           for (int i = 0; i < 20; ++i)
             CHECK(std::count(got.begin(), got.end(), static_cast<char>('a' + i)) == 100'000);
@@ -110,7 +111,7 @@ TEST_SUITE("op/zero_copy") {
           over = true;
         };
         iowq::executor::current().spawn(sender(source.get_token()));
-        for (int i = 0; i < 300; ++i) co_await iowq::yield();
+        co_await iowq_test::until_waiting("send_zc");
         source.request_stop();
         std::string buffer(1 << 16, ' ');
         std::size_t got = 0;
@@ -120,9 +121,9 @@ TEST_SUITE("op/zero_copy") {
           at_end = true;
         };
         iowq::executor::current().spawn(reader());
-        while (!over) co_await iowq::yield();
+        co_await iowq_test::until([&] { return over; });
         both.here.reset();
-        while (!at_end) co_await iowq::yield();
+        co_await iowq_test::until([&] { return at_end; });
         CHECK(got == taken);
       };
       iowq::run(body(go));

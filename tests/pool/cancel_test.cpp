@@ -18,6 +18,7 @@
 
 #include <iowq/base/fd.hpp>
 
+#include "bounded.hpp"
 #include "death.hpp"
 #include "jobs.hpp"
 #include "ledger.hpp"
@@ -170,7 +171,7 @@ TEST_SUITE("pool/cancel") {
     job victim{[&](const iowq::stop_token& stop) {
       (void)descriptor();
       has_descriptor.open();
-      while (!stop.stop_requested()) std::this_thread::yield();
+      iowq_test::spin_until([&] { return stop.stop_requested(); });
     }};
     int readable = -1;
     bool stopped = true;

@@ -15,9 +15,11 @@
 #include <iowq/op/time.hpp>
 
 #include "allocations.hpp"
+#include "bounded.hpp"
 #include "death.hpp"
 #include "ledger.hpp"
 #include "manual.hpp"
+#include "waiting.hpp"
 
 namespace {
 using namespace std::chrono_literals;
@@ -248,7 +250,7 @@ TEST_SUITE("sync/channel") {
         iowq::executor::current().spawn(one(from, stop.get_token(), all, closed, over));
         co_await iowq::yield();
         stop.request_stop();
-        while (!over) co_await iowq::yield();
+        co_await iowq_test::until([&] { return over; });
       }
     };
     iowq::run(body(c, got));
@@ -262,8 +264,7 @@ TEST_SUITE("sync/channel") {
     channel<int> c{1};
     std::vector<int> got;
     std::thread other{[&c] {
-      for (int n = 0; n < 100; ++n)
-        while (!c.try_send(int{n})) std::this_thread::yield();
+      for (int n = 0; n < 100; ++n) iowq_test::spin_until([&] { return c.try_send(int{n}); });
       c.close();
     }};
     iowq::run(recv_all(c, got));
@@ -283,7 +284,7 @@ TEST_SUITE("sync/channel") {
         for (int n = 0; n < 100; ++n) CHECK(c.try_send(int{n}));
       }};
       sender.join();
-      while (all.size() < 50) co_await iowq::yield();
+      co_await iowq_test::until([&] { return all.size() >= 50; });
       CHECK(iowq::executor::current().stats().pool.kicks == before);
       CHECK(c.size() == 50);
     };

@@ -16,9 +16,11 @@
 #include <iowq/sync/semaphore.hpp>
 
 #include "allocations.hpp"
+#include "bounded.hpp"
 #include "death.hpp"
 #include "ledger.hpp"
 #include "manual.hpp"
+#include "waiting.hpp"
 
 namespace {
 using namespace std::chrono_literals;
@@ -125,7 +127,7 @@ TEST_SUITE("sync/waiter") {
         go.store(true, std::memory_order_release);
         for (int spin = 0; spin < i % 64 * 20; ++spin) iowq::linux_policy::relax();
         permits.release();
-        while (counts.done + counts.cancelled <= i) co_await iowq::yield();
+        co_await iowq_test::until([&] { return counts.done + counts.cancelled > i; });
         // A permit that was not taken is still there.
         if (permits.available() == 1) CHECK(permits.try_acquire());
         stopper.join();
@@ -147,7 +149,7 @@ TEST_SUITE("sync/waiter") {
       iowq::executor::current().spawn(take(s, {}, 2, all, counts));
       co_await iowq::yield();
       iowq::executor::current().request_stop();
-      while (counts.cancelled != 2) {
+      for (iowq_test::wait_limit limit; counts.cancelled != 2; limit.check()) {
         auto turn = iowq::as_result(iowq::yield());
         (void)co_await turn;
       }
