@@ -36,12 +36,22 @@ TEST_SUITE("sync/latch") {
     CHECK(order == std::vector{0, 1, 2});
   }
 
-  TEST_CASE("a latch of 0 waits for nobody") {
-    auto const body = []() -> task<> {
+  TEST_CASE("wait() of a latch of 0 does not suspend") {
+    bool others_ran = false;
+    auto const body = [](bool& ran) -> task<> {
       iowq::latch none{0};
+      CHECK(none.try_wait());
+      auto const other = [](bool& flag) -> task<> {
+        flag = true;
+        co_return;
+      };
+      iowq::executor::current().spawn(other(ran));
       co_await none.wait();
+      CHECK_FALSE(ran);
+      co_await iowq::yield();
+      CHECK(ran);  // it would have run
     };
-    iowq::run(body());
+    iowq::run(body(others_ran));
   }
 
   TEST_CASE("a latch that is counted below 0, or dies while it is waited for, is named") {
