@@ -9,11 +9,13 @@
 #include <chrono>
 #include <fstream>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
 #include <doctest/doctest.h>
 
+#include "bounded.hpp"
 #include "jobs.hpp"
 #include "ledger.hpp"
 #include "scripted_policy.hpp"
@@ -27,6 +29,79 @@ using iowq_test::jobs;
 using iowq_test::quiet;
 using iowq_test::script;
 using scripted_pool = iowq::basic_pool<iowq_test::scripted_policy>;
+
+/// Counts the system calls of managers. The pool makes all of its calls through its policy, but
+/// for those of its lock where threads meet there.
+struct counting_policy : iowq::linux_policy {
+  static inline std::atomic<long> calls{0};
+  static inline thread_local bool is_manager = false;
+  static void count() { calls += is_manager; }
+
+  static void thread_name(const char* name) noexcept {
+    is_manager = std::string_view{name}.starts_with("iow-mgr");
+    count();
+    linux_policy::thread_name(name);
+  }
+  template <class... Arguments>
+  static bool futex_wait(Arguments&&... arguments) noexcept {
+    count();
+    return linux_policy::futex_wait(arguments...);
+  }
+  template <class... Arguments>
+  static void futex_wake(Arguments&&... arguments) noexcept {
+    count();
+    linux_policy::futex_wake(arguments...);
+  }
+  template <class... Arguments>
+  static int thread_start(Arguments&&... arguments) noexcept {
+    count();
+    return linux_policy::thread_start(arguments...);
+  }
+  static void thread_join(thread joined) noexcept {
+    count();
+    linux_policy::thread_join(joined);
+  }
+  static int wake_open() noexcept {
+    count();
+    return linux_policy::wake_open();
+  }
+  static void wake_ring(int fd) noexcept {
+    count();
+    linux_policy::wake_ring(fd);
+  }
+  static void wake_drain(int fd) noexcept {
+    count();
+    linux_policy::wake_drain(fd);
+  }
+  static void wake_close(int fd) noexcept {
+    count();
+    linux_policy::wake_close(fd);
+  }
+  class thread_probe : public linux_policy::thread_probe {
+   public:
+    thread_probe() noexcept = default;
+    iowq::thread_state look(thread handle, int id) noexcept {
+      count();
+      return linux_policy::thread_probe::look(handle, id);
+    }
+  };
+  static bool affinity(cpu_set_t& cpus) noexcept {
+    count();
+    return linux_policy::affinity(cpus);
+  }
+  static bool set_affinity(const cpu_set_t& cpus) noexcept {
+    count();
+    return linux_policy::set_affinity(cpus);
+  }
+  static int read_text(const char* path, char* text, std::size_t size) noexcept {
+    count();
+    return linux_policy::read_text(path, text, size);
+  }
+  static int read_link(const char* path, char* text, std::size_t size) noexcept {
+    count();
+    return linux_policy::read_link(path, text, size);
+  }
+};
 
 job::body behind(gate& closed) {
   return [&closed](const iowq::stop_token&) { (void)closed.wait(); };
@@ -226,34 +301,86 @@ TEST_SUITE("pool/manager") {
     for (std::size_t i = 10; i < both.size(); ++i) CHECK(both[i].by == later[0]);
   }
 
-  TEST_CASE("wq-28: the manager sleeps while the pool is idle, keeps up, or is full") {
-    iowq::pool pool{{.max_workers = {1, 1}}};
+  TEST_CASE("wq-28: the manager makes no system call while no item waits for a worker") {
+    counting_policy::calls = 0;
+    iowq::basic_pool<counting_policy> pool{{.max_workers = {3, 3}, .idle_timeout = 1h}};
     job warm;
     pool.enqueue(warm);
     REQUIRE(warm.wait());
     int const me = iowq::linux_policy::thread_id();
     std::vector<int> const managers = threads_named("iow-mgr-" + std::to_string(me));
     REQUIRE(managers.size() == 1);
-    REQUIRE(eventually([&] {
-      return first_line("/proc/self/task/" + std::to_string(managers[0]) + "/stat").find(") S ") !=
-             std::string::npos;
-    }));
-    long const before = switches_of(managers[0]);
+    // Two workers of each class, so that nothing below needs another one.
+    for (bool const unbound : {false, true}) {
+      gate hold;
+      jobs two;
+      for (int i = 0; i < 2; ++i) two.add(behind(hold), {.unbound = unbound, .concurrent = true});
+      two.enqueue_all(pool);
+      for (auto& one : two) REQUIRE(one->wait_started());
+      hold.open();
+      REQUIRE(two.wait_all());
+    }
+    CHECK(counting_policy::calls > 0);  // it created them
+    auto const calm = [&] {
+      long const now = counting_policy::calls;
+      std::this_thread::sleep_for(2ms);  // longer than it goes on looking
+      return now == counting_policy::calls && quiet(pool);
+    };
+    REQUIRE(eventually(calm));
+    long const switches = switches_of(managers[0]);
+    long const calls = counting_policy::calls;
     auto const unparks = pool.stats().unparks;
+    auto const nothing_happened = [&] {
+      std::this_thread::sleep_for(50ms);  // what it must not do, it would do within
+      CHECK(counting_policy::calls == calls);
+      CHECK(switches_of(managers[0]) == switches);
+      CHECK(pool.stats().unparks == unparks);
+    };
+    nothing_happened();  // idle
+
     for (int round = 2; round <= 200; ++round) {
       pool.enqueue(warm);
       REQUIRE(warm.wait(round));
     }
+    nothing_happened();  // the workers kept up
+
     gate hold;
+    jobs blocked, queued;
+    for (bool const unbound : {false, false, true, true})
+      blocked.add(behind(hold), {.unbound = unbound});
+    blocked.enqueue_all(pool);
+    for (auto& one : blocked) REQUIRE(one->wait_started());
+    nothing_happened();  // all workers block, there may be more, and no item waits
+
+    hold.open();
+    REQUIRE(blocked.wait_all());
+  }
+
+  TEST_CASE("wq-28: the manager makes no system call while the account is full") {
+    counting_policy::calls = 0;
+    iowq::basic_pool<counting_policy> pool{{.max_workers = {1, 1}, .idle_timeout = 1h}};
+    gate hold;
+    job first{behind(hold)};
+    pool.enqueue(first);
+    REQUIRE(first.wait_started());
+    auto const calm = [&] {
+      long const now = counting_policy::calls;
+      std::this_thread::sleep_for(2ms);
+      return now == counting_policy::calls;
+    };
+    REQUIRE(eventually(calm));
+    long const calls = counting_policy::calls;
+    auto const unparks = pool.stats().unparks;
     jobs all;
-    for (int i = 0; i < 100; ++i) all.add(behind(hold));
+    for (int i = 0; i < 100; ++i) all.add();
     all.enqueue_all(pool);
-    REQUIRE(all[0].wait_started());
     std::this_thread::sleep_for(50ms);  // what it must not do, it would do within
+    CHECK(pool.stats().bound.queued == 100);
+    CHECK(counting_policy::calls == calls);
+    CHECK(pool.stats().unparks == unparks);
     hold.open();
     REQUIRE(all.wait_all());
-    CHECK(switches_of(managers[0]) == before);
-    CHECK(pool.stats().unparks == unparks);
+    REQUIRE(first.wait());
   }
 
   TEST_CASE("hazard-51: a reservation whose work has gone creates no worker") {
@@ -285,15 +412,32 @@ TEST_SUITE("pool/manager") {
   }
 
   TEST_CASE("the pool's end interrupts a creation that is being retried") {
-    script script;
-    script.refuse(EAGAIN, script::for_ever, 1);
+    // The second attempt is held until the owner waits for the manager, which then has to notice
+    // that before it makes the third.
     iowq_test::ledger books;
+    int const me = iowq::linux_policy::thread_id();
     for (int round = 0; round < 20; ++round) {
+      script script;
       script.refuse(EAGAIN, script::for_ever, 1);
-      jobs all;
-      all.add();
-      scripted_pool pool;
-      all.enqueue_all(pool);
+      std::atomic<int> attempts{0};
+      std::atomic<bool> ending{false};
+      gate retried;
+      script.at_pause = [&](iowq::pause_point point) {
+        if (point != iowq::pause_point::decide_create || ++attempts != 2) return;
+        retried.open();
+        iowq_test::spin_until([&] { return ending && iowq_test::is_asleep(std::to_string(me)); });
+      };
+      job one;
+      {
+        scripted_pool pool;
+        pool.enqueue(one);
+        REQUIRE(retried.wait());
+        ending = true;
+      }
+      CHECK(attempts == 2);
+      CHECK(one.starts() == 0);
+      CHECK(one.ends() == 1);
+      CHECK(one.cancellations() == 1);
     }
   }
 }

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstdio>
+#include <fstream>
 #include <map>
 #include <mutex>
 #include <random>
@@ -15,6 +16,8 @@
 
 #include <doctest/doctest.h>
 
+#include "allocations.hpp"
+#include "bounded.hpp"
 #include "death.hpp"
 #include "jobs.hpp"
 #include "ledger.hpp"
@@ -37,6 +40,12 @@ iowq::pool_options with_limits(unsigned bound, unsigned unbound) {
 /// Sleeps where the kernel sees it, until the gate opens.
 job::body behind(gate& closed) {
   return [&closed](const iowq::stop_token&) { (void)closed.wait(); };
+}
+/// The size of the address space, in pages.
+long mapped_pages() {
+  long pages = 0;
+  std::ifstream{"/proc/self/statm"} >> pages;
+  return pages;
 }
 void spin_for(std::chrono::nanoseconds time) {
   auto const end = std::chrono::steady_clock::now() + time;
@@ -194,8 +203,10 @@ TEST_SUITE("pool/pool") {
     CHECK(pool.set_max_workers({}) == iowq::worker_limits{7, 9});
   }
 
-  TEST_CASE("wq-9: lowering a limit retires idle workers at once, running items finish") {
-    iowq::pool pool{with_limits(6, 1)};
+  TEST_CASE(
+      "wq-9: set_max_workers() below the live count retires idle workers, running items finish") {
+    // No worker times out: only the lowered limit can retire one.
+    iowq::pool pool{{.max_workers = {6, 1}, .idle_timeout = 1h}};
     gate first, second;
     jobs all;
     for (int i = 0; i < 3; ++i) all.add(behind(first), {.concurrent = true});
@@ -567,7 +578,7 @@ TEST_SUITE("pool/pool") {
       gate started;
       job& running = all.add([&](const iowq::stop_token& stop) {
         started.open();
-        while (!stop.stop_requested()) std::this_thread::yield();
+        iowq_test::spin_until([&] { return stop.stop_requested(); });
       });
       running.then = [&](job&) { pool.enqueue(late); };
       pool.enqueue(running);
@@ -588,7 +599,7 @@ TEST_SUITE("pool/pool") {
         all.add(
             [&](const iowq::stop_token& stop) {
               started.open();
-              while (!stop.stop_requested()) std::this_thread::yield();
+              iowq_test::spin_until([&] { return stop.stop_requested(); });
             },
             {.key = 1});
       all.enqueue_all(pool);
@@ -631,12 +642,21 @@ TEST_SUITE("pool/pool") {
     iowq_test::ledger books;
     job one;
     int const rounds = IOWQ_TSAN || IOWQ_ASAN ? 500 : 10'000;
+    auto const heap = iowq_test::allocations::now();
+    long const mapped = mapped_pages();
     for (int round = 1; round <= rounds; ++round) {
       iowq::pool pool;
       if (round % 16 == 0) {
         pool.enqueue(one);
         REQUIRE(one.wait(round / 16));
       }
+    }
+    auto const since = iowq_test::allocations::now() - heap;
+    CHECK(since.made == since.freed);
+    if (!IOWQ_TSAN && !IOWQ_ASAN) {
+      CHECK(since.made >= rounds);
+      // A stack that is not unmapped is 256 KiB, and there were two a round.
+      CHECK(mapped_pages() - mapped < 64 << 8);
     }
   }
 
