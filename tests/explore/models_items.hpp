@@ -418,6 +418,58 @@ EXPLORE_MODEL(context, drift, "an owner that compares its context with the manag
   enough();
 }
 
+/// Fails unless the workers of each class are counted exactly: below zero would be a large number.
+inline void check_counts(const pool_under_test& pool) {
+  iowq::pool_stats const stats = pool.stats();
+  for (iowq::class_stats const& one : {stats.bound, stats.unbound})
+    check(std::uint64_t{one.idle} + one.running + one.blocked == one.workers,
+          "the workers are counted wrong");
+}
+
+EXPLORE_MODEL(context, cancelled_worker,
+              "a context change beside the cancellation of a running item keeps the counts exact") {
+  gate begun;
+  job one{{}, [&](job&, auto&) { begun.open(); }};
+  job two;
+  pool_under_test pool{workers(1)};
+  pool.enqueue(one);
+  begun.wait();
+  {
+    thread other{"other", [&] { (void)pool.cancel(one); }};
+    pool.context_changed();
+    check_counts(pool);
+  }
+  pool.enqueue(two);
+  one.done.wait();
+  two.done.wait();
+  check(two.ran(), "the item of the new context did not run");
+  check_counts(pool);
+  enough();
+}
+
+EXPLORE_MODEL(context, all_cancelled,
+              "a context change beside cancel_all() of a key keeps the counts exact") {
+  gate begun;
+  job one{{.key = 7}, [&](job&, auto&) { begun.open(); }};
+  job two{{.key = 7}}, three{{.key = 7}};
+  pool_under_test pool{workers(1)};
+  pool.enqueue(one);
+  pool.enqueue(two);
+  begun.wait();
+  {
+    thread other{"other", [&] { (void)pool.cancel_all([](const iowq::work&) { return true; }); }};
+    pool.context_changed();
+    check_counts(pool);
+  }
+  pool.enqueue(three);
+  one.done.wait();
+  two.done.wait();
+  three.done.wait();
+  check(three.ran(), "the item of the new context did not run");
+  check_counts(pool);
+  enough();
+}
+
 EXPLORE_MODEL(context, no_new_manager, "if nobody can be forked in the new context, items fail") {
   job one;
   pool_under_test pool{workers(1)};

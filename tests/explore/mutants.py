@@ -141,6 +141,17 @@ MUTANTS = [
            '      state_.manager_retires = true;\n', '',
            ('context.busy_worker',)),
 
+    Mutant('context: a worker is taken for running before its canceller released it',
+           'pool/runner.hpp',
+           '''    if (self_.rung) let_go(held);
+    // Last: let_go() releases M, and then the manager or context_changed() may mark this worker.
+    if (self_.state == worker_state::sleeping) pool_.mark_running(self_);
+''',
+           '''    if (self_.state == worker_state::sleeping) pool_.mark_running(self_);
+    if (self_.rung) let_go(held);
+''',
+           ('context.cancelled_worker', 'context.all_cancelled')),
+
     # ---- Cancel ----
     Mutant('cancel: the worker is not held', 'pool/cancel.hpp',
            'runner.rung = runner.held = true;', 'runner.rung = true;',

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: BSL-1.0
 #include <iowq/pool/account.hpp>
 
+#include <csignal>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include <doctest/doctest.h>
+
+#include "death.hpp"
 
 namespace {
 /// As much of a worker as an account knows.
@@ -76,5 +80,22 @@ TEST_SUITE("pool/account") {
     all.unready(a);
     all.unready(heir);
     CHECK(all.runnable == 0);
+  }
+
+  TEST_CASE("wq-70: a count that fell below zero is found although another one makes up for it") {
+    struct wrong {
+      unsigned live, idle, nr_running, sleeping;
+    };
+    unsigned const minus_one = std::numeric_limits<unsigned>::max();
+    for (auto const& [live, idle, nr_running, sleeping] :
+         {wrong{1, 1, minus_one, 1}, wrong{0, 0, minus_one, 1}, wrong{1, minus_one, 1, 1},
+          wrong{1, 1, 1, minus_one}, wrong{1, 1, 0, 1}, wrong{2, 1, 0, 0}}) {
+      auto const end = iowq_test::death_output([&] {
+        account all = on_nodes(1, 4);
+        all.live = live, all.idle = idle, all.nr_running = nr_running, all.sleeping = sleeping;
+        all.check();
+      });
+      CHECK(end.signal == SIGABRT);
+    }
   }
 }

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <cstdint>
 #include <cstdlib>
 #include <random>
 #include <string>
@@ -42,6 +43,53 @@ void wait_until_stopped(const iowq::stop_token& stop) {
   while (!stop.stop_requested()) (void)::poll(&wake, 1, -1);
 }
 bool is_running(job& one) { return one.starts() > one.ends(); }
+
+using scripted_pool = iowq::basic_pool<iowq_test::scripted_policy>;
+
+/// An item whose canceller stops at held_stop, and whose worker waits for that canceller.
+class held_worker {
+ public:
+  held_worker() {
+    script_.at_pause = [this](iowq::pause_point point) {
+      if (point != iowq::pause_point::held_stop || at_stop_.exchange(true)) return;
+      holding_.open();
+      (void)let_go_.wait();
+    };
+  }
+  /// Enqueues the item, cancels it by `cancel` on another thread, and returns when the canceller
+  /// holds the worker and the worker sleeps.
+  template <class Cancel>
+  [[nodiscard]] bool hold(scripted_pool& pool, Cancel cancel) {
+    pool.enqueue(item);
+    if (!item.wait_started()) return false;
+    canceller_ = std::jthread{[&pool, cancel, this] { cancel(pool, item); }};
+    if (!holding_.wait()) return false;
+    end_.open();
+    iowq::linux_policy::thread_probe probe;
+    return eventually(
+        [&] { return probe.look({}, thread_) == iowq::thread_state::sleeping && ended_; });
+  }
+  void release() {
+    let_go_.open();
+    canceller_.join();
+  }
+
+  job item{[this](const iowq::stop_token&) {
+    thread_ = iowq::linux_policy::thread_id();
+    (void)end_.wait();
+    ended_ = true;
+  }};
+
+ private:
+  iowq_test::script script_;
+  gate holding_, let_go_, end_;
+  std::atomic<bool> at_stop_{false}, ended_{false};
+  std::atomic<int> thread_{0};
+  std::jthread canceller_;
+};
+void check_exact(const iowq::class_stats& stats) {
+  CHECK(std::uint64_t{stats.idle} + stats.running + stats.blocked == stats.workers);
+}
 }  // namespace
 
 TEST_SUITE("pool/cancel") {
@@ -381,6 +429,46 @@ TEST_SUITE("pool/cancel") {
     });
     CHECK(end.signal == SIGABRT);
     CHECK(end.says("a match of cancel_all() called into its pool"));
+  }
+
+  TEST_CASE("wq-70: context_changed() beside a worker that its canceller holds keeps the counts") {
+    auto one = [](scripted_pool& pool, iowq::work& item) { (void)pool.cancel(item); };
+    auto all = [](scripted_pool& pool, iowq::work&) {
+      (void)pool.cancel_all([](const iowq::work&) { return true; });
+    };
+    for (bool const cancels_all : {false, true})
+      for (bool const changes_twice : {false, true}) {
+        CAPTURE(cancels_all);
+        CAPTURE(changes_twice);
+        held_worker held;
+        scripted_pool pool{{.max_workers = {2, 1}}};
+        REQUIRE((cancels_all ? held.hold(pool, all) : held.hold(pool, one)));
+        pool.context_changed();
+        if (changes_twice) pool.context_changed();
+        check_exact(pool.stats().bound);
+        held.release();
+        REQUIRE(held.item.wait());
+        job later;
+        pool.enqueue(later);
+        CHECK(later.wait());
+        CHECK(later.starts() == 1);
+        REQUIRE(eventually([&] { return pool.stats().bound.workers == pool.stats().bound.idle; }));
+        check_exact(pool.stats().bound);
+      }
+  }
+
+  TEST_CASE("wq-70, wq-23: a worker that its canceller holds is replaced like a blocked one") {
+    held_worker held;
+    scripted_pool pool{{.max_workers = {2, 1}}};
+    REQUIRE(held.hold(pool, [](scripted_pool& in, iowq::work& item) { (void)in.cancel(item); }));
+    job next;
+    pool.enqueue(next);
+    CHECK(next.wait());
+    CHECK(held.item.ends() == 0);
+    held.release();
+    CHECK(held.item.wait());
+    CHECK(eventually([&] { return iowq_test::quiet(pool); }));
+    check_exact(pool.stats().bound);
   }
 
   TEST_CASE("hazard-58: cancelled from many threads while it runs, an item still ends once") {

@@ -62,9 +62,14 @@ struct account_counts {
     pace = std::max<std::chrono::nanoseconds>(pace, 4 * short_pace);
   }
 
+  /// Asserts A1 and what else must hold between these counts. A few instructions: every move of a
+  /// worker ends with it, in every build.
   void check() const noexcept {
-    IOWQ_ASSERT(idle + nr_running + sleeping == live);  // A1
+    // The sum has 64 bits, so a count that fell below zero is larger than `live` by itself and
+    // does not cancel out against another count.
+    IOWQ_ASSERT(std::uint64_t{idle} + nr_running + sleeping == live);  // A1
     IOWQ_ASSERT(waking <= nr_running);
+    IOWQ_ASSERT(runnable <= queued && concurrent <= runnable);
   }
 };
 
@@ -106,6 +111,7 @@ struct account : account_counts {
     lanes[worker.node].idle.push_front(worker);
     --nr_running;
     ++idle;
+    check();
   }
   /// It leaves the stack to run, from wherever it is.
   void unidle(Worker& worker) noexcept {
@@ -113,6 +119,7 @@ struct account : account_counts {
     --idle;
     ++nr_running;
     ++waking;
+    check();
   }
   /// The newest idle worker of the first of these nodes that has one.
   [[nodiscard]] Worker* newest_idle(const std::vector<std::uint8_t>& nodes) const noexcept {
@@ -133,11 +140,13 @@ struct account : account_counts {
     ++waking;
     if (live > peak) peak = live;
     workers.push_back(worker);
+    check();
   }
   void remove(Worker& worker) noexcept {
     workers.erase(worker);
     --live;
     --nr_running;
+    check();
   }
 
  private:

@@ -73,6 +73,7 @@ struct roster : guarded<Policy> {
   /// A worker that has no item puts itself on the stack.
   void go_idle(worker_type& quiet) noexcept {
     account_type& account = this->account_of(quiet.kind);
+    IOWQ_ASSERT(quiet.state == worker_state::running);
     quiet.state = worker_state::idle;
     account.push_idle(quiet);
     quiet.spins = may_spin();
@@ -86,18 +87,22 @@ struct roster : guarded<Policy> {
   /// The manager saw it asleep in its item.
   void mark_sleeping(worker_type& sleeper) noexcept {
     account_type& account = this->account_of(sleeper.kind);
+    IOWQ_ASSERT(sleeper.state == worker_state::running);
     sleeper.state = worker_state::sleeping;
     --account.nr_running;
     ++account.sleeping;
+    account.check();
     account.slow_down();
     sleeper.asleep.store(true, std::memory_order_relaxed);  // relaxed: see blocking_region
   }
   /// It runs again.
   void mark_running(worker_type& risen) noexcept {
     account_type& account = this->account_of(risen.kind);
+    IOWQ_ASSERT(risen.state == worker_state::sleeping);
     risen.state = worker_state::running;
     --account.sleeping;
     ++account.nr_running;
+    account.check();
     risen.asleep.store(false, std::memory_order_relaxed);  // relaxed: see blocking_region
   }
   /// Whether the mark may go before the item ends. A worker of an old epoch takes no other item,
@@ -128,6 +133,7 @@ struct roster : guarded<Policy> {
   /// A worker, awake and without an item, leaves for good. It is joined by the manager.
   void leave(worker_type& leaver, deeds<Policy>& todo) noexcept {
     account_type& account = this->account_of(leaver.kind);
+    IOWQ_ASSERT(leaver.state == worker_state::running);
     account.remove(leaver);
     leaver.state = worker_state::retired;
     this->retired.push_back(leaver);

@@ -107,8 +107,9 @@ class runner {
       }
     }
     if (last->next != nullptr) pool_.abandon_rest(*last, never);
-    if (self_.state == worker_state::sleeping) pool_.mark_running(self_);
     if (self_.rung) let_go(held);
+    // Last: let_go() releases M, and then the manager or context_changed() may mark this worker.
+    if (self_.state == worker_state::sleeping) pool_.mark_running(self_);
   }
 
   /// A chain by `next`, oldest first. finished() may free what it is called on.
@@ -140,9 +141,13 @@ class runner {
   void let_go(lock& held) noexcept {
     while (self_.held) {
       self_.word.store(worker_type::waits_for_holder, std::memory_order_relaxed);
+      // The canceller runs stop callbacks, which may take any time. The worker is still in its
+      // item then, so the watch may find it asleep and replace it.
+      self_.enter(phase::region);
       held.unlock();
       (void)Policy::futex_wait(self_.word, worker_type::waits_for_holder, never);
       held.lock();
+      self_.enter(phase::pool);
     }
     self_.word.store(worker_type::awake, std::memory_order_relaxed);
     // relaxed: we wrote it.
