@@ -234,6 +234,25 @@ EXPLORE_MODEL(key, leader_cancelled,
   enough();
 }
 
+EXPLORE_MODEL(key, concurrent_heir,
+              "the next item of a cancelled leader gets the worker of its own that it wants") {
+  gate opened;
+  job busy{{}, [&](job&, auto&) {
+             while (!opened.is_open()) policy::relax();  // computes: the watch finds it running
+           }};
+  job one{{.key = 7}};
+  job two{{.key = 7, .concurrent = true}, [&](job&, auto&) { opened.open(); }};
+  pool_under_test pool{workers(2)};
+  pool.enqueue(busy);
+  pool.enqueue(one);
+  pool.enqueue(two);
+  (void)pool.cancel(one);
+  busy.done.wait();
+  one.done.wait();
+  two.done.wait();
+  enough();
+}
+
 EXPLORE_MODEL(key, follower_cancelled,
               "one of the middle leaves, and the others keep their order") {
   keyed_log log;
@@ -324,6 +343,63 @@ EXPLORE_MODEL(link, failed, "what is linked behind an item that fails is cancell
   three.done.wait();
   check(one.error() == EIO && two.error() == ECANCELED && three.error() == ECANCELED,
         "wrong error");
+}
+
+EXPLORE_MODEL(link, behind_a_key, "successors of two items of one key both run, and only once") {
+  keyed_log log;
+  job one{{.key = 7}, log.writes(1)}, two{{.key = 7}, log.writes(2)}, three{{.key = 7}};
+  job after_one{{.unbound = true}}, after_two;
+  one.then(after_one);
+  two.then(after_two);
+  pool_under_test pool{workers(1)};
+  iowq::work_chain all;
+  all.push_back(one);
+  all.push_back(two);
+  all.push_back(three);
+  pool.enqueue(all);
+  after_one.done.wait();
+  after_two.done.wait();
+  three.done.wait();
+  check(log.text.get() == 12, "not in order");
+  check(after_one.ran() && after_two.ran(), "a successor was cancelled");
+  enough();
+}
+
+EXPLORE_MODEL(link, key_during_a_successor,
+              "the next item of a key runs while its worker sleeps in a linked successor") {
+  gate opened;
+  job one{{.key = 7}}, two{{.key = 7}, [&](job&, auto&) { opened.open(); }};
+  job successor{{}, [&](job&, auto&) { opened.wait(); }};
+  one.then(successor);
+  pool_under_test pool{workers(2)};
+  iowq::work_chain both;
+  both.push_back(one);
+  both.push_back(two);
+  pool.enqueue(both);
+  one.done.wait();
+  two.done.wait();
+  successor.done.wait();
+  enough();
+}
+
+EXPLORE_MODEL(
+    link, key_cancelled_beside_it,
+    "a successor and its key's next item, one of them cancelled as both become startable") {
+  gate opened;
+  job one{{.key = 7}}, two{{.key = 7}, [&](job&, auto&) { opened.open(); }};
+  job successor{{.unbound = true}};
+  one.then(successor);
+  pool_under_test pool{workers(2)};
+  iowq::work_chain both;
+  both.push_back(one);
+  both.push_back(two);
+  pool.enqueue(both);
+  (void)pool.cancel(successor);
+  one.done.wait();
+  two.done.wait();
+  successor.done.wait();
+  check(two.ran(), "it was not meant");
+  enough();
 }
 
 // ---- Nodes ----

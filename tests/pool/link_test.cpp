@@ -2,20 +2,30 @@
 // Items linked behind each other by work::then().
 #include <iowq/pool/pool.hpp>
 
+#include <poll.h>
+
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstddef>
+#include <ctime>
+#include <filesystem>
+#include <fstream>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include <doctest/doctest.h>
 
 #include "jobs.hpp"
+#include "ledger.hpp"
 #include "scripted_policy.hpp"
 #include "small_stack.hpp"
 
 namespace {
+using namespace std::chrono_literals;
 using iowq::cancel_outcome;
 using iowq_test::counter;
 using iowq_test::eventually;
@@ -53,6 +63,26 @@ job& noted(jobs& all, diary& book, int number, iowq::work_flags flags = {}, job:
       flags);
   made.then = [&book, number](job&) { book.note(-number); };
   return made;
+}
+/// Whether the calling thread's manager went through a few milliseconds without a tick.
+bool manager_is_parked() {
+  std::string const name = "iow-mgr-" + std::to_string(iowq::linux_policy::thread_id());
+  auto const switches = [&] {
+    long count = -1;
+    for (auto const& task : std::filesystem::directory_iterator{"/proc/self/task"}) {
+      std::string line;
+      std::getline(std::ifstream{task.path() / "comm"}, line);
+      if (line != name) continue;
+      std::ifstream status{task.path() / "status"};
+      while (std::getline(status, line))
+        if (line.starts_with("voluntary_ctxt_switches:")) count = std::stol(line.substr(24));
+    }
+    return count;
+  };
+  long const before = switches();
+  const timespec moment{0, 5'000'000};  // many times as long as the ticks of an idle pool
+  ::ppoll(nullptr, 0, &moment, nullptr);
+  return before >= 0 && switches() == before;
 }
 void link(jobs& all) {
   for (std::size_t i = 0; i + 1 < all.size(); ++i) all[i].iowq::work::then(all[i + 1]);
@@ -221,6 +251,59 @@ TEST_SUITE("pool/link") {
     CHECK(ran == 0);
     CHECK(order == length);
     REQUIRE(eventually([&] { return quiet(pool); }));
+  }
+
+  TEST_CASE("wq-68: two items of one key that both have a successor: each successor runs once") {
+    for (iowq::work_flags const flags :
+         {iowq::work_flags{}, iowq::work_flags{.unbound = true}, iowq::work_flags{.key = 1},
+          iowq::work_flags{.key = 2}, iowq::work_flags{.concurrent = true}}) {
+      iowq::pool pool{{.max_workers = {2, 2}}};
+      gate hold;
+      jobs heads, successors;
+      diary book;
+      for (int number = 1; number <= 4; ++number) {
+        noted(heads, book, number, {.key = 1}, [&](const iowq::stop_token&) { (void)hold.wait(); });
+        noted(successors, book, 10 + number, flags);
+        heads[heads.size() - 1].iowq::work::then(successors[successors.size() - 1]);
+      }
+      heads.enqueue_all(pool);
+      hold.open();
+      REQUIRE(heads.wait_all());
+      REQUIRE(successors.wait_all());
+      pool.quiesce();
+      CHECK(pool.stats().completed == 8);
+      std::vector<int> const pages = book.pages();
+      for (int number = 1; number <= 4; ++number) {
+        CHECK(successors[static_cast<std::size_t>(number) - 1].starts() == 1);
+        auto const ended = std::find(pages.begin(), pages.end(), -number);
+        CHECK(std::find(ended, pages.end(), 10 + number) != pages.end());  // after its predecessor
+      }
+    }
+  }
+
+  TEST_CASE("wq-69: a key's next item runs while its worker is blocked in a successor") {
+    // The successor ends only when the next item of the key has run. The manager is parked when
+    // the key is given up, so it has to be called.
+    for (bool const other_class : {false, true}) {
+      CAPTURE(other_class);
+      iowq::pool pool{{.max_workers = {2, 2}}};
+      gate queued, next_ran;
+      job head{[&](const iowq::stop_token&) { (void)queued.wait(); }, {.key = 7}};
+      bool in_time = false;
+      job successor{[&](const iowq::stop_token&) { in_time = next_ran.wait_at_most(10s); },
+                    {.unbound = other_class}};
+      job next{[&](const iowq::stop_token&) { next_ran.open(); }, {.key = 7}};
+      head.iowq::work::then(successor);
+      pool.enqueue(head);
+      REQUIRE(head.wait_started());
+      pool.enqueue(next);
+      REQUIRE(iowq_test::within(10, manager_is_parked));
+      queued.open();
+      REQUIRE(next.wait());
+      REQUIRE(successor.wait());
+      CHECK(in_time);
+      REQUIRE(head.wait());
+    }
   }
 
   TEST_CASE("wq-51: an inline successor crosses neither class nor key nor the limit") {

@@ -70,6 +70,7 @@ struct still {
     deeds<policy> todo;
     in(one).lane = static_cast<std::uint8_t>(lane);
     state.insert(in(one), todo);
+    state.settle(todo);
     return todo;
   }
   item* take(worker& one) {
@@ -157,6 +158,7 @@ TEST_SUITE("pool/state") {
     CHECK(pool.take(bound) == &still::in(a));
     deeds<policy> todo;
     CHECK(pool.state.end(bound, todo).next == nullptr);
+    pool.state.settle(todo);
     CHECK(todo.woken() == &unbound);
     CHECK(pool.take(unbound) == &still::in(b));
   }
@@ -341,6 +343,74 @@ TEST_SUITE("pool/state") {
     CHECK(pool.take(here) == &still::in(a));
     CHECK(pool.take(there) == nullptr);
     CHECK(pool.finish(here) == &still::in(b));
+  }
+
+  TEST_CASE("wq-68: with a successor and a next item of the key, a worker keeps the successor") {
+    still pool{4};
+    auto& worker = pool.born();
+    job &a = pool.make(key(1)), &b = pool.make(key(1));
+    job &inline_one = pool.make(), &other_class = pool.make({.unbound = true});
+    a.iowq::work::then(inline_one);
+    b.iowq::work::then(other_class);
+    (void)pool.insert(a);
+    (void)pool.insert(b);
+    CHECK(pool.take(worker) == &still::in(a));
+    CHECK(pool.finish(worker) == &still::in(inline_one));
+    CHECK(worker.later == nullptr);
+    CHECK(still::in(b).state == item_state::ready);
+    CHECK(pool.finish(worker) == nullptr);
+    CHECK(pool.take(worker) == &still::in(b));
+    CHECK(pool.finish(worker) == nullptr);
+    CHECK(worker.later == &still::in(other_class));
+    iowq::fifo<&item::next> failed;
+    deeds<policy> todo;
+    pool.state.hand_on(worker, failed, todo);
+    pool.state.settle(todo);
+    CHECK(failed.empty());
+    CHECK(pool.unbound().runnable == 1);
+    CHECK(pool.unbound().creating == 1);
+    pool.unbound().creating = 0;
+    CHECK(pool.take(pool.born(work_class::unbound)) == &still::in(other_class));
+  }
+
+  TEST_CASE("wq-69: the next item of a key wakes an idle worker if its own worker goes on") {
+    still pool{4};
+    auto& worker = pool.born();
+    auto& idle = pool.born();
+    job &a = pool.make(key(1)), &b = pool.make({.key = 1, .concurrent = true}),
+        &successor = pool.make();
+    a.iowq::work::then(successor);
+    pool.state.go_idle(idle);
+    (void)pool.insert(a);
+    for (auto* const one : {&worker, &idle})
+      if (one->state == worker_state::idle) (void)pool.state.activate(*one);
+    CHECK(pool.take(worker) == &still::in(a));
+    CHECK(pool.take(idle) == nullptr);
+    pool.state.go_idle(idle);
+    (void)pool.insert(b);
+    deeds<policy> todo;
+    CHECK(pool.state.end(worker, todo).next == &still::in(successor));
+    pool.state.settle(todo);
+    CHECK(todo.woken() == &idle);
+    CHECK(pool.take(idle) == &still::in(b));
+  }
+
+  TEST_CASE("wq-69: the next item of a withdrawn leader's key gets the worker that it wants") {
+    still pool{4};
+    auto& worker = pool.born();
+    job &busy = pool.make(), &a = pool.make(key(1)), &b = pool.make({.key = 1, .concurrent = true});
+    (void)pool.insert(busy);
+    CHECK(pool.take(worker) == &still::in(busy));
+    (void)pool.insert(a);
+    (void)pool.insert(b);
+    CHECK(pool.bound().creating == 0);  // `worker` runs and the manager watches it
+    deeds<policy> todo;
+    pool.state.withdraw(still::in(a), ECANCELED, todo, [](item&) {});
+    pool.state.settle(todo);
+    CHECK(pool.bound().creating == 1);
+    pool.bound().creating = 0;
+    (void)pool.finish(worker);
+    CHECK(pool.take(worker) == &still::in(b));
   }
 
   TEST_CASE("wq-26: a mark and its end leave the counts as they were") {

@@ -37,6 +37,7 @@ class cancellation {
       stop(asked);
     else if (asked.state == item_state::linked)
       unlink(asked);
+    pool_.settle(todo_);
   }
 
   /// Under M. Cancels every item for which `match` is true: first those behind others of their
@@ -68,6 +69,7 @@ class cancellation {
           if (wanted(*one->later)) unlink(*one->later);
         }
       }
+    pool_.settle(todo_);
   }
 
   /// Without M: finishes what was dequeued, stops what runs.

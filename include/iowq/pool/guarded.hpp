@@ -29,11 +29,27 @@ template <class Policy>
 struct deeds {
   static constexpr unsigned room = 64;
 
+  /// One account: whether an item became runnable since it was settled last, the node of the newest
+  /// such item, and whether one of them wants a worker of its own.
+  struct unsettled_account {
+    bool any = false;
+    bool concurrent = false;
+    std::uint8_t node = 0;
+  };
+
   worker<Policy>* wake[room];  // the first nr_wake
   unsigned nr_wake = 0;
   bool unpark = false;
+  unsettled_account unsettled[2];  // by work_class
 
   deeds() noexcept {}  // leaves `wake` as it is
+
+  void became_runnable(const item& one) noexcept {
+    unsettled_account& account = unsettled[one.unbound];
+    account.any = true;
+    account.concurrent |= one.concurrent;
+    account.node = one.lane;
+  }
 
   /// The worker that was activated first, or null.
   [[nodiscard]] worker<Policy>* woken() const noexcept { return nr_wake != 0 ? wake[0] : nullptr; }

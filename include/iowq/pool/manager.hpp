@@ -107,6 +107,7 @@ class manager {
       for (auto& lane : account.lanes)
         while (item* const ready = lane.ready.front())
           pool_.withdraw(*ready, error, todo, [&](item& one) { failed.push_back(one); });
+    pool_.settle(todo);
     // relaxed, both: under M, as is_quiet() is.
     pool_.finishers.fetch_add(1, std::memory_order_relaxed);
     held.unlock();

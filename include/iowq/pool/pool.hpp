@@ -114,22 +114,18 @@ class basic_pool {
     if (items.empty()) return;
     if (manager_.drift.on() && Policy::thread_id() == state_.owner_tid) manager_.drift.look();
     std::uint8_t const near = near_lane();
-    bool ready[2] = {}, concurrent[2] = {};
     deeds todo;
     lock held = state_.acquire();
     while (work* const one = items.pop_front()) {
       detail::item& fresh = detail::door::in(*one);
       fresh.lane = lane_of(fresh, near);
       fresh.error = 0;
-      if (state_.closed) [[unlikely]] {
+      if (state_.closed) [[unlikely]]
         reject(fresh, held);
-      } else if (state_.insert(fresh)) {
-        ready[fresh.unbound] = true;
-        concurrent[fresh.unbound] |= fresh.concurrent;
-      }
+      else
+        state_.insert(fresh, todo);
     }
-    for (unsigned kind = 0; kind < 2; ++kind)
-      if (ready[kind]) state_.settle(state_.accounts[kind], near, concurrent[kind], todo);
+    state_.settle(todo);
     bool const stranded = state_.manager_error != 0;
     held.unlock();
     state_.carry_out(todo);

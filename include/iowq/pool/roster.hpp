@@ -9,7 +9,9 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 
+#include <iowq/base/assert.hpp>
 #include <iowq/base/policy.hpp>
 #include <iowq/pool/dispatch.hpp>
 #include <iowq/pool/guarded.hpp>
@@ -48,6 +50,15 @@ struct roster : guarded<Policy> {
       }
       account.check();
       return;
+    }
+  }
+
+  /// The last step of every critical section that made an item runnable, after its worker, if it
+  /// has one, took the item that it runs next. carry_out() asserts that it was not left out.
+  void settle(deeds<Policy>& todo) noexcept {
+    for (work_class const kind : {work_class::bound, work_class::unbound}) {
+      auto const what = std::exchange(todo.unsettled[static_cast<unsigned>(kind)], {});
+      if (what.any) settle(this->account_of(kind), what.node, what.concurrent, todo);
     }
   }
 
@@ -154,6 +165,7 @@ struct roster : guarded<Policy> {
 
   /// Does what is left to do. Without M, where there is a choice: the woken want it.
   void carry_out(const deeds<Policy>& todo) noexcept {
+    IOWQ_ASSERT(!todo.unsettled[0].any && !todo.unsettled[1].any);  // D2
     for (unsigned i = 0; i < todo.nr_wake; ++i) Policy::futex_wake(todo.wake[i]->word, 1);
     if (todo.unpark) Policy::futex_wake(this->manager_word, 1);
   }

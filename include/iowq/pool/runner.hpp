@@ -61,6 +61,7 @@ class runner {
       else if (after.next == nullptr && self_.later == nullptr &&
                (after.next = pool_.take(self_)) == nullptr)
         pool_.go_idle(self_);
+      pool_.settle(todo);
       bool const repin = self_.affinity_seen != pool_.affinity_version;
       bool const keeps = self_.later != nullptr;
       // relaxed: read under M, which we have.
@@ -127,6 +128,7 @@ class runner {
     deeds<Policy> todo;
     held = pool_.acquire();
     pool_.hand_on(self_, failed, todo);
+    pool_.settle(todo);
     self_.finishing.store(!failed.empty(), std::memory_order_relaxed);  // relaxed: under M
     held.unlock();
     pool_.carry_out(todo);

@@ -7,7 +7,9 @@
 //
 //   D1  Insertion and decision are one critical section. (The kernel checked before it inserted,
 //       and slept after: bugs 12 and 13 of its history.)
-//   D2  See dispatch.hpp.
+//   D2  See dispatch.hpp. Whatever makes an item runnable notes that in the deeds, and settle()
+//       decides at the end of the critical section: only then it is known which item the worker
+//       takes itself, and no move has to know what follows it.
 #pragma once
 
 #include <algorithm>
@@ -40,19 +42,13 @@ struct pool_state : roster<Policy> {
   static constexpr std::chrono::nanoseconds short_batch{8'000}, long_batch{50'000};
   static constexpr std::chrono::milliseconds max_batch_time{2};
 
-  /// A new item of any thread. True: it may run now, and its account wants to be settled, in the
-  /// same critical section. D1.
-  [[nodiscard]] bool insert(item& fresh) noexcept {
+  /// A new item of any thread. Settle before M is released. D1.
+  void insert(item& fresh, deeds<Policy>& todo) noexcept {
     account_type& account = this->account_of(fresh.kind());
     ++account.queued;
     ++account.arrived;
-    if (fresh.keyed && !this->chains.enter(fresh)) return false;
-    account.make_ready(fresh);
-    return true;
-  }
-  void insert(item& fresh, deeds<Policy>& todo) noexcept {
-    if (insert(fresh))
-      this->settle(this->account_of(fresh.kind()), fresh.lane, fresh.concurrent, todo);
+    if (fresh.keyed && !this->chains.enter(fresh)) return;
+    make_ready(fresh, todo);
   }
 
   /// Gives `taker`, which is awake and has none, the item it should run; null if there is none.
@@ -87,7 +83,9 @@ struct pool_state : roster<Policy> {
     return nullptr;
   }
 
-  /// The item of `ender` has run, or all of its batch.
+  /// The item of `ender` has run, or all of its batch. If that makes both a successor and the next
+  /// item of the key startable, the worker keeps the successor, and the other item is queued.
+  /// Settle after the worker took its next item.
   [[nodiscard]] aftermath end(worker_type& ender, deeds<Policy>& todo) noexcept {
     item& ended = *std::exchange(ender.cur, nullptr);
     for (item* one = &ended; one != nullptr; one = one->next) {
@@ -96,8 +94,8 @@ struct pool_state : roster<Policy> {
       ++this->completed;
     }
     aftermath after;
-    if (ended.keyed) after.next = pass_on(ender, ended, todo);
     if (ended.successor != nullptr) follow(ender, ended, after);
+    if (ended.keyed) pass_on(ender, ended, after, todo);
     return after;
   }
 
@@ -125,7 +123,7 @@ struct pool_state : roster<Policy> {
   }
 
   /// Takes a queued item out for good, with all that is linked behind it, and hands them to
-  /// `take`, in order: finish them, cancelled, after M.
+  /// `take`, in order: finish them, cancelled, after M. Settle before M is released.
   template <class Take>
   void withdraw(item& queued, int why, deeds<Policy>& todo, Take&& take) noexcept {
     account_type& account = this->account_of(queued.kind());
@@ -135,13 +133,10 @@ struct pool_state : roster<Policy> {
       item* const heir = queued.keyed ? this->chains.release(queued) : nullptr;
       if (heir != nullptr && heir->kind() == queued.kind() && heir->lane == queued.lane) {
         account.make_ready_at(queued, *heir);
+        todo.became_runnable(*heir);
       } else {
         account.unready(queued);
-        if (heir != nullptr) {
-          account_type& other = this->account_of(heir->kind());
-          other.make_ready(*heir);
-          this->settle(other, heir->lane, heir->concurrent, todo);
-        }
+        if (heir != nullptr) make_ready(*heir, todo);
       }
     }
     forget(queued, why, take);
@@ -167,6 +162,10 @@ struct pool_state : roster<Policy> {
   }
 
  private:
+  void make_ready(item& startable, deeds<Policy>& todo) noexcept {
+    this->account_of(startable.kind()).make_ready(startable);
+    todo.became_runnable(startable);
+  }
   void begin(worker_type& runner, item& next) noexcept {
     --this->account_of(next.kind()).queued;
     hold(runner, next);
@@ -193,21 +192,20 @@ struct pool_state : roster<Policy> {
                     std::max(static_cast<unsigned>(in_time), 1u));
   }
 
-  /// `leader` gives its key up. Null, or the next of its key, which `ender` runs at once.
-  [[nodiscard]] item* pass_on(worker_type& ender, item& leader, deeds<Policy>& todo) noexcept {
+  /// `leader` gives its key up. `ender` runs the next item of the key at once, unless it keeps a
+  /// successor of `leader` already.
+  void pass_on(worker_type& ender, item& leader, aftermath& after, deeds<Policy>& todo) noexcept {
     item* const heir = this->chains.release(leader);
-    if (heir == nullptr) return nullptr;
-    if (heir->kind() == ender.kind && ender.batch < max_batch && !this->must_leave(ender) &&
+    if (heir == nullptr) return;
+    if (after.next == nullptr && ender.later == nullptr && heir->kind() == ender.kind &&
+        ender.batch < max_batch && !this->must_leave(ender) &&
         Policy::now() - ender.batch_start < max_batch_time) {
-      ender.cur = heir;
+      ender.cur = after.next = heir;
       begin(ender, *heir);
-      return heir;
+      return;
     }
     // To the end of its queue: a hot key holds a worker no longer than others can bear.
-    account_type& account = this->account_of(heir->kind());
-    account.make_ready(*heir);
-    if (heir->kind() != ender.kind) this->settle(account, heir->lane, heir->concurrent, todo);
-    return nullptr;  // of our own class: we look there next
+    make_ready(*heir, todo);
   }
 
   /// What was linked behind `ended`: runs here and now if no rule is in the way, is handed on
@@ -221,10 +219,11 @@ struct pool_state : roster<Policy> {
         successor.node == any_node || static_cast<unsigned>(successor.node) >= this->nodes.size()
             ? ended.lane
             : static_cast<std::uint8_t>(successor.node);
-    bool const here = after.next == nullptr && !successor.keyed && !successor.withdrawn &&
-                      successor.kind() == ender.kind && successor.lane == ended.lane &&
-                      ender.batch < max_batch && !this->must_leave(ender);
+    bool const here = !successor.keyed && !successor.withdrawn && successor.kind() == ender.kind &&
+                      successor.lane == ended.lane && ender.batch < max_batch &&
+                      !this->must_leave(ender);
     if (!here) {
+      IOWQ_ASSERT(ender.later == nullptr);  // the runner handed it on before it took another item
       ender.later = &successor;
       return;
     }
