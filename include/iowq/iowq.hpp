@@ -48,6 +48,7 @@
 #include <iowq/pool/options.hpp>
 #include <iowq/pool/work.hpp>
 #include <iowq/pool/chain.hpp>
+#include <iowq/pool/generation.hpp>
 #include <iowq/pool/account.hpp>
 #include <iowq/pool/worker.hpp>
 #include <iowq/pool/dispatch.hpp>

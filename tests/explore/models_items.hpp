@@ -2,6 +2,9 @@
 // The pool's items: cancelled, keyed, linked, stolen; and the end of the pool with them in it.
 #pragma once
 
+#include <cstdint>
+#include <optional>
+
 #include "model.hpp"
 
 namespace explore {
@@ -609,6 +612,78 @@ EXPLORE_MODEL(quiet, cancelled, "... even if another thread cancels it") {
   check(one.is_finished(), "it was not finished");
 }
 
+EXPLORE_MODEL(quiet, old_worker_leaves,
+              "quiesce() waits for finished() on a worker that leaves after a context change") {
+  gate begun;
+  job one{{}, [&](job&, auto&) { begun.open(); }};
+  pool_under_test pool{workers(1)};
+  pool.enqueue(one);
+  begun.wait();
+  pool.context_changed();
+  pool.quiesce();
+  check(one.is_finished(), "its finished() has not returned");
+  enough();
+}
+
+EXPLORE_MODEL(quiet, surplus_worker_leaves,
+              "quiesce() waits for finished() on a worker that leaves for a lower limit") {
+  job one{{.concurrent = true}}, two{{.concurrent = true}};
+  pool_under_test pool{workers(2)};
+  iowq::work_chain both;
+  both.push_back(one);
+  both.push_back(two);
+  pool.enqueue(both);
+  (void)pool.set_max_workers({1, 0});
+  pool.quiesce();
+  check(one.is_finished() && two.is_finished(), "one was not finished");
+  enough();
+}
+
+EXPLORE_MODEL(quiet, keys_and_links,
+              "quiesce() waits for the successors of a key's items, in both classes") {
+  job one{{.key = 7}}, two{{.key = 7}};
+  job after_one{{.unbound = true}}, after_two;
+  one.then(after_one);
+  two.then(after_two);
+  pool_under_test pool{workers(1)};
+  iowq::work_chain both;
+  both.push_back(one);
+  both.push_back(two);
+  pool.enqueue(both);
+  pool.quiesce();
+  check(after_one.ran() && after_two.ran(), "one was not finished");
+  enough();
+}
+
+EXPLORE_MODEL(quiet, two_at_once, "two quiesce() at once both wait for what was accepted before") {
+  job one, two;
+  pool_under_test pool{workers(1)};
+  pool.enqueue(one);
+  thread other{"other", [&] {
+                 pool.quiesce();
+                 check(one.is_finished(), "one was not finished");
+               }};
+  pool.enqueue(two);
+  pool.quiesce();
+  check(one.is_finished() && two.is_finished(), "one was not finished");
+  other.join();
+  enough();
+}
+
+EXPLORE_MODEL(quiet, cancel_all_of_links, "quiesce() waits for cancel_all() of what is linked") {
+  job one, two, three;
+  one.then(two);
+  two.then(three);
+  pool_under_test pool{workers(1)};
+  pool.enqueue(one);
+  thread other{"other",
+               [&] { (void)pool.cancel_all([&](const iowq::work& it) { return &it == &two; }); }};
+  pool.quiesce();
+  check(one.is_finished() && two.is_finished() && three.is_finished(), "one was not finished");
+  other.join();
+  enough();
+}
+
 EXPLORE_MODEL(quiet, drained, "an end that drains lets bound work run, and cancels the other") {
   job one, two, three{{.unbound = true}};
   {
@@ -718,6 +793,39 @@ EXPLORE_MODEL(end, cancel_from_an_item, "an item cancels another as the pool end
   in = &pool;
   pool.enqueue(victim);
   pool.enqueue(canceller);
+}
+
+EXPLORE_MODEL(end, inside_the_last_finished,
+              "a pool may end as soon as another thread's cancel() entered the last finished()") {
+  gate begun, cancelled;
+  job busy{{}, [&](job&, auto&) {
+             begun.open();
+             cancelled.wait();
+           }};
+  job one;
+  one.after = [&](job&) { cancelled.open(); };
+  std::optional<pool_under_test> pool;
+  pool.emplace(workers(1));
+  pool->enqueue(busy);
+  begun.wait();
+  pool->enqueue(one);
+  thread other{"other",
+               [&] { check(pool->cancel(one) == cancel_outcome::dequeued, "it was queued"); }};
+  one.done.wait();
+  busy.done.wait();
+  pool.reset();
+}
+
+EXPLORE_MODEL(end, inside_a_failed_finished,
+              "a pool may end as soon as another thread's enqueue() entered the last finished()") {
+  the_machine.refuse_from = 0;
+  the_machine.refuse_count = 100;
+  job one;
+  std::optional<pool_under_test> pool;
+  pool.emplace(workers(1));
+  thread other{"other", [&] { pool->enqueue(one); }};
+  one.done.wait();
+  pool.reset();
 }
 
 EXPLORE_MODEL(end, no_threads, "a pool ends that never had a thread") {

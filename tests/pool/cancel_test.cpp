@@ -5,14 +5,18 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <cstdint>
 #include <cstdlib>
+#include <iterator>
+#include <new>
 #include <random>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <doctest/doctest.h>
@@ -86,6 +90,27 @@ class held_worker {
   std::atomic<bool> at_stop_{false}, ended_{false};
   std::atomic<int> thread_{0};
   std::jthread canceller_;
+};
+/// A pool in memory that shows whether anything wrote to it after the pool's end.
+template <class Pool>
+class watched_pool {
+ public:
+  explicit watched_pool(iowq::pool_options options) { new (memory_) Pool{std::move(options)}; }
+  watched_pool(const watched_pool&) = delete;
+  watched_pool& operator=(const watched_pool&) = delete;
+  [[nodiscard]] Pool& operator*() { return *reinterpret_cast<Pool*>(memory_); }
+  void destroy() {
+    (**this).~Pool();
+    std::fill(std::begin(memory_), std::end(memory_), filling);
+  }
+  [[nodiscard]] bool is_untouched() const {
+    return std::all_of(std::begin(memory_), std::end(memory_),
+                       [](unsigned char one) { return one == filling; });
+  }
+
+ private:
+  static constexpr unsigned char filling = 0xa5;
+  alignas(Pool) unsigned char memory_[sizeof(Pool)];
 };
 void check_exact(const iowq::class_stats& stats) {
   CHECK(std::uint64_t{stats.idle} + stats.running + stats.blocked == stats.workers);
@@ -469,6 +494,72 @@ TEST_SUITE("pool/cancel") {
     CHECK(held.item.wait());
     CHECK(eventually([&] { return iowq_test::quiet(pool); }));
     check_exact(pool.stats().bound);
+  }
+
+  TEST_CASE("wq-72: a pool may be destroyed while another thread's cancel() is in finished()") {
+    for (bool const all : {false, true}) {
+      CAPTURE(all);
+      watched_pool<iowq::pool> pool{{.max_workers = {1, 1}}};
+      gate hold, in_finished, go_on;
+      job busy{behind(hold)}, queued, linked;
+      queued.iowq::work::then(linked);
+      linked.then = [&](job&) {
+        in_finished.open();
+        (void)go_on.wait();
+      };
+      (*pool).enqueue(busy);
+      REQUIRE(busy.wait_started());
+      (*pool).enqueue(queued);
+      std::jthread canceller{[&] {
+        if (all)
+          (void)(*pool).cancel_all([&](const iowq::work& one) { return &one == &queued; });
+        else
+          (void)(*pool).cancel(queued);
+      }};
+      REQUIRE(in_finished.wait());
+      hold.open();
+      REQUIRE(busy.wait());
+      pool.destroy();
+      go_on.open();
+      canceller.join();
+      CHECK(pool.is_untouched());
+      CHECK(linked.ends() == 1);
+    }
+  }
+
+  TEST_CASE("wq-72: a finished() that cancel() calls may itself destroy the pool") {
+    watched_pool<iowq::pool> pool{{.max_workers = {1, 1}}};
+    gate hold;
+    job busy{behind(hold)}, queued;
+    (*pool).enqueue(busy);
+    REQUIRE(busy.wait_started());
+    (*pool).enqueue(queued);
+    queued.then = [&](job&) {
+      hold.open();
+      CHECK(busy.wait());
+      pool.destroy();
+    };
+    CHECK((*pool).cancel(queued) == cancel_outcome::dequeued);
+    CHECK(pool.is_untouched());
+  }
+
+  TEST_CASE("wq-72: a pool without threads may be destroyed while an enqueue() is in finished()") {
+    iowq_test::script script;
+    script.refuse(EAGAIN);
+    watched_pool<scripted_pool> pool{{.max_workers = {1, 1}}};
+    gate in_finished, go_on;
+    job one;
+    one.then = [&](job&) {
+      in_finished.open();
+      (void)go_on.wait();
+    };
+    std::jthread enqueuer{[&] { (*pool).enqueue(one); }};
+    REQUIRE(in_finished.wait());
+    pool.destroy();
+    go_on.open();
+    enqueuer.join();
+    CHECK(pool.is_untouched());
+    CHECK(one.error() == EAGAIN);
   }
 
   TEST_CASE("hazard-58: cancelled from many threads while it runs, an item still ends once") {

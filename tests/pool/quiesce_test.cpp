@@ -3,20 +3,55 @@
 
 #include <atomic>
 #include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstddef>
+#include <memory>
 #include <optional>
 #include <thread>
+#include <vector>
 
 #include <doctest/doctest.h>
 
 #include <iowq/pool/pool.hpp>
 
+#include "death.hpp"
 #include "jobs.hpp"
+#include "ledger.hpp"
 
 namespace {
 using iowq_test::eventually;
 using iowq_test::gate;
 using iowq_test::job;
 using iowq_test::jobs;
+
+/// quiesce() on a thread of its own.
+class quiescing {
+ public:
+  explicit quiescing(iowq::pool& pool)
+      : thread_{[&pool, this] {
+          id_ = iowq::linux_policy::thread_id();
+          pool.quiesce();
+          returned_ = true;
+        }} {}
+  /// Returns when quiesce() has returned or sleeps between two looks.
+  [[nodiscard]] bool waits_or_returned() {
+    iowq::linux_policy::thread_probe probe;
+    return eventually([&] {
+      return returned_ || (id_ != 0 && probe.look({}, id_) == iowq::thread_state::sleeping);
+    });
+  }
+  [[nodiscard]] bool returned() const { return returned_; }
+  [[nodiscard]] bool returns_within(std::chrono::seconds limit) {
+    return iowq_test::within(static_cast<int>(limit.count()), [this] { return returned(); });
+  }
+  void join() { thread_.join(); }
+
+ private:
+  std::atomic<int> id_{0};
+  std::atomic<bool> returned_{false};
+  std::jthread thread_;
+};
 }  // namespace
 
 TEST_SUITE("pool/quiesce") {
@@ -57,6 +92,129 @@ TEST_SUITE("pool/quiesce") {
       CHECK(was_over);
       REQUIRE(all.wait_all());
     }
+  }
+
+  TEST_CASE("wq-71: quiesce waits for a finished() on a worker that leaves, or in cancel()") {
+    enum class way { old_context, lower_limit, cancelled };
+    for (way const how : {way::old_context, way::lower_limit, way::cancelled}) {
+      CAPTURE(static_cast<int>(how));
+      iowq::pool pool{{.max_workers = {2, 1}}};
+      gate hold, in_finished, go_on;
+      auto blocks = [&](const iowq::stop_token&) { (void)hold.wait(); };
+      job first{blocks, {.concurrent = true}}, second{blocks, {.concurrent = true}}, third;
+      job& watched = how == way::cancelled ? third : first;
+      watched.then = [&](job&) {
+        in_finished.open();
+        (void)go_on.wait();
+      };
+      pool.enqueue(first);
+      pool.enqueue(second);
+      REQUIRE(first.wait_started());
+      REQUIRE(second.wait_started());
+      std::jthread canceller;
+      switch (how) {
+        case way::old_context:
+          pool.context_changed();
+          break;
+        case way::lower_limit:
+          (void)pool.set_max_workers({1, 0});
+          break;
+        case way::cancelled:
+          pool.enqueue(third);
+          canceller = std::jthread{[&] { (void)pool.cancel(third); }};
+          break;
+      }
+      if (how != way::cancelled) hold.open();
+      REQUIRE(in_finished.wait());
+      if (how == way::cancelled) hold.open();
+      REQUIRE(second.wait());
+      quiescing quiesces{pool};
+      CHECK(quiesces.waits_or_returned());
+      CHECK_FALSE(quiesces.returned());
+      go_on.open();
+      quiesces.join();
+      CHECK(watched.ends() == 1);
+    }
+  }
+
+  TEST_CASE("wq-71: quiesce waits for no item that was accepted after the call") {
+    iowq::pool pool{{.max_workers = {3, 1}}};
+    gate hold_old, hold_new;
+    job old{[&](const iowq::stop_token&) { (void)hold_old.wait(); }};
+    job fresh{[&](const iowq::stop_token&) { (void)hold_new.wait(); }};
+    pool.enqueue(old);
+    REQUIRE(old.wait_started());
+    quiescing quiesces{pool};
+    REQUIRE(quiesces.waits_or_returned());
+    CHECK_FALSE(quiesces.returned());
+    pool.enqueue(fresh);
+    REQUIRE(fresh.wait_started());
+    quiescing later{pool};  // waits for both
+    REQUIRE(later.waits_or_returned());
+    hold_old.open();
+    CHECK(quiesces.returns_within(std::chrono::seconds{10}));
+    CHECK_FALSE(later.returned());
+    hold_new.open();
+    quiesces.join();
+    later.join();
+    CHECK(old.wait());
+    CHECK(fresh.wait());
+  }
+
+  TEST_CASE("wq-71: more quiesce() at once than generations all return, in order") {
+    iowq::pool pool{{.max_workers = {8, 1}}};
+    std::vector<std::unique_ptr<gate>> holds;
+    std::vector<std::unique_ptr<quiescing>> calls;
+    jobs all;
+    for (int i = 0; i < 7; ++i) {
+      gate& hold = *holds.emplace_back(std::make_unique<gate>());
+      pool.enqueue(
+          all.add([&](const iowq::stop_token&) { (void)hold.wait(); }, {.concurrent = true}));
+      REQUIRE(all[all.size() - 1].wait_started());
+      REQUIRE(calls.emplace_back(std::make_unique<quiescing>(pool))->waits_or_returned());
+    }
+    for (std::size_t i = 0; i < calls.size(); ++i) {
+      CHECK_FALSE(calls[i]->returned());
+      holds[i]->open();
+      // The first three began a generation each before a later item was accepted.
+      if (i < 3) CHECK(calls[i]->returns_within(std::chrono::seconds{10}));
+    }
+    for (auto& call : calls) call->join();
+    CHECK(all.wait_all());
+  }
+
+  TEST_CASE("wq-71: quiesce returns although items are enqueued all the time") {
+    iowq::pool pool{{.max_workers = {2, 1}}};
+    std::atomic<bool> over{false};
+    jobs stream;
+    for (int i = 0; i < 4; ++i)
+      stream.add().then = [&](job& again) {
+        if (!over) pool.enqueue(again);
+      };
+    stream.enqueue_all(pool);
+    quiescing quiesces{pool};
+    CHECK(quiesces.returns_within(std::chrono::seconds{10}));
+    over = true;
+    quiesces.join();
+    pool.quiesce();
+    CHECK(iowq_test::quiet(pool));
+  }
+
+  TEST_CASE("wq-71: quiesce on a worker of its pool is refused with the reason") {
+    auto const end = iowq_test::death_output([] {
+      iowq::pool pool;
+      job one{[&](const iowq::stop_token&) { pool.quiesce(); }};
+      pool.enqueue(one);
+      (void)one.wait();
+    });
+    CHECK(end.signal == SIGABRT);
+    CHECK(end.says("quiesce() was called on a worker of its pool"));
+    CHECK(end.says("call it on another thread"));
+    iowq::pool other;  // a worker of another pool may wait for this one
+    iowq::pool pool;
+    job one{[&](const iowq::stop_token&) { other.quiesce(); }};
+    pool.enqueue(one);
+    CHECK(one.wait());
   }
 
   TEST_CASE("wq-62: with drain_bounded the pool's end runs bound work and cancels the rest") {

@@ -29,6 +29,7 @@ struct account_counts {
   unsigned concurrent = 0;  // of those, the ones that want a worker of their own
   std::size_t queued = 0;   // accepted and not started, chained ones included
   unsigned arrived = 0;     // accepted, ever; wraps
+  unsigned unfinished[generation_slots] = {};  // accepted, and neither ended nor cancelled
   // Workers. A1: idle + nr_running + sleeping == live.
   unsigned live = 0;
   unsigned idle = 0;        // on an idle stack

@@ -14,8 +14,8 @@
 #include <cerrno>
 
 #include <iowq/base/policy.hpp>
+#include <iowq/pool/generation.hpp>
 #include <iowq/pool/state.hpp>
-#include <iowq/queue/fifo.hpp>
 
 namespace iowq::detail {
 
@@ -36,8 +36,8 @@ class cancellation {
     else if (asked.state == item_state::running)
       stop(asked);
     else if (asked.state == item_state::linked)
-      unlink(asked);
-    pool_.settle(todo_);
+      unlink(asked, all_generations);  // of its head's, which is not known here
+    close();
   }
 
   /// Under M. Cancels every item for which `match` is true: first those behind others of their
@@ -66,19 +66,17 @@ class cancellation {
         }
         if (one->later != nullptr) {
           unlink_behind(*one->later, wanted);
-          if (wanted(*one->later)) unlink(*one->later);
+          if (wanted(*one->later)) unlink(*one->later, generation_of(*one->later));
         }
       }
-    pool_.settle(todo_);
+    close();
   }
 
-  /// Without M: finishes what was dequeued, stops what runs.
+  /// Without M: finishes what was dequeued, stops what runs. Touches nothing of the pool after the
+  /// last finished() was entered: a worker that is held keeps its item, and so its pool.
   cancel_outcome deliver() noexcept {
     pool_.carry_out(todo_);
-    bool const finishes = !dequeued_.empty();
-    while (item* const one = dequeued_.pop_front()) door::out(*one).finished(true);
-    // release: pairs with is_quiet(); what finished() did is done, and seen.
-    if (finishes) pool_.finishers.fetch_sub(1, std::memory_order_release);
+    dequeued_.finish();
     for (worker_type *one = held_, *next = nullptr; one != nullptr; one = next) {
       next = one->next_rung;
       Policy::pause(pause_point::held_stop);
@@ -93,7 +91,13 @@ class cancellation {
   }
 
  private:
+  /// The last step under M.
+  void close() noexcept {
+    pool_.settle(todo_);
+    dequeued_.announce(*pool_.finishers);
+  }
   void dequeue(item& queued) noexcept {
+    dequeued_.are_of(generation_of(queued));
     pool_.withdraw(queued, ECANCELED, todo_, [this](item& one) { keep(one); });
   }
   template <class Wanted>
@@ -104,28 +108,28 @@ class cancellation {
       return whole;
     };
     chain_table::extract(leader, asked, [this](item& waiting) {
+      dequeued_.are_of(generation_of(waiting));
       pool_.forget(waiting, ECANCELED, [this](item& one) { keep(one); });
     });
   }
-  /// One that is linked behind another, and so all behind it.
-  void unlink(item& linked) noexcept {
+  /// One that is linked behind another, and so all behind it. They are of the generations `of`.
+  void unlink(item& linked, generation_set of) noexcept {
     if (linked.predecessor == nullptr) {  // in a worker's hands, who finishes it
       linked.withdrawn = true;
       outcome_ = cancel_outcome::running;
       return;
     }
     linked.predecessor->successor = nullptr;
+    dequeued_.are_of(of);
     pool_.cut(&linked, ECANCELED, [this](item& one) { keep(one); });
   }
   template <class Wanted>
   void unlink_behind(item& head, Wanted&& wanted) noexcept {
     for (item* one = head.successor; one != nullptr; one = one->successor)
-      if (wanted(*one)) return unlink(*one);
+      if (wanted(*one)) return unlink(*one, generation_of(head));
   }
   void keep(item& withdrawn) noexcept {
-    // relaxed: under M, as is_quiet() is.
-    if (dequeued_.empty()) pool_.finishers.fetch_add(1, std::memory_order_relaxed);
-    dequeued_.push_back(withdrawn);
+    dequeued_.add(withdrawn);
     if (outcome_ == cancel_outcome::not_found) outcome_ = cancel_outcome::dequeued;
   }
   void stop(item& running) noexcept {
@@ -149,7 +153,7 @@ class cancellation {
   }
 
   state& pool_;
-  fifo<&item::next> dequeued_;
+  departures<Policy> dequeued_;
   worker_type* held_ = nullptr;
   deeds<Policy> todo_;
   cancel_outcome outcome_ = cancel_outcome::not_found;

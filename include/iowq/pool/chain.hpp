@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/pool/chain.hpp -- hashed work: items of one key run one after the other, in order.
-// Layer pool; needs base and pool/work. Next in the book: pool/account.hpp.
+// Layer pool; needs base and pool/work. Next in the book: pool/generation.hpp.
 //
 // io-wq hashes an inode to one of 64 buckets and lets one worker have all that is queued for a
 // bucket: strangers wait for each other, a hot inode keeps a worker, and what a worker has

@@ -15,6 +15,7 @@
 #include <iowq/base/policy.hpp>
 #include <iowq/pool/account.hpp>
 #include <iowq/pool/chain.hpp>
+#include <iowq/pool/generation.hpp>
 #include <iowq/pool/topology.hpp>
 #include <iowq/pool/work.hpp>
 #include <iowq/pool/worker.hpp>
@@ -88,6 +89,9 @@ struct guarded {
   cpu_set affinity;
   unsigned affinity_version = 0;  // 0: as inherited, nothing to apply
   unsigned epoch = 0;
+  // Of items, by the last quiesce() before they were accepted. Those in use, oldest first, are
+  // numbered from oldest_generation to generation.
+  std::uint64_t generation = 0, oldest_generation = 0;
   bool closed = false;  // the pool ends: what is enqueued now is finished at once
   bool exit = false;    // ... and nothing else begins
   list<&worker_type::next, &worker_type::prev> retired;  // left; to be joined
@@ -99,9 +103,8 @@ struct guarded {
   // who reads it late runs one brief item more.
   atomic<bool> ending{false};
 
-  // Those who finish items and are no workers: cancellers, the manager. Raised under M, in the step
-  // that takes the items out; lowered when their finished() have returned.
-  atomic<unsigned> finishers{0};
+  // Never null: the pool has one of the references.
+  finisher_counts<Policy>* const finishers = new finisher_counts<Policy>;
 
   // One idle worker at most spins before it sleeps. Set under M, cleared by the spinner.
   atomic<bool> spinning{false};
@@ -116,6 +119,11 @@ struct guarded {
 
   // The thread inside a match of cancel_all(), or 0. Written under M; read anywhere, to refuse.
   atomic<int> matcher{0};
+
+  guarded() = default;
+  guarded(const guarded&) = delete;
+  guarded& operator=(const guarded&) = delete;
+  ~guarded() { finishers->drop(); }
 
   [[nodiscard]] lock acquire() noexcept {
     // relaxed: only the thread that wrote it can find itself there.

@@ -99,22 +99,26 @@ class manager {
     while (worker_type* const record = pool_.spare.pop_front()) delete record;
   }
 
-  /// Fails what is queued in an account that has no worker and can get none.
-  void fail_queued(account_type& account, int error, lock& held) noexcept {
-    fifo<&item::next> failed;
-    deeds<Policy> todo;
+  /// Under M: fails what is queued in an account that has no worker and can get none.
+  void fail_queued(account_type& account, int error, departures<Policy>& failed,
+                   deeds<Policy>& todo) noexcept {
     while (account.runnable > 0)  // the heir of a leader may be of a lane that was empty before
       for (auto& lane : account.lanes)
-        while (item* const ready = lane.ready.front())
-          pool_.withdraw(*ready, error, todo, [&](item& one) { failed.push_back(one); });
-    pool_.settle(todo);
-    // relaxed, both: under M, as is_quiet() is.
-    pool_.finishers.fetch_add(1, std::memory_order_relaxed);
-    held.unlock();
-    pool_.carry_out(todo);
-    while (item* const one = failed.pop_front()) door::out(*one).finished(true);
-    held.lock();
-    pool_.finishers.fetch_sub(1, std::memory_order_relaxed);
+        while (item* const ready = lane.ready.front()) {
+          failed.are_of(generation_of(*ready));
+          pool_.withdraw(*ready, error, todo, [&](item& one) { failed.add(one); });
+        }
+  }
+  /// Under M: there is no manager, so in each account without a worker everything fails.
+  void fail_stranded(departures<Policy>& failed, deeds<Policy>& todo) noexcept {
+    bool again = pool_.manager_error != 0;
+    while (std::exchange(again, false))  // what fails may pass its key on to the other class
+      for (account_type& account : pool_.accounts) {
+        account.creating = 0;
+        if (account.runnable == 0 || pool_.has_current_worker(account)) continue;
+        fail_queued(account, pool_.manager_error, failed, todo);
+        again = true;
+      }
   }
 
  private:
@@ -237,7 +241,16 @@ class manager {
     if (unborn != nullptr) pool_.spare.push_front(*unborn);
     --account.creating;
     ++pool_.create_failures;
-    if (account.live + account.creating == 0) fail_queued(account, error, held);
+    if (account.live + account.creating != 0) return false;
+    departures<Policy> failed;
+    deeds<Policy> todo;
+    fail_queued(account, error, failed, todo);
+    pool_.settle(todo);
+    failed.announce(*pool_.finishers);
+    held.unlock();
+    pool_.carry_out(todo);
+    failed.finish();
+    held.lock();
     return false;
   }
 

@@ -21,6 +21,7 @@
 #include <iowq/base/assert.hpp>
 #include <iowq/base/policy.hpp>
 #include <iowq/pool/cancel.hpp>
+#include <iowq/pool/generation.hpp>
 #include <iowq/pool/manager.hpp>
 #include <iowq/pool/options.hpp>
 #include <iowq/pool/quiesce.hpp>
@@ -29,7 +30,6 @@
 #include <iowq/pool/this_worker.hpp>
 #include <iowq/pool/work.hpp>
 #include <iowq/pool/worker.hpp>
-#include <iowq/queue/fifo.hpp>
 
 namespace iowq {
 
@@ -112,25 +112,32 @@ class basic_pool {
   /// Any thread. As enqueue() of each in order, in one step: `items` is empty afterwards.
   void enqueue(work_chain& items) noexcept {
     if (items.empty()) return;
-    if (manager_.drift.on() && Policy::thread_id() == state_.owner_tid) manager_.drift.look();
+    if (manager_.drift.on() && Policy::is_thread(state_.owner_tid)) manager_.drift.look();
     std::uint8_t const near = near_lane();
+    bool const on_owner = Policy::is_thread(state_.owner_tid);
     deeds todo;
+    detail::departures<Policy> rejected, failed;
     lock held = state_.acquire();
     while (work* const one = items.pop_front()) {
       detail::item& fresh = detail::door::in(*one);
       fresh.lane = lane_of(fresh, near);
       fresh.error = 0;
-      if (state_.closed) [[unlikely]]
-        reject(fresh, held);
+      if (state_.closed) [[unlikely]]  // with all that is linked behind it
+        state_.cut(&fresh, ECANCELED, [&](detail::item& each) { rejected.add(each); });
       else
         state_.insert(fresh, todo);
     }
-    state_.settle(todo);
     bool const stranded = state_.manager_error != 0;
+    if (stranded && !on_owner) [[unlikely]]
+      manager_.fail_stranded(failed, todo);
+    state_.settle(todo);
+    failed.announce(*state_.finishers);
     held.unlock();
     state_.carry_out(todo);
-    if (stranded) [[unlikely]]
+    if (stranded && on_owner) [[unlikely]]
       rescue();
+    failed.finish();
+    rejected.finish();  // never accepted, so no quiesce() waits for them
   }
 
   /// Any thread. Running: its stop token was stopped and its worker's descriptor rung; the item
@@ -216,9 +223,10 @@ class basic_pool {
     rescue();
   }
 
-  /// Any thread but a worker. Returns once nothing is queued, runs or is being finished: what to
-  /// wait for before exec(2), which stops other threads wherever they are.
-  void quiesce() noexcept { detail::wait_until_quiet(state_, false); }
+  /// Any thread but a worker of this pool, and not from finished(). Returns when the finished() of
+  /// every item that was accepted before the call has returned; items that are accepted later do
+  /// not prolong it. Call it before exec(2), which ends other threads wherever they are.
+  void quiesce() noexcept { detail::wait_until_quiet(state_); }
 
   /// Any thread.
   [[nodiscard]] pool_stats stats() const {
@@ -251,29 +259,19 @@ class basic_pool {
     return state_.accounts[0].processors;
   }
 
-  /// The pool ends: with what is linked behind it, an item is finished here and now.
-  IOWQ_COLD void reject(detail::item& fresh, lock& held) noexcept {
-    fifo<&detail::item::next> rejected;
-    state_.cut(&fresh, ECANCELED, [&](detail::item& one) { rejected.push_back(one); });
-    held.unlock();
-    while (detail::item* const one = rejected.pop_front()) detail::door::out(*one).finished(true);
-    held.lock();
-  }
-
-  /// There is no manager. The owner forks one; if it cannot, what has no worker fails.
+  /// Owner's thread. There is no manager: creates one; if that fails, what has no worker fails.
   IOWQ_COLD void rescue() noexcept {
-    if (Policy::thread_id() == state_.owner_tid && manager_.start()) return;
-    lock held = state_.acquire();
-    for (bool failed = true; failed;) {  // what fails may pass its key on to the other class
-      failed = false;
-      for (auto& account : state_.accounts) {
-        if (state_.manager_error == 0) return;
-        account.creating = 0;
-        if (account.runnable == 0 || state_.has_current_worker(account)) continue;
-        manager_.fail_queued(account, state_.manager_error, held);
-        failed = true;
-      }
+    if (manager_.start()) return;
+    deeds todo;
+    detail::departures<Policy> failed;
+    {
+      lock const held = state_.acquire();
+      manager_.fail_stranded(failed, todo);
+      state_.settle(todo);
+      failed.announce(*state_.finishers);
     }
+    state_.carry_out(todo);
+    failed.finish();
   }
 
   unsigned change_limit(unsigned kind, unsigned limit, deeds& todo) noexcept {

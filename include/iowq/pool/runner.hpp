@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <optional>
+#include <utility>
 
 #include <iowq/base/policy.hpp>
 #include <iowq/pool/state.hpp>
@@ -56,6 +57,10 @@ class runner {
       // Somebody's successor waits in our hands until its predecessor is finished: stay for it.
       bool const leaves =
           after.next == nullptr && self_.later == nullptr && pool_.must_leave(self_);
+      generation_set const departed = std::exchange(self_.departed, generation_set{});
+      // quiesce() looks at the live workers, so a worker that leaves is counted elsewhere.
+      generation_set const leaves_with = leaves ? departed : generation_set{};
+      if (leaves_with != 0) pool_.finishers->enter(leaves_with);
       if (leaves)
         pool_.leave(self_, todo);
       else if (after.next == nullptr && self_.later == nullptr &&
@@ -65,7 +70,7 @@ class runner {
       bool const repin = self_.affinity_seen != pool_.affinity_version;
       bool const keeps = self_.later != nullptr;
       // relaxed: read under M, which we have.
-      if (ended != nullptr) self_.finishing.store(true, std::memory_order_relaxed);
+      if (departed != 0) self_.finishing.store(departed, std::memory_order_relaxed);
       held.unlock();
       pool_.carry_out(todo);
       if (ended != nullptr) {
@@ -73,7 +78,8 @@ class runner {
         finish(never.release(), true);
         finish(after.failed.release(), true);
         // release: pairs with is_quiet(); who finds us through also sees what finished() did.
-        self_.finishing.store(false, std::memory_order_release);
+        self_.finishing.store(0, std::memory_order_release);
+        if (leaves_with != 0) pool_.finishers->leave(leaves_with);
       }
       if (leaves) return;
       if (repin) apply_affinity();
@@ -107,7 +113,7 @@ class runner {
         break;
       }
     }
-    if (last->next != nullptr) pool_.abandon_rest(*last, never);
+    if (last->next != nullptr) pool_.abandon_rest(self_, *last, never);
     if (self_.rung) let_go(held);
     // Last: let_go() releases M, and then the manager or context_changed() may mark this worker.
     if (self_.state == worker_state::sleeping) pool_.mark_running(self_);
@@ -129,12 +135,14 @@ class runner {
     held = pool_.acquire();
     pool_.hand_on(self_, failed, todo);
     pool_.settle(todo);
-    self_.finishing.store(!failed.empty(), std::memory_order_relaxed);  // relaxed: under M
+    // relaxed: under M.
+    self_.finishing.store(std::exchange(self_.departed, generation_set{}),
+                          std::memory_order_relaxed);
     held.unlock();
     pool_.carry_out(todo);
     finish(failed.release(), true);
     // release: pairs with is_quiet(), as in run().
-    self_.finishing.store(false, std::memory_order_release);
+    self_.finishing.store(0, std::memory_order_release);
     held = pool_.acquire();
   }
 

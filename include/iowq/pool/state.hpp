@@ -44,6 +44,20 @@ struct pool_state : roster<Policy> {
 
   /// A new item of any thread. Settle before M is released. D1.
   void insert(item& fresh, deeds<Policy>& todo) noexcept {
+    accept(fresh, static_cast<unsigned>(this->generation % generation_slots));
+    place(fresh, todo);
+  }
+  /// The item counts in that generation until depart().
+  void accept(item& fresh, unsigned slot) noexcept {
+    fresh.generation = static_cast<std::uint8_t>(slot) & (generation_slots - 1);
+    ++this->account_of(fresh.kind()).unfinished[fresh.generation];
+  }
+  /// The item ended or was cancelled; whoever calls its finished() has to show that from here on.
+  generation_set depart(const item& gone) noexcept {
+    --this->account_of(gone.kind()).unfinished[gone.generation];
+    return generation_of(gone);
+  }
+  void place(item& fresh, deeds<Policy>& todo) noexcept {
     account_type& account = this->account_of(fresh.kind());
     ++account.queued;
     ++account.arrived;
@@ -91,6 +105,7 @@ struct pool_state : roster<Policy> {
     for (item* one = &ended; one != nullptr; one = one->next) {
       one->state = item_state::done;
       one->runner = nullptr;
+      ender.departed |= depart(*one);
       ++this->completed;
     }
     aftermath after;
@@ -101,12 +116,13 @@ struct pool_state : roster<Policy> {
 
   /// The pool began to end within a batch: what comes behind `last` in it never runs. Finish it,
   /// cancelled, after M.
-  void abandon_rest(item& last, fifo<&item::next>& rest) noexcept {
+  void abandon_rest(worker_type& ender, item& last, fifo<&item::next>& rest) noexcept {
     for (item *one = std::exchange(last.next, nullptr), *next; one != nullptr; one = next) {
       next = one->next;
       one->state = item_state::done;
       one->runner = nullptr;
       one->error = ECANCELED;
+      ender.departed |= depart(*one);
       ++this->cancelled;
       rest.push_back(*one);
     }
@@ -116,10 +132,12 @@ struct pool_state : roster<Policy> {
   /// thread; or cancelled, with all behind it, into `failed`.
   void hand_on(worker_type& ender, fifo<&item::next>& failed, deeds<Policy>& todo) noexcept {
     item& successor = *std::exchange(ender.later, nullptr);
-    if (this->closed || successor.withdrawn)
+    if (this->closed || successor.withdrawn) {
+      ender.departed |= depart(successor);
       cut(&successor, ECANCELED, [&](item& one) { failed.push_back(one); });
-    else
-      insert(successor, todo);
+    } else {
+      place(successor, todo);
+    }
   }
 
   /// Takes a queued item out for good, with all that is linked behind it, and hands them to
@@ -145,9 +163,10 @@ struct pool_state : roster<Policy> {
   template <class Take>
   void forget(item& withdrawn, int why, Take&& take) noexcept {
     --this->account_of(withdrawn.kind()).queued;
+    (void)depart(withdrawn);
     cut(&withdrawn, why, take);
   }
-  /// For what was never counted as queued: `first` and all behind it.
+  /// For what is counted neither as queued nor as unfinished: `first` and all behind it.
   template <class Take>
   void cut(item* first, int why, Take&& take) noexcept {
     while (first != nullptr) {
@@ -215,6 +234,7 @@ struct pool_state : roster<Policy> {
     if (ended.error != 0 || this->closed)
       return cut(&successor, ECANCELED, [&](item& one) { after.failed.push_back(one); });
     successor.predecessor = nullptr;  // it may be gone as soon as it is finished
+    accept(successor, ended.generation);
     successor.lane =
         successor.node == any_node || static_cast<unsigned>(successor.node) >= this->nodes.size()
             ? ended.lane

@@ -61,6 +61,9 @@ struct door;
 
 enum class item_state : std::uint8_t { fresh, linked, ready, chained, running, done };
 
+/// How many generations may be in use: an item has two bits for its own.
+inline constexpr unsigned generation_slots = 4;
+
 /// What the pool keeps in an item. All of it under M from enqueue() to finished().
 struct item {
   // Ready list; the ring of those that wait behind a leader; running: the batch it is in.
@@ -87,6 +90,7 @@ struct item {
   bool brief : 1 = false;
   bool withdrawn : 1 =
       false;  // linked, its predecessor gone: was cancelled before it was handed on
+  std::uint8_t generation : 2 = 0;  // see generation.hpp; a linked item's is its predecessor's
 
   [[nodiscard]] work_class kind() const noexcept {
     return unbound ? work_class::unbound : work_class::bound;

@@ -54,9 +54,10 @@ struct worker {
 
   // Under M.
   worker_state state = worker_state::creating;
-  item* cur = nullptr;    // the first of its batch; the others follow by `next`
-  item* later = nullptr;  // was linked behind the last: handed on once that is finished
-  unsigned batch = 0;     // items of one key, one after the other
+  item* cur = nullptr;        // the first of its batch; the others follow by `next`
+  item* later = nullptr;      // was linked behind the last: handed on once that is finished
+  std::uint8_t departed = 0;  // the generations of what it ended and has not finished
+  unsigned batch = 0;         // items of one key, one after the other
   time_point batch_start{};
   std::chrono::nanoseconds batch_length{};  // of brief items: how long it may take, about
   unsigned arrived_seen = 0;                // of its account, when it last took something
@@ -78,8 +79,9 @@ struct worker {
   atomic<std::uint64_t> stamp{0};
   // Written under M, read by the worker without: a mark it misses now, it sees at its next M.
   atomic<bool> asleep{false};
-  // Set by the worker under M, cleared by it when the finished() of what it ended have returned.
-  atomic<bool> finishing{false};
+  // The generations of the items that it ended and whose finished() it calls now. Set by the worker
+  // under M, cleared by it when they have returned.
+  atomic<std::uint8_t> finishing{0};
   // Opened by the worker, under M, when first asked for; -1 before.
   atomic<int> wake_fd{-1};
 
