@@ -145,6 +145,35 @@ EXPLORE_MODEL(wake, idle_one_for_a_sleeper, "on one processor, an idle worker re
   enough();
 }
 
+EXPLORE_MODEL(wake, idle_one_beside_a_computing,
+              "on one processor, an idle worker takes what waits behind an item that computes") {
+  the_machine.all_compute = true;
+  gate opened, first, second;  // the first two meet, so that there are two workers
+  job one{{.concurrent = true}, [&](job&, auto&) {
+            first.open();
+            second.wait();
+          }};
+  job two{{.concurrent = true}, [&](job&, auto&) {
+            second.open();
+            first.wait();
+          }};
+  job computes{{}, [&](job&, auto&) { opened.wait(); }};
+  job opener{{}, [&](job&, auto&) { opened.open(); }};
+  pool_under_test pool{workers(2)};
+  iowq::work_chain both;
+  both.push_back(one);
+  both.push_back(two);
+  pool.enqueue(both);
+  one.done.wait();
+  two.done.wait();
+  both.push_back(computes);
+  both.push_back(opener);
+  pool.enqueue(both);
+  computes.done.wait();
+  opener.done.wait();
+  enough();
+}
+
 EXPLORE_MODEL(wake, marked_while_waking, "a worker that is taken for asleep as it wakes goes on") {
   gate opened;
   job sleeper{{}, [&](job&, auto&) {

@@ -47,6 +47,47 @@ TEST_SUITE("pool/watch") {
     CHECK(long_one.wait());
   }
 
+  TEST_CASE("wq-73: an item behind one that computes gets an idle worker, not a new one") {
+    // On one processor one running worker is enough while items are short, so the enqueue wakes no
+    // other. The manager has to see that the item waits.
+    script script;
+    script.probe = probing::says_running;
+    iowq::cpu_set cpus = iowq::cpu_set::of_caller<iowq::linux_policy>();
+    iowq::cpu_set first;
+    for (unsigned cpu = 0; first.empty(); ++cpu)
+      if (cpus.contains(cpu)) first.add(cpu);
+    for (bool const keyed : {false, true}) {
+      CAPTURE(keyed);
+      scripted_pool pool{{.max_workers = {3, 1}, .affinity = first, .spin = 0ns}};
+      iowq_test::counter met;
+      auto meet = [&](const iowq::stop_token&) {
+        met.add();
+        CHECK(met.wait_for(2));
+      };
+      job one{meet, {.concurrent = true}}, two{meet, {.concurrent = true}};
+      pool.enqueue(one);
+      pool.enqueue(two);
+      REQUIRE(one.wait());
+      REQUIRE(two.wait());
+      REQUIRE(eventually([&] { return quiet(pool); }));
+      std::atomic<bool> next_ran{false};
+      bool in_time = false;
+      job computes{[&](const iowq::stop_token&) {
+                     in_time = iowq_test::within(10, [&] { return next_ran.load(); });
+                   },
+                   {}};
+      job next{[&](const iowq::stop_token&) { next_ran = true; }};
+      if (keyed) next.flags({.key = 1});
+      pool.enqueue(computes);
+      REQUIRE(computes.wait_started());
+      pool.enqueue(next);
+      CHECK(computes.wait());
+      CHECK(next.wait());
+      CHECK(in_time);
+      CHECK(pool.stats().created == 2);
+    }
+  }
+
   TEST_CASE("only a worker whose stamp stood still is looked at") {
     script script;
     script.probe = probing::says_sleeping;

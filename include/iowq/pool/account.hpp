@@ -17,6 +17,7 @@
 #include <vector>
 
 #include <iowq/base/assert.hpp>
+#include <iowq/base/policy.hpp>
 #include <iowq/pool/work.hpp>
 #include <iowq/queue/list.hpp>
 
@@ -79,7 +80,13 @@ template <class Worker>
 struct lane {
   list<&item::next, &item::prev> ready;  // unhashed items, and leaders of keys that are not busy
   unsigned nr_ready = 0;
+  unsigned taken = 0;                                 // from the front of `ready`, ever; wraps
   list<&Worker::next_idle, &Worker::prev_idle> idle;  // a stack: the newest is in front
+
+  // The manager's. What was ready at the time `marked_at` is gone when `taken` reaches `mark`.
+  bool is_marked = false;
+  unsigned mark = 0;
+  time_point marked_at{};
 };
 
 /// One class. Under M.
@@ -105,6 +112,12 @@ struct account : account_counts {
   void unready(item& ready) noexcept {
     lanes[ready.lane].ready.erase(ready);
     count(ready, -1);
+  }
+
+  /// Takes out the oldest ready item of its lane, to run it.
+  void take_ready(item& oldest) noexcept {
+    ++lanes[oldest.lane].taken;
+    unready(oldest);
   }
 
   /// A worker without work goes on top of its node's stack.

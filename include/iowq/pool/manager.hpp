@@ -141,9 +141,12 @@ class manager {
       if (account_type* const account = reserved(); account != nullptr) {
         tick = create(*account, held) ? first_tick : watch<Policy>::longest_tick;
       } else if (needs_watch(pool_.accounts[0]) || needs_watch(pool_.accounts[1])) {
-        if (!std::exchange(watched, true)) tick = first_tick;
+        if (!std::exchange(watched, true)) {
+          tick = first_tick;
+          watch_.begin();
+        }
         if (watch_.sample(held)) continue;
-        if (wait(held, state::manager_ticking, Policy::now() + tick))
+        if (wait(held, state::manager_ticking, watch_.next_look(Policy::now() + tick)))
           tick = first_tick;
         else
           tick = std::min(2 * tick, watch_.slowest());

@@ -32,14 +32,9 @@ struct roster : guarded<Policy> {
       switch (next_step(account, concurrent)) {
         case step::none:
           break;
-        case step::wake: {
-          worker_type& sleeper = *account.newest_idle(this->nodes.near(node));
-          if (activate(sleeper)) {
-            todo.add(sleeper);
-            ++this->wakes;
-          }
+        case step::wake:
+          wake(*account.newest_idle(this->nodes.near(node)), todo);
           continue;
-        }
         case step::create:
           account.reserve();
           call_manager(true, todo);
@@ -60,6 +55,13 @@ struct roster : guarded<Policy> {
       auto const what = std::exchange(todo.unsettled[static_cast<unsigned>(kind)], {});
       if (what.any) settle(this->account_of(kind), what.node, what.concurrent, todo);
     }
+  }
+
+  /// Activates an idle worker for an item.
+  void wake(worker_type& sleeper, deeds<Policy>& todo) noexcept {
+    if (!activate(sleeper)) return;
+    todo.add(sleeper);
+    ++this->wakes;
   }
 
   /// Takes an idle worker off its stack: it is awake from here on. True: it slept, or is about to,

@@ -76,7 +76,7 @@ struct pool_state : roster<Policy> {
       item* const oldest = lane.ready.front();
       if (oldest == nullptr) continue;
       unsigned const fair = fair_share(account, taker);
-      account.unready(*oldest);
+      account.take_ready(*oldest);
       taker.batch = 0;
       if (oldest->keyed) taker.batch_start = Policy::now();
       taker.cur = oldest;
@@ -87,7 +87,7 @@ struct pool_state : roster<Policy> {
           item* const also = lane.ready.front();
           if (also == nullptr || !also->batchable()) break;
           __builtin_prefetch(also->ahead, 1);
-          account.unready(*also);
+          account.take_ready(*also);
           begin(taker, *also);
           last->next = also;
         }

@@ -14,6 +14,12 @@
 // while items are not short, those whose stamp did move are looked at, too. Who is found asleep
 // time and again *dozes*, and where work waits, each that does is worth another worker.
 //
+// While items are short, dispatch.hpp puts off the wake of an idle worker: those that run will be
+// done sooner. It cannot know that one of them computes for a second this time. So the manager
+// marks the end of each queue, and where what was before the mark has not been taken after 0.3 ms,
+// it wakes idle workers in any case. A queue is marked within 0.7 ms (a tick), so an item waits
+// 1 ms at most, unless the manager has many workers to look at and ticks more slowly.
+//
 // A worker that wakes up between the look and the mark is counted asleep until the end of its
 // region or item, or until the second look: at worst there is one worker too many for as long.
 #pragma once
@@ -48,8 +54,20 @@ class watch {
     return std::clamp<duration>(looks_ * std::chrono::microseconds{160}, usual_tick, longest_tick);
   }
 
+  /// How long the manager may sleep before the next sample, if it would sleep until `wanted`.
+  [[nodiscard]] time_point next_look(time_point wanted) const noexcept {
+    return std::min(wanted, overdue_at_);
+  }
+
+  /// Before the first sample after a pause: how long an item has waited since is not known.
+  void begin() noexcept {
+    for (account_type& account : pool_.accounts)
+      for (auto& lane : account.lanes) lane.is_marked = false;
+  }
+
   /// One look at all that run. True: something came of it.
   bool sample(lock& held) noexcept {
+    bool const relieved = relieve_all();
     worker_type* looked = nullptr;
     looks_ = 0;
     for (account_type& account : pool_.accounts) {
@@ -69,7 +87,7 @@ class watch {
     }
     if (looked != nullptr) look_at(looked, thread_state::sleeping, held);
     unsigned dozing[2] = {};
-    bool acted = false;
+    bool acted = relieved;
     for (worker_type* one = looked; one != nullptr; one = one->next_sample) {
       one->dozed = one->sample_holds ? one->dozed + 1 : 0;
       if (!one->sample_holds || one->state != worker_state::running) continue;
@@ -122,8 +140,40 @@ class watch {
   }
 
  private:
+  static constexpr duration overdue = std::chrono::microseconds{300};  // since it was marked
   static constexpr int max_second_looks = 8;
   static constexpr unsigned looks_to_doze = 2;  // in a row; once may be chance
+
+  /// Wakes an idle worker for each item that has waited too long behind running ones. True: one
+  /// was woken.
+  bool relieve_all() noexcept {
+    time_point const now = Policy::now();
+    overdue_at_ = never;
+    deeds<Policy> todo;
+    for (account_type& account : pool_.accounts)
+      for (unsigned node = 0; node < account.lanes.size(); ++node)
+        relieve(account, node, now, todo);
+    pool_.carry_out(todo);
+    return todo.woken() != nullptr;
+  }
+  void relieve(account_type& account, unsigned node, time_point now, deeds<Policy>& todo) noexcept {
+    auto& lane = account.lanes[node];
+    // Modulo 2^32 on purpose: `taken` wraps.
+    auto const before_mark = static_cast<int>(lane.mark - lane.taken);
+    bool const waits = lane.is_marked && before_mark > 0 && lane.nr_ready > 0;
+    if (waits && now - lane.marked_at >= overdue) {
+      unsigned left = std::min(static_cast<unsigned>(before_mark), lane.nr_ready);
+      for (; left > account.waking && account.idle > 0; --left)
+        pool_.wake(*account.newest_idle(pool_.nodes.near(node)), todo);
+    }
+    if (!waits || now - lane.marked_at >= overdue) {
+      lane.is_marked = lane.nr_ready > 0;
+      lane.mark = lane.taken + lane.nr_ready;
+      lane.marked_at = now;
+    }
+    if (lane.is_marked && account.idle > 0)
+      overdue_at_ = std::min(overdue_at_, lane.marked_at + overdue);
+  }
 
   /// After a sample: what is still unserved gets an idle worker, or a new one, as ever; and one
   /// for each that dozes, while there is something for it to do. True: something was done.
@@ -149,7 +199,8 @@ class watch {
   }
 
   state& pool_;
-  int looks_ = 0;  // at workers, in the last sample
+  int looks_ = 0;                  // at workers, in the last sample
+  time_point overdue_at_ = never;  // when an item may have waited too long beside an idle worker
 };
 
 }  // namespace iowq::detail
