@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <optional>
 #include <vector>
 
@@ -61,6 +62,43 @@ TEST_SUITE("pool/runner") {
     CHECK(eventually([&] { return quiet(*made); }));
     pool = nullptr;
     made.reset();
+  }
+
+  TEST_CASE("wq-75: a long idle_timeout keeps idle workers, a short one keeps the last only") {
+    using std::chrono::milliseconds;
+    auto const with_two_workers = [](milliseconds timeout, int rounds, auto check) {
+      iowq::pool pool{{.max_workers = {2, 1}, .idle_timeout = timeout, .spin = 0ns}};
+      for (int round = 0; round < rounds; ++round) {
+        iowq_test::counter met;
+        auto meet = [&](const iowq::stop_token&) {
+          met.add();
+          CHECK(met.wait_for(2));
+        };
+        job one{meet, {.concurrent = true}}, two{meet, {.concurrent = true}};
+        pool.enqueue(one);
+        pool.enqueue(two);
+        REQUIRE(one.wait());
+        REQUIRE(two.wait());
+        REQUIRE(eventually([&] { return quiet(pool); }));
+        check(pool);
+      }
+    };
+    for (milliseconds const timeout :
+         {milliseconds::max(), milliseconds::max() - 1ms, milliseconds{INT64_MAX / 1'000'000},
+          milliseconds{INT64_MAX / 1'000'000 + 1}, milliseconds{std::chrono::hours{24 * 365 * 300}},
+          milliseconds{std::chrono::hours{1}}}) {
+      CAPTURE(timeout.count());
+      with_two_workers(timeout, 100, [](iowq::pool& pool) {
+        CHECK(pool.stats().created == 2);
+        CHECK(pool.stats().retired == 0);
+      });
+    }
+    for (milliseconds const timeout : {1ms, 0ms, -1ms, milliseconds::min()}) {
+      CAPTURE(timeout.count());
+      with_two_workers(timeout, 3, [](iowq::pool& pool) {
+        CHECK(eventually([&] { return pool.stats().bound.workers == 1; }));
+      });
+    }
   }
 
   TEST_CASE("wq-42: cancelled between take and execute, an item is running and starts stopped") {

@@ -137,6 +137,14 @@ struct guarded {
     return accounts[static_cast<unsigned>(kind)];
   }
 
+  /// When a worker that is idle since `now` may leave: at once if the time-out is negative, never
+  /// if it ends after the last time that the clock can show.
+  [[nodiscard]] time_point idle_until(time_point now) const noexcept {
+    if (idle_timeout <= std::chrono::milliseconds::zero()) return now;
+    auto const longest = std::chrono::floor<std::chrono::milliseconds>(never - now);
+    return idle_timeout < longest ? now + idle_timeout : never;
+  }
+
   /// In a child of fork(): forgets all items and workers where they stand. M may be anybody's.
   void abandon() noexcept {
     for (account_type& account : accounts) {

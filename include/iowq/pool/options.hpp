@@ -15,6 +15,8 @@ namespace iowq {
 /// How to build a pool.
 struct pool_options {
   worker_limits max_workers = {};  // 0: min(256, 4 x processors) bound; see limits.hpp for unbound
+  // A worker leaves after this time without an item, but for the last of its class. Any value: at
+  // most 0 means at once, max() never.
   std::chrono::milliseconds idle_timeout = std::chrono::seconds{5};
   topology nodes = topology::system();  // or topology::of({{0}, {1}}): processors, a list a node
   cpu_set affinity = {};                // empty: the creating thread's

@@ -171,7 +171,7 @@ class runner {
   bool wait_for_work(lock& held) noexcept {
     Policy::pause(pause_point::idle_wait);
     if (self_.spins) spin();
-    time_point deadline = Policy::now() + pool_.idle_timeout;
+    time_point deadline = pool_.idle_until(Policy::now());
     for (;;) {
       while (self_.word.load(std::memory_order_relaxed) == worker_type::idle)
         if (!Policy::futex_wait(self_.word, worker_type::idle, deadline)) break;
