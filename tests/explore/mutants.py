@@ -257,6 +257,15 @@ MUTANTS = [
     Mutant('end: the manager is not told', 'pool/manager.hpp',
            '      pool_.call_manager(true, todo);\n', '',
            ('end.creating', 'end.idle')),
+    Mutant('end: the manager parks though it was told to end while it joined a worker',
+           'pool/manager.hpp',
+           '''      reap(held);  // releases M, so everything else is looked at afterwards
+      if (pool_.manager_retires) return;
+''',
+           '''      if (pool_.manager_retires) return;
+      reap(held);
+''',
+           ('end.lowered', 'end.timing_out')),
     Mutant('end: the rest of a batch is taken for done', 'pool/runner.hpp',
            '    if (last->next != nullptr) pool_.abandon_rest(self_, *last, never);\n', '',
            ('end.brief',)),

@@ -195,6 +195,14 @@ struct policy {
   static void thread_join(thread joined, const where& at = where::current()) noexcept {
     here.join(joined, at);
   }
+  [[nodiscard]] static bool thread_try_join(thread joined,
+                                            const where& at = where::current()) noexcept {
+    here.turn();
+    bool const ended = here.of(joined).ended != 0;
+    here.happened(ended ? 89 : 97);
+    if (ended) here.join(joined, at);
+    return ended;
+  }
   static void thread_name(const char* name) noexcept {
     std::snprintf(here.me().name, sizeof here.me().name, "%s", name);
   }

@@ -41,6 +41,8 @@
 
 #define NOBODY 255
 #define bit(w) (1 << (w))
+#define gone(w) (state_of[w] == retired && !exists[w])
+#define usable(w) (state_of[w] == free || gone(w))
 
 mtype:state = { free, creating, idle, running, sleeping, retired } /* worker_state */
 mtype:word = { unborn, awake, idles, spins }                       /* worker::word */
@@ -403,7 +405,7 @@ sleeps:
 
 leaves:
   carry_out();
-  exists[w] = false; /* the thread ends; manager::reap() waits for that */
+  exists[w] = false; /* the thread ends; manager::reap() joins it then */
   goto born
 }
 
@@ -463,10 +465,10 @@ top:
   atomic {
     manager_word = busy;
     if
-    :: state_of[0] == retired -> it = 0
-    :: state_of[0] != retired && state_of[1] == retired -> it = 1
-    :: state_of[0] != retired && state_of[1] != retired && state_of[2] == retired -> it = 2
-    :: else
+    :: gone(0) -> it = 0
+    :: !gone(0) && gone(1) -> it = 1
+    :: !gone(0) && !gone(1) && gone(2) -> it = 2
+    :: else /* nobody, or one whose thread has not ended: looked at again later */
     fi;
     if
     :: it != NOBODY -> goto reaps
@@ -494,8 +496,7 @@ parks: skip; /* M was free */
   goto waits;
 #endif
 
-reaps: /* manager::reap(), without M: pthread_join() */
-  !exists[it];
+reaps: /* manager::reap(), without M: pthread_tryjoin_np() */
   atomic { state_of[it] = free; word[it] = unborn; it = NOBODY };
   goto top;
 
@@ -524,10 +525,10 @@ creates: /* manager::create(), still under M */
 starts:
   atomic { /* prepare() */
     if
-    :: state_of[0] == free -> it = 0
-    :: state_of[0] != free && state_of[1] == free -> it = 1
-    :: state_of[0] != free && state_of[1] != free && state_of[2] == free -> it = 2
-    fi;
+    :: usable(0) -> it = 0
+    :: !usable(0) && usable(1) -> it = 1
+    :: !usable(0) && !usable(1) && usable(2) -> it = 2
+    fi; /* waits for a record; the code makes another one */
     state_of[it] = creating; word[it] = unborn;
     check()
   };
@@ -623,6 +624,8 @@ waits: /* manager::wait() */
     :: !manager_on_futex
     :: disturbed -> manager_on_futex = false
     :: manager_word == ticking -> manager_on_futex = false; break /* the tick passed */
+    :: state_of[0] == retired || state_of[1] == retired || state_of[2] == retired ->
+      manager_on_futex = false; break /* time to try again to join it */
     fi
   :: else -> break
   od;

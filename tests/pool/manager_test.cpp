@@ -440,4 +440,59 @@ TEST_SUITE("pool/manager") {
       CHECK(one.cancellations() == 1);
     }
   }
+
+  TEST_CASE("wq-76: a leaving worker whose thread does not end delays no creation") {
+    struct slow_exit {
+      gate *entered = nullptr, *go_on = nullptr;
+      ~slow_exit() {
+        if (entered == nullptr) return;
+        entered->open();
+        (void)go_on->wait();
+      }
+    };
+    for (bool const in_finished : {false, true}) {
+      CAPTURE(in_finished);
+      gate in_exit, go_on, hold;
+      iowq::pool pool{{.max_workers = {4, 1}, .idle_timeout = 0ms, .spin = 0ns}};
+      job blocked{behind(hold), {.concurrent = true}};
+      job leaver{[&](const iowq::stop_token&) {
+                   if (in_finished) return;
+                   static thread_local slow_exit at_exit;
+                   at_exit.entered = &in_exit;
+                   at_exit.go_on = &go_on;
+                 },
+                 {.concurrent = true}};
+      gate leave;
+      if (in_finished) {
+        leaver.then = [&](job&) {
+          in_exit.open();
+          (void)go_on.wait();
+        };
+      }
+      pool.enqueue(blocked);
+      REQUIRE(blocked.wait_started());
+      job also{[&](const iowq::stop_token&) { (void)leave.wait(); }, {.concurrent = true}};
+      pool.enqueue(also);
+      REQUIRE(also.wait_started());
+      if (in_finished) {
+        also.then = leaver.then;
+        (void)pool.set_max_workers({1, 0});  // so that its worker leaves after the item
+      } else {
+        pool.enqueue(leaver);
+      }
+      leave.open();
+      REQUIRE(in_exit.wait());
+      (void)pool.set_max_workers({4, 0});
+      jobs more;
+      for (int i = 0; i < 2; ++i) more.add(behind(hold), {.concurrent = true});
+      more.enqueue_all(pool);
+      CHECK(iowq_test::within(10, [&] { return more[0].starts() + more[1].starts() == 2; }));
+      hold.open();
+      CHECK(more.wait_all());
+      go_on.open();
+      CHECK(blocked.wait());
+      CHECK(also.wait());
+      if (!in_finished) CHECK(leaver.wait());
+    }
+  }
 }

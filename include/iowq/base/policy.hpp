@@ -149,7 +149,6 @@ struct linux_policy {
   static void wake_close(int fd) noexcept { ::close(fd); }
 
   // ---- The pool's threads ----
-
   using thread = pthread_t;
 
   /// Creates a thread that runs `body(argument)`; 0 or an errno. It starts with every signal
@@ -174,6 +173,10 @@ struct linux_policy {
     return error;
   }
   static void thread_join(thread joined) noexcept { ::pthread_join(joined, nullptr); }
+  /// Joins the thread if it has ended; false if it has not.
+  [[nodiscard]] static bool thread_try_join(thread joined) noexcept {
+    return ::pthread_tryjoin_np(joined, nullptr) == 0;
+  }
 
   /// Names the calling thread; 15 bytes at most.
   static void thread_name(const char* name) noexcept {
@@ -240,7 +243,6 @@ struct linux_policy {
   };
 
   // ---- The machine's shape ----
-
   /// The processor that runs the caller: a hint, old as soon as it is known.
   [[nodiscard]] static unsigned current_cpu() noexcept {
     int const cpu = ::sched_getcpu();
@@ -268,7 +270,6 @@ struct linux_policy {
     ::close(file);
     return answer;
   }
-
   /// What a symbolic link says, terminated; its length, or -errno.
   static int read_link(const char* path, char* text, std::size_t size) noexcept {
     ssize_t const n = ::readlink(path, text, size - 1);
@@ -279,7 +280,6 @@ struct linux_policy {
 
   /// For tests: nothing happens here.
   static constexpr void pause(pause_point) noexcept {}
-
   /// Absolute CLOCK_MONOTONIC, saturated: a deadline before the epoch is the epoch.
   [[nodiscard]] static timespec to_timespec(time_point when) noexcept {
     auto const since = when.time_since_epoch();

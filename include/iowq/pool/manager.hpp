@@ -37,6 +37,8 @@ class manager {
   static constexpr duration first_tick = std::chrono::microseconds{50};
   static constexpr duration last_tick = std::chrono::microseconds{250};  // before it parks
   static constexpr duration retry_delay = std::chrono::milliseconds{5};
+  static constexpr duration first_join = std::chrono::milliseconds{1};  // doubles at each attempt
+  static constexpr duration last_join = std::chrono::milliseconds{250};
   static constexpr duration patience = std::chrono::seconds{10};
   static constexpr int max_retries = 3;
 
@@ -89,7 +91,11 @@ class manager {
     lock held = pool_.acquire();
     for (account_type& account : pool_.accounts) account.creating = 0;  // nobody will
     for (;;) {
-      if (reap(held)) continue;
+      while (worker_type* const left = pool_.retired.pop_front()) {
+        held.unlock();
+        Policy::thread_join(left->thread);
+        recycle(*left, held);
+      }
       unsigned const left = pool_.accounts[0].live + pool_.accounts[1].live;
       if (left == 0) break;
       if (wait(held, state::manager_parked, Policy::now() + patience)) continue;
@@ -136,8 +142,9 @@ class manager {
     duration tick = first_tick;
     bool watched = false;
     lock held = pool_.acquire();
-    while (!pool_.manager_retires) {
-      if (reap(held)) continue;
+    for (;;) {
+      reap(held);  // releases M, so everything else is looked at afterwards
+      if (pool_.manager_retires) return;
       if (account_type* const account = reserved(); account != nullptr) {
         tick = create(*account, held) ? first_tick : watch<Policy>::longest_tick;
       } else if (needs_watch(pool_.accounts[0]) || needs_watch(pool_.accounts[1])) {
@@ -154,7 +161,7 @@ class manager {
         // What needs a watch now and then, under load, should not pay for waking us each time.
         (void)wait(held, state::manager_ticking, Policy::now() + last_tick);
       } else {
-        (void)wait(held, state::manager_parked, never);
+        (void)wait(held, state::manager_parked, pool_.retired.empty() ? never : join_at_);
       }
     }
   }
@@ -173,19 +180,36 @@ class manager {
     return called;
   }
 
-  /// Joins one worker that has left; it is on its way out, so this takes no time.
-  bool reap(lock& held) noexcept {
-    worker_type* const left = pool_.retired.pop_front();
-    if (left == nullptr) return false;
-    held.unlock();
-    Policy::thread_join(left->thread);
-    left->probe.close();
+  /// Joins the workers that have left and whose threads have ended. A thread that has left may
+  /// still be in a finished() or in destructors of thread-local objects, for any time: the manager
+  /// does not wait for it, but looks again later.
+  void reap(lock& held) noexcept {
+    worker_type* const last = pool_.retired.back();
+    if (last == nullptr || Policy::now() < join_at_) return;
+    for (worker_type* left = nullptr; left != last;) {
+      left = pool_.retired.pop_front();
+      held.unlock();
+      if (Policy::thread_try_join(left->thread)) {
+        recycle(*left, held);
+        join_pause_ = first_join;
+        join_at_ = {};
+      } else {
+        held.lock();
+        pool_.retired.push_back(*left);
+      }
+    }
+    if (pool_.retired.empty()) return;
+    join_at_ = Policy::now() + join_pause_;
+    join_pause_ = std::min(2 * join_pause_, last_join);
+  }
+  /// Without M, which it takes: `joined` may become another thread's.
+  void recycle(worker_type& joined, lock& held) noexcept {
+    joined.probe.close();
     // relaxed: its thread wrote it, and has been joined.
-    int const fd = left->wake_fd.exchange(-1, std::memory_order_relaxed);
+    int const fd = joined.wake_fd.exchange(-1, std::memory_order_relaxed);
     if (fd >= 0) Policy::wake_close(fd);
     held.lock();
-    pool_.spare.push_front(*left);
-    return true;
+    pool_.spare.push_front(joined);
   }
 
   account_type* reserved() noexcept {
@@ -261,6 +285,8 @@ class manager {
   typename Policy::thread thread_{};
   watch<Policy> watch_{pool_};
   unsigned epoch_ = 0;
+  duration join_pause_ = first_join;
+  time_point join_at_{};  // when to try again to join the retired workers
 };
 
 }  // namespace iowq::detail
