@@ -8,6 +8,7 @@
 #include <fstream>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <random>
 #include <sstream>
 #include <string>
@@ -711,5 +712,31 @@ TEST_SUITE("pool/pool") {
     });
     CHECK(end.signal == SIGABRT);
     CHECK(end.says("enqueued twice"));
+  }
+
+  TEST_CASE(
+      "wq-77: an item that enqueues itself from finished() at the pool's end needs no stack") {
+    // Goal: one stack frame or more for each rejection. Method: many of them on this thread.
+    constexpr int times = 1'000'000;
+    std::optional<iowq::pool> pool;
+    struct again final : iowq::work {
+      void execute(const iowq::stop_token&) noexcept override {}
+      void finished(bool cancelled) noexcept override {
+        if (!cancelled) return;
+        if (++rejected < times) into->enqueue(*this);
+      }
+      iowq::pool* into = nullptr;
+      int rejected = 0;
+    } item;
+    job busy{[&](const iowq::stop_token& stop) {
+      CHECK(eventually([&] { return stop.stop_requested(); }));
+    }};
+    pool.emplace(iowq::pool_options{.max_workers = {1, 1}});
+    item.into = &*pool;
+    pool->enqueue(busy);
+    REQUIRE(busy.wait_started());
+    pool->enqueue(item);
+    pool.reset();
+    CHECK(item.rejected == times);
   }
 }

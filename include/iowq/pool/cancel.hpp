@@ -159,4 +159,17 @@ class cancellation {
   cancel_outcome outcome_ = cancel_outcome::not_found;
 };
 
+/// Without M: finishes what a closed pool rejected. The pool's end waits for the calling thread, or
+/// is what it does.
+template <class Policy>
+IOWQ_COLD void finish_rejected(pool_state<Policy>& pool, departures<Policy>& items) noexcept {
+  {
+    auto const held = pool.acquire();
+    if (!pool.rejections.begin(items)) return;
+  }
+  items.finish();
+  auto const held = pool.acquire();
+  pool.rejections.end(items);
+}
+
 }  // namespace iowq::detail

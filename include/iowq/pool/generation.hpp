@@ -96,6 +96,38 @@ class departures {
   fifo<&item::next> items_;
   generation_set generations_ = 0;
   finisher_counts<Policy>* counts_ = nullptr;
+
+  template <class>
+  friend class rejections;
+  int thread_ = 0;  // that finishes them, while they are in a list of rejections
+  departures* next_ = nullptr;
+};
+
+/// What a pool that ends rejected and which threads finish just now. Under M.
+template <class Policy>
+class rejections {
+ public:
+  /// True: the calling thread finishes `items`, and calls end() then. False: it is inside a
+  /// finished() already, in an outer call, which gets the items. So an item that is enqueued again
+  /// from finished() is rejected again without recursion.
+  [[nodiscard]] bool begin(departures<Policy>& items) noexcept {
+    items.thread_ = Policy::thread_id();
+    for (departures<Policy>* outer = first_; outer != nullptr; outer = outer->next_)
+      if (outer->thread_ == items.thread_) {
+        outer->items_.append(items.items_);
+        return false;
+      }
+    items.next_ = std::exchange(first_, &items);
+    return true;
+  }
+  void end(departures<Policy>& items) noexcept {
+    departures<Policy>** link = &first_;
+    while (*link != &items) link = &(*link)->next_;
+    *link = items.next_;
+  }
+
+ private:
+  departures<Policy>* first_ = nullptr;
 };
 
 }  // namespace iowq::detail

@@ -92,8 +92,9 @@ struct guarded {
   // Of items, by the last quiesce() before they were accepted. Those in use, oldest first, are
   // numbered from oldest_generation to generation.
   std::uint64_t generation = 0, oldest_generation = 0;
-  bool closed = false;  // the pool ends: what is enqueued now is finished at once
-  bool exit = false;    // ... and nothing else begins
+  bool closed = false;                    // the pool ends: what is enqueued now is finished at once
+  bool exit = false;                      // ... and nothing else begins
+  detail::rejections<Policy> rejections;  // while it is closed
   list<&worker_type::next, &worker_type::prev> retired;  // left; to be joined
   list<&worker_type::next, &worker_type::prev> spare;    // joined; to be used again
   std::uint64_t created = 0, retired_count = 0, create_failures = 0, completed = 0, cancelled = 0,

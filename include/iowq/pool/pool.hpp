@@ -137,7 +137,8 @@ class basic_pool {
     if (stranded && on_owner) [[unlikely]]
       rescue();
     failed.finish();
-    rejected.finish();  // never accepted, so no quiesce() waits for them
+    if (!rejected.empty()) [[unlikely]]
+      detail::finish_rejected(state_, rejected);
   }
 
   /// Any thread. Running: its stop token was stopped and its worker's descriptor rung; the item
