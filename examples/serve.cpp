@@ -256,7 +256,7 @@ iowq::task<> serve(server& here, iowq::endpoint where, std::string root) {
       break;
     }
     // Out of descriptors or connections: others must end first. Other errors are one client's.
-    // A moved-from result keeps its error.  NOLINTNEXTLINE(bugprone-use-after-move)
+    // error() does not read the value, which was moved.  NOLINTNEXTLINE(bugprone-use-after-move)
     bool const exhausted = client.error() == std::errc::too_many_files_open ||
                            client.error() == std::errc::too_many_files_open_in_system;
     while (exhausted || here.connections >= here.most_connections) {

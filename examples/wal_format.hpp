@@ -15,8 +15,8 @@
 // writes the next batch. Each record names the first record of its batch. When a record does not
 // match, this decides:
 // - No whole record is behind it: the end is torn. A crash leaves this, with or without zeros.
-// - A whole record of a later batch is behind it: what does not match was flushed and acknowledged.
-//   The log is damaged.
+// - A whole record of a later batch is behind it. The bytes that do not match were flushed and
+//   acknowledged: the log is damaged.
 // - Only records of the same batch are behind it: a power failure can lose a sector of a batch and
 //   keep later ones. The file grew there, so a lost sector reads as zeros. With such a sector the
 //   batch is torn and was not acknowledged; without one the log is damaged.
@@ -53,12 +53,12 @@ static_assert(mark.find(mark[0], 1) == mark.npos && mark.back() != filler && mar
 struct file_head {
   std::array<char, 8> magic;
   std::array<char, 20> salt;
-  std::uint32_t checksum;  // of the magic and the salt
+  std::uint32_t checksum;  // covers the magic and the salt
 };
 
 struct record_head {
-  std::uint32_t checksum;  // of the salt, the rest of this head and the payload
-  std::uint32_t size;      // of the payload
+  std::uint32_t checksum;  // covers the salt, the rest of this head and the payload
+  std::uint32_t size;      // bytes of the payload
   std::uint64_t number;    // counts from 0 in each log
   std::uint64_t first;     // the number of the first record of the same batch
 };
@@ -171,7 +171,7 @@ struct survey {
 };
 
 /// Whether a sector of a torn write is missing from [begin, end). `starts_batch`: the write began
-/// at `begin`; else the sector that holds `begin` was written together with what is in front of it.
+/// at `begin`; else the sector that holds `begin` was written together with the bytes before it.
 inline bool lost_a_sector(std::string_view file, std::size_t begin, std::size_t end,
                           bool starts_batch) {
   for (std::size_t at = begin / sector * sector; at + sector <= end; at += sector) {
@@ -244,7 +244,7 @@ survey examine(std::string_view file, Use use) {
   return result;
 }
 
-/// What a refused file's error says.
+/// The error message for a file that is refused.
 inline std::string problem_of(const survey& result) {
   if (result.state == condition::damaged)
     return "damaged at offset " + std::to_string(result.whole) + ", and " +

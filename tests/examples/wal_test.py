@@ -333,7 +333,7 @@ class DamageTest(unittest.TestCase):
         self.log.run("write", "--writers=100", "--records=1", "--size=3000").check_returncode()
         offsets = self.log.offsets()
         begins = [at for at, _ in offsets]
-        first = offsets[-1][1]  # of the last batch
+        first = offsets[-1][1]  # index of the first record of the last batch
         self.assertGreater(len(offsets) - first, 20)
         return begins, first, self.log.read()[1]
 

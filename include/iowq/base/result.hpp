@@ -49,7 +49,7 @@ template <class Answer>
   return answer < 0 ? static_cast<Answer>(-errno) : answer;
 }
 
-/// Holds a `T` or the std::error_code of why there is none. `T` may be void, a reference, or
+/// Holds a `T`, or the std::error_code of the failure. `T` may be void, a reference, or
 /// move-only. A result is never empty.
 ///
 /// A union and a flag, not a std::variant: that costs each translation unit the instantiation of
