@@ -58,7 +58,8 @@ class Messages(unittest.TestCase):
             self.rejects('not an imperative', f'ring: {word} poll')
         for word in ['Fix', 'ESPIPE', '`fix`', "libstdc++'s"]:
             self.rejects('lower-case verb', f'ring: {word} it')
-        for word in ['fix', 'speed up', 'embed', 'bring', 'need', 'process', 'pass', 'let', 'set']:
+        for word in ['fix', 'speed up', 'embed', 'bring', 'need', 'process', 'pass', 'let', 'set',
+                     'never move']:
             self.accepts(f'ring: {word} it')
 
     def test_body(self):
