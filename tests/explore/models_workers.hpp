@@ -2,6 +2,8 @@
 // The pool's workers: woken, asleep, idle, created or not to be had, as many as allowed.
 #pragma once
 
+#include <chrono>
+
 #include "model.hpp"
 
 namespace explore {
@@ -159,7 +161,9 @@ EXPLORE_MODEL(wake, idle_one_beside_a_computing,
           }};
   job computes{{}, [&](job&, auto&) { opened.wait(); }};
   job opener{{}, [&](job&, auto&) { opened.open(); }};
-  pool_under_test pool{workers(2)};
+  iowq::pool_options options = workers(2);
+  options.idle_timeout = std::chrono::milliseconds::max();  // or the idle worker may leave
+  pool_under_test pool{options};
   iowq::work_chain both;
   both.push_back(one);
   both.push_back(two);
