@@ -102,6 +102,7 @@ TEST_SUITE("op/connect") {
         co_await iowq_test::reach(iowq_test::all_moments[round % 3], "connect");
         if (round % 5 == 0) co_await iowq::sleep_for(std::chrono::microseconds{round});
         source.request_stop();
+        co_await iowq_test::until([&] { return group.size() == 0; });
         co_await group.join();
       }
       CHECK(cancelled == rounds);

@@ -15,9 +15,11 @@
 
 #include <iowq/pool/pool.hpp>
 
+#include "bounded.hpp"
+
 namespace iowq_test {
 
-inline constexpr std::chrono::seconds patience{60};
+inline const std::chrono::seconds patience = longest_wait();
 
 /// Counts up; whoever waits for a number sees what happened before it was reached.
 class counter {
