@@ -9,13 +9,13 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
-#include <thread>
 #include <vector>
 
 #include <doctest/doctest.h>
 
 #include "jobs.hpp"
 #include "scripted_policy.hpp"
+#include "skip.hpp"
 
 namespace {
 using namespace std::chrono_literals;
@@ -235,7 +235,8 @@ TEST_SUITE("pool/brief") {
     // Two processors in name: a spin needs one for the owner and one for itself.
     iowq::pool_options const options{.max_workers = {1, 1}, .affinity = {}, .spin = 20s};
     iowq::pool pool{options};
-    if (std::thread::hardware_concurrency() < 2) return;
+    if (iowq::cpu_set::of_caller<iowq::linux_policy>().count() < 2)
+      SKIP_CASE("there is one processor only");
     job one;
     pool.enqueue(one);
     REQUIRE(one.wait());
