@@ -62,7 +62,7 @@ def skips_of(text):
 
 
 def as_test(build, entry):
-    name, result = entry['name'], entry['result']
+    name, result = entry['name'].split(' / ')[-1], entry['result']  # 'iowq:suite / name'
     text = entry.get('stdout', '') + '\n' + entry.get('stderr', '')
     skips = skips_of(text)
     if result == 'SKIP':
