@@ -303,7 +303,7 @@ TEST_SUITE("pool/manager") {
 
   TEST_CASE("wq-28: the manager makes no system call while no item waits for a worker") {
     counting_policy::calls = 0;
-    iowq::basic_pool<counting_policy> pool{{.max_workers = {3, 3}, .idle_timeout = 1h}};
+    iowq::basic_pool<counting_policy> pool{{.max_workers = {4, 4}, .idle_timeout = 1h}};
     job warm;
     pool.enqueue(warm);
     REQUIRE(warm.wait());
@@ -354,6 +354,25 @@ TEST_SUITE("pool/manager") {
 
     hold.open();
     REQUIRE(blocked.wait_all());
+
+    // The manager is awake to create the third worker, and sleeps although all three compute.
+    std::atomic<bool> over{false};
+    jobs computing;
+    for (int i = 0; i < 3; ++i)
+      computing.add(
+          [&](const iowq::stop_token&) { iowq_test::spin_until([&] { return over.load(); }); },
+          {.concurrent = true});
+    computing.enqueue_all(pool);
+    for (auto& one : computing) REQUIRE(one->wait_started());
+    CHECK(counting_policy::calls > calls);
+    auto const is_parked = [&] {
+      long const now = counting_policy::calls;
+      std::this_thread::sleep_for(50ms);
+      return now == counting_policy::calls;
+    };
+    CHECK(eventually(is_parked));
+    over = true;
+    REQUIRE(computing.wait_all());
   }
 
   TEST_CASE("wq-28: the manager makes no system call while the account is full") {
