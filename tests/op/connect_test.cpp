@@ -20,6 +20,7 @@
 #include <iowq/flow/task_group.hpp>
 #include <iowq/op/time.hpp>
 
+#include "bounded.hpp"
 #include "jobs.hpp"
 #include "ledger.hpp"
 #include "manual.hpp"
@@ -102,7 +103,8 @@ TEST_SUITE("op/connect") {
         co_await iowq_test::reach(iowq_test::all_moments[round % 3], "connect");
         if (round % 5 == 0) co_await iowq::sleep_for(std::chrono::microseconds{round});
         source.request_stop();
-        co_await iowq_test::until([&] { return group.size() == 0; });
+        for (iowq_test::wait_limit limit; group.size() != 0; limit.check())
+          co_await iowq::sleep_for(std::chrono::microseconds{100});
         co_await group.join();
       }
       CHECK(cancelled == rounds);
