@@ -360,7 +360,9 @@ TEST_SUITE("pool/manager") {
     jobs computing;
     for (int i = 0; i < 3; ++i)
       computing.add(
-          [&](const iowq::stop_token&) { iowq_test::spin_until([&] { return over.load(); }); },
+          [&](const iowq::stop_token&) {
+            while (!over) iowq::linux_policy::relax();
+          },
           {.concurrent = true});
     computing.enqueue_all(pool);
     for (auto& one : computing) REQUIRE(one->wait_started());
