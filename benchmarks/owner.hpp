@@ -9,7 +9,7 @@
 
 #include <iowq/base/policy.hpp>
 #include <iowq/queue/inbox.hpp>
-#include <iowq/queue/spin.hpp>
+#include <iowq/queue/adaptive_spin.hpp>
 
 namespace bench {
 

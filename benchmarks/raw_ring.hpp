@@ -9,7 +9,7 @@
 #include <cstring>
 #include <iostream>
 
-#include <iowq/ring/compat.hpp>
+#include <iowq/ring/detail/compat.hpp>
 
 #include "ratio.hpp"
 

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSL-1.0
-#include <iowq/coro/continuation.hpp>
+#include <iowq/coro/detail/continuation.hpp>
 
 #include <memory>
 #include <stdexcept>
 #include <utility>
 
-#include <iowq/coro/promise.hpp>
+#include <iowq/coro/detail/promise.hpp>
 #include <iowq/coro/task.hpp>
 
 #include <doctest/doctest.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-#include <iowq/coro/promise.hpp>
+#include <iowq/coro/detail/promise.hpp>
 
 #include <type_traits>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-#include <iowq/coro/trampoline.hpp>
+#include <iowq/coro/detail/trampoline.hpp>
 
 #include <stdexcept>
 #include <vector>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-#include <iowq/exec/backend_poll.hpp>  // first and alone
+#include <iowq/exec/detail/backend_poll.hpp>  // first and alone
 
 #include <poll.h>
 #include <sys/eventfd.h>
@@ -15,17 +15,16 @@
 #include <doctest/doctest.h>
 
 #include <iowq/coro/as_result.hpp>
-#include <iowq/exec/run.hpp>
+#include <iowq/exec/executor.hpp>
 #include <iowq/flow/timeout.hpp>
-#include <iowq/op/connect.hpp>
-#include <iowq/op/descriptor.hpp>
-#include <iowq/op/file.hpp>
+#include <iowq/op/connect_to.hpp>
 #include <iowq/op/open.hpp>
+#include <iowq/op/file.hpp>
 #include <iowq/op/raw.hpp>
 #include <iowq/op/socket.hpp>
 #include <iowq/op/time.hpp>
 #include <iowq/op/vector.hpp>
-#include <iowq/op/wait.hpp>
+#include <iowq/op/poll.hpp>
 
 #include "ledger.hpp"
 #include "manual.hpp"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // A stop request meets an operation in every stage: exactly one outcome, one resume.
-#include <iowq/exec/stop_hook.hpp>
+#include <iowq/exec/detail/loop.hpp>
 
 #include <poll.h>
 #include <sys/socket.h>
@@ -17,13 +17,13 @@
 #include <doctest/doctest.h>
 
 #include <iowq/exec/punt.hpp>
-#include <iowq/exec/run.hpp>
+#include <iowq/exec/executor.hpp>
 #include <iowq/op/file.hpp>
 #include <iowq/op/linked.hpp>
-#include <iowq/op/many.hpp>
+#include <iowq/op/multishot/many.hpp>
 #include <iowq/op/open.hpp>
 #include <iowq/op/raw.hpp>
-#include <iowq/op/recv_many.hpp>
+#include <iowq/op/multishot/recv_many.hpp>
 #include <iowq/op/socket.hpp>
 #include <iowq/op/time.hpp>
 #include <iowq/sync/channel.hpp>

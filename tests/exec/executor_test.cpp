@@ -13,7 +13,6 @@
 #include <doctest/doctest.h>
 
 #include <iowq/exec/punt.hpp>
-#include <iowq/exec/run.hpp>
 #include <iowq/op/file.hpp>
 #include <iowq/op/time.hpp>
 

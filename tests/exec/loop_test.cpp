@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-#include <iowq/exec/loop.hpp>  // first and alone
+#include <iowq/exec/detail/loop.hpp>  // first and alone
 
 #include <sys/eventfd.h>
 
@@ -8,10 +8,10 @@
 
 #include <doctest/doctest.h>
 
-#include <iowq/exec/run.hpp>
+#include <iowq/exec/executor.hpp>
 #include <iowq/op/raw.hpp>
 #include <iowq/op/time.hpp>
-#include <iowq/op/wait.hpp>
+#include <iowq/op/poll.hpp>
 
 #include "ledger.hpp"
 #include "skip.hpp"

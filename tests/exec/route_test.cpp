@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // Whatever a kernel lacks, the operation goes another way and its result is the same.
-#include <iowq/exec/route.hpp>  // first and alone
+#include <iowq/exec/operation.hpp>  // first and alone
 
 #include <fcntl.h>
 #include <poll.h>
@@ -14,20 +14,20 @@
 #include <doctest/doctest.h>
 
 #include <iowq/coro/as_result.hpp>
-#include <iowq/exec/run.hpp>
+#include <iowq/exec/executor.hpp>
 #include <iowq/flow/timeout.hpp>
-#include <iowq/op/attribute.hpp>
-#include <iowq/op/connect.hpp>
+#include <iowq/op/metadata.hpp>
+#include <iowq/op/connect_to.hpp>
 #include <iowq/op/file.hpp>
 #include <iowq/op/futex.hpp>
 #include <iowq/op/message.hpp>
 #include <iowq/op/open.hpp>
-#include <iowq/op/path.hpp>
+#include <iowq/op/names.hpp>
 #include <iowq/op/process.hpp>
 #include <iowq/op/socket.hpp>
 #include <iowq/op/time.hpp>
 #include <iowq/op/vector.hpp>
-#include <iowq/op/wait.hpp>
+#include <iowq/op/poll.hpp>
 
 #include "ledger.hpp"
 #include "waiting.hpp"

@@ -18,7 +18,7 @@
 #include <doctest/doctest.h>
 
 #include <iowq/exec/punt.hpp>
-#include <iowq/exec/run.hpp>
+#include <iowq/exec/executor.hpp>
 #include <iowq/op/file.hpp>
 #include <iowq/op/time.hpp>
 #include <iowq/sync/channel.hpp>

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: BSL-1.0
-// base/stop_list.hpp: the thread that made a source registers callbacks, ends them and requests,
+// base/detail/stop_state.hpp: the thread that made a source registers callbacks, ends them and requests,
 // and so do others.
 #pragma once
 
 #include <optional>
 
-#include <iowq/base/stop_list.hpp>
+#include <iowq/base/detail/stop_state.hpp>
 
 #include "model.hpp"
 

@@ -12,7 +12,7 @@
 #include <range/v3/view/transform.hpp>
 
 #include <iowq/coro/as_result.hpp>
-#include <iowq/exec/run.hpp>
+#include <iowq/exec/executor.hpp>
 #include <iowq/flow/with_stop.hpp>
 #include <iowq/op/time.hpp>
 

@@ -10,7 +10,7 @@
 #include <doctest/doctest.h>
 
 #include <iowq/coro/as_result.hpp>
-#include <iowq/exec/run.hpp>
+#include <iowq/exec/executor.hpp>
 #include <iowq/flow/timeout.hpp>
 #include <iowq/flow/with_stop.hpp>
 #include <iowq/op/time.hpp>

@@ -10,7 +10,7 @@
 
 #include <iowq/coro/as_result.hpp>
 #include <iowq/exec/punt.hpp>
-#include <iowq/exec/run.hpp>
+#include <iowq/exec/executor.hpp>
 #include <iowq/flow/when_all.hpp>
 #include <iowq/op/file.hpp>
 

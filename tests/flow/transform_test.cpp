@@ -13,7 +13,7 @@
 #include <range/v3/view/iota.hpp>
 
 #include <iowq/exec/punt.hpp>
-#include <iowq/exec/run.hpp>
+#include <iowq/exec/executor.hpp>
 #include <iowq/op/time.hpp>
 
 #include "allocations.hpp"

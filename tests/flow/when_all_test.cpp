@@ -18,7 +18,7 @@
 
 #include <iowq/coro/as_result.hpp>
 #include <iowq/exec/punt.hpp>
-#include <iowq/exec/run.hpp>
+#include <iowq/exec/executor.hpp>
 #include <iowq/op/file.hpp>
 #include <iowq/op/open.hpp>
 #include <iowq/op/time.hpp>

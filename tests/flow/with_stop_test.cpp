@@ -10,7 +10,6 @@
 
 #include <iowq/coro/as_result.hpp>
 #include <iowq/exec/executor.hpp>
-#include <iowq/exec/run.hpp>
 #include <iowq/flow/task_group.hpp>
 #include <iowq/flow/when_all.hpp>
 #include <iowq/op/time.hpp>

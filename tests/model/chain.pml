@@ -2,8 +2,8 @@
 /*
  * tests/model/chain.pml -- how a key is handed from item to item while others cancel them.
  *
- * The protocol of pool/chain.hpp (leader, ring of followers, heir), of the item's moves in
- * pool/state.hpp (insert, take, end, withdraw) and of pool/cancel.hpp (dequeue, hold, release,
+ * The protocol of pool/detail/key_table.hpp (leader, ring of followers, heir), of the item's moves in
+ * pool/detail/state.hpp (insert, take, end, withdraw) and of pool/detail/cancellation.hpp (dequeue, hold, release,
  * and the worker's let_go() in runner.hpp): two producers, two workers, two keys and an item
  * without one, two threads that each cancel one item, whichever and whenever they like. Each
  * step names the function it stands for; the ring is the code's, link by link.

@@ -2,7 +2,7 @@
 /*
  * tests/model/sleep.pml -- how workers sleep, wake and leave, and why no item waits for ever.
  *
- * The protocol of pool/roster.hpp, dispatch.hpp, runner.hpp, watch.hpp and manager.hpp for one
+ * The protocol of pool/detail/state.hpp, dispatch.hpp, runner.hpp, watch.hpp and manager.hpp for one
  * class of work on one node: two producers enqueue, at most MAX workers run, idle, spin and time
  * out, one manager forks, watches, joins and parks. Each step names the function it stands for.
  *

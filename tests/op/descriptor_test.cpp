@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: BSL-1.0
-#include <iowq/op/descriptor.hpp>  // first and alone
+#include <iowq/op/open.hpp>  // first and alone
 
 #include <string>
 
 #include <doctest/doctest.h>
 
 #include <iowq/coro/as_result.hpp>
-#include <iowq/exec/run.hpp>
+#include <iowq/exec/executor.hpp>
 #include <iowq/op/file.hpp>
 
 #include "ledger.hpp"

@@ -9,7 +9,7 @@
 #include <doctest/doctest.h>
 
 #include <iowq/coro/as_result.hpp>
-#include <iowq/exec/run.hpp>
+#include <iowq/exec/executor.hpp>
 #include <iowq/op/time.hpp>
 
 #include "ledger.hpp"

@@ -13,7 +13,7 @@
 
 #include <doctest/doctest.h>
 
-#include <iowq/exec/run.hpp>
+#include <iowq/exec/executor.hpp>
 #include <iowq/flow/for_each.hpp>
 #include <iowq/op/open.hpp>
 

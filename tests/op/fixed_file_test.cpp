@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-#include <iowq/op/in_slot.hpp>  // first and alone
+#include <iowq/op/registered/in_slot.hpp>  // first and alone
 
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -15,7 +15,7 @@
 
 #include <doctest/doctest.h>
 
-#include <iowq/exec/run.hpp>
+#include <iowq/exec/executor.hpp>
 #include <iowq/op/linked.hpp>
 #include <iowq/op/open.hpp>
 #include <iowq/op/time.hpp>

@@ -7,7 +7,7 @@
 #include <doctest/doctest.h>
 
 #include <iowq/coro/as_result.hpp>
-#include <iowq/exec/run.hpp>
+#include <iowq/exec/executor.hpp>
 
 #include "bounded.hpp"
 #include "ledger.hpp"

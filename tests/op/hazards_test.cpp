@@ -25,18 +25,18 @@
 #include <doctest/doctest.h>
 
 #include <iowq/exec/punt.hpp>
-#include <iowq/exec/run.hpp>
+#include <iowq/exec/executor.hpp>
 #include <iowq/flow/timeout.hpp>
-#include <iowq/op/attribute.hpp>
+#include <iowq/op/metadata.hpp>
 #include <iowq/op/file.hpp>
 #include <iowq/op/message.hpp>
 #include <iowq/op/open.hpp>
-#include <iowq/op/path.hpp>
+#include <iowq/op/names.hpp>
 #include <iowq/op/socket.hpp>
 #include <iowq/op/time.hpp>
 #include <iowq/op/transfer.hpp>
 #include <iowq/op/vector.hpp>
-#include <iowq/op/wait.hpp>
+#include <iowq/op/poll.hpp>
 
 #include "death.hpp"
 #include "ledger.hpp"

@@ -9,10 +9,10 @@
 
 #include <doctest/doctest.h>
 
-#include <iowq/exec/run.hpp>
+#include <iowq/exec/executor.hpp>
 #include <iowq/op/open.hpp>
 #include <iowq/op/time.hpp>
-#include <iowq/op/wait.hpp>
+#include <iowq/op/poll.hpp>
 
 #include "ledger.hpp"
 #include "manual.hpp"

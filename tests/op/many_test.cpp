@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-#include <iowq/op/many.hpp>  // first and alone
+#include <iowq/op/multishot/many.hpp>  // first and alone
 
 #include <sys/resource.h>
 
@@ -10,8 +10,8 @@
 
 #include <doctest/doctest.h>
 
-#include <iowq/exec/run.hpp>
-#include <iowq/op/connect.hpp>
+#include <iowq/exec/executor.hpp>
+#include <iowq/op/connect_to.hpp>
 #include <iowq/op/open.hpp>
 #include <iowq/op/time.hpp>
 

@@ -16,7 +16,7 @@
 #include <doctest/doctest.h>
 
 #include <iowq/coro/as_result.hpp>
-#include <iowq/exec/run.hpp>
+#include <iowq/exec/executor.hpp>
 #include <iowq/op/socket.hpp>
 #include <iowq/op/socket_option.hpp>
 

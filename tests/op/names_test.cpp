@@ -10,9 +10,9 @@
 #include <doctest/doctest.h>
 
 #include <iowq/coro/as_result.hpp>
-#include <iowq/exec/run.hpp>
-#include <iowq/op/attribute.hpp>
-#include <iowq/op/path.hpp>
+#include <iowq/exec/executor.hpp>
+#include <iowq/op/metadata.hpp>
+#include <iowq/op/names.hpp>
 
 #include "ledger.hpp"
 #include "ways.hpp"

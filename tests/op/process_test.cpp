@@ -6,10 +6,9 @@
 
 #include <doctest/doctest.h>
 
-#include <iowq/exec/run.hpp>
-#include <iowq/op/descriptor.hpp>
-#include <iowq/op/file.hpp>
+#include <iowq/exec/executor.hpp>
 #include <iowq/op/open.hpp>
+#include <iowq/op/file.hpp>
 
 #include "ledger.hpp"
 #include "manual.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-#include <iowq/op/recv_many.hpp>  // first and alone
+#include <iowq/op/multishot/recv_many.hpp>  // first and alone
 
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -15,8 +15,8 @@
 
 #include <doctest/doctest.h>
 
-#include <iowq/exec/run.hpp>
-#include <iowq/op/connect.hpp>
+#include <iowq/exec/executor.hpp>
+#include <iowq/op/connect_to.hpp>
 #include <iowq/op/socket.hpp>
 #include <iowq/op/time.hpp>
 

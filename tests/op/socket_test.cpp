@@ -7,9 +7,9 @@
 
 #include <doctest/doctest.h>
 
-#include <iowq/exec/run.hpp>
+#include <iowq/exec/executor.hpp>
 #include <iowq/op/open.hpp>
-#include <iowq/op/wait.hpp>
+#include <iowq/op/poll.hpp>
 
 #include "ledger.hpp"
 #include "loopback.hpp"

@@ -17,7 +17,7 @@
 #include <doctest/doctest.h>
 
 #include <iowq/coro/as_result.hpp>
-#include <iowq/exec/run.hpp>
+#include <iowq/exec/executor.hpp>
 #include <iowq/flow/timeout.hpp>
 #include <iowq/op/raw.hpp>
 

@@ -9,7 +9,7 @@
 
 #include <doctest/doctest.h>
 
-#include <iowq/exec/run.hpp>
+#include <iowq/exec/executor.hpp>
 #include <iowq/op/open.hpp>
 
 #include "ledger.hpp"

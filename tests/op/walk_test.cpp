@@ -19,7 +19,7 @@
 #include <doctest/doctest.h>
 
 #include <iowq/exec/punt.hpp>
-#include <iowq/exec/run.hpp>
+#include <iowq/exec/executor.hpp>
 #include <iowq/exec/runtime.hpp>
 #include <iowq/flow/with_stop.hpp>
 #include <iowq/op/time.hpp>

@@ -8,8 +8,8 @@
 
 #include <doctest/doctest.h>
 
-#include <iowq/exec/run.hpp>
-#include <iowq/op/connect.hpp>
+#include <iowq/exec/executor.hpp>
+#include <iowq/op/connect_to.hpp>
 #include <iowq/op/file.hpp>
 
 #include "ledger.hpp"

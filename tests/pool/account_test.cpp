@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-#include <iowq/pool/account.hpp>
+#include <iowq/pool/detail/account.hpp>
 
 #include <csignal>
 #include <cstdint>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-#include <iowq/pool/manager.hpp>
+#include <iowq/pool/detail/manager.hpp>
 
 #include <dirent.h>
 

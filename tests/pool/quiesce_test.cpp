@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-#include <iowq/pool/quiesce.hpp>
+#include <iowq/pool/detail/cancellation.hpp>
 
 #include <atomic>
 #include <cerrno>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // The moves under M, one by one, without a thread: workers here are records only.
-#include <iowq/pool/state.hpp>
+#include <iowq/pool/detail/state.hpp>
 
 #include <sys/mman.h>
 #include <unistd.h>

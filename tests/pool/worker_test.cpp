@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-#include <iowq/pool/worker.hpp>
+#include <iowq/pool/detail/worker.hpp>
 
 #include <doctest/doctest.h>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-#include <iowq/ring/ring.hpp>  // first and alone
+#include <iowq/ring/detail/ring.hpp>  // first and alone
 
 #include <signal.h>
 

@@ -6,7 +6,7 @@
     journeys.py [ROOT] --update    lower the numbers in journeys_allowed.txt; raises none
 
 A journey is a list under a heading of the chapter "Three journeys through the code". Each item names
-a function and its header below include/iowq: - `function` in `exec/await.hpp`: sentence. The function
+a function and its header below include/iowq: - `function` in `exec/operation.hpp`: sentence. The function
 must exist there; overloads count together. The numbers of a journey may only shrink.
 """
 

@@ -44,7 +44,7 @@ SYSTEM_CALL = re.compile(r'(?<![\w>:])::([a-z]\w*)\s*\(|\bsyscall\s*\(')
 SYSTEM_CALL_LAYERS = {'queue', 'pool'}
 
 # Seam 2: only this header enters the kernel through liburing.
-KERNEL = 'ring/kernel.hpp'
+KERNEL = 'ring/detail/kernel.hpp'
 ENTERS_KERNEL = re.compile(
     r'\b(_*io_uring_(submit\w*|wait_\w*|enter\w*|setup\w*|queue_(init|exit|mmap)\w*|register\w*'
     r'|unregister\w*|get_events|peek_\w*cqe\w*|sqring_wait|get_probe\w*|ring_dontfork'
@@ -135,7 +135,7 @@ class Tree:
     def check_macros(self, header, text):
         for number, line in enumerate(text.split('\n'), 1):
             match = DEFINE.match(line)
-            if not match or match.group(1).startswith('IOWQ_') or header == 'ring/compat.hpp':
+            if not match or match.group(1).startswith('IOWQ_') or header == 'ring/detail/compat.hpp':
                 continue
             if (header, match.group(1)) == ('exec/punt.hpp', 'punt'):  # g++ 12 only; see there
                 continue

@@ -15,12 +15,12 @@ SOUND = {
     'base/assert.hpp': '#include <cstdio>\n',
     'base/policy.hpp': '#include <iowq/base/assert.hpp>\nstd::atomic<int> a;\n',
     'coro/task.hpp': '#include <coroutine>\n#include <iowq/base/assert.hpp>\n',
-    'queue/fifo.hpp': '#include <iowq/base/policy.hpp>\n// std::mutex is not for us\n',
-    'ring/compat.hpp': '#include <liburing.h>\n#define IORING_NEW 1\n',
-    'ring/kernel.hpp': '#include <iowq/ring/compat.hpp>\nint f() { return io_uring_submit(r); }\n',
-    'pool/pool.hpp': '#include <iowq/queue/fifo.hpp>\n#include <iowq/base/policy.hpp>\n',
-    'exec/loop.hpp': '#include <iowq/queue/fifo.hpp>\n#include <iowq/ring/kernel.hpp>\n',
-    'op/file.hpp': '#include <iowq/exec/loop.hpp>\nauto s = "std::thread TO" "DO";\n',
+    'queue/intrusive_queue.hpp': '#include <iowq/base/policy.hpp>\n// std::mutex is not for us\n',
+    'ring/detail/compat.hpp': '#include <liburing.h>\n#define IORING_NEW 1\n',
+    'ring/detail/kernel.hpp': '#include <iowq/ring/detail/compat.hpp>\nint f() { return io_uring_submit(r); }\n',
+    'pool/pool.hpp': '#include <iowq/queue/intrusive_queue.hpp>\n#include <iowq/base/policy.hpp>\n',
+    'exec/detail/loop.hpp': '#include <iowq/queue/intrusive_queue.hpp>\n#include <iowq/ring/detail/kernel.hpp>\n',
+    'op/file.hpp': '#include <iowq/exec/detail/loop.hpp>\nauto s = "std::thread TO" "DO";\n',
     'flow/when_all.hpp': '#include <iowq/op/file.hpp>\n',
     'flow/ranges.hpp': '#include <range/v3/view.hpp>\n#include <iowq/flow/when_all.hpp>\n',
     'sync/event.hpp': '#include <iowq/coro/task.hpp>\n',
@@ -52,13 +52,13 @@ class Layers(unittest.TestCase):
     def test_arrows(self):
         self.assertEqual(sum(map(len, layers.ARROWS.values())), 10)
         for header, target in [('base/assert.hpp', 'coro/task.hpp'),
-                               ('coro/task.hpp', 'queue/fifo.hpp'),
-                               ('queue/fifo.hpp', 'pool/pool.hpp'),
-                               ('ring/kernel.hpp', 'queue/fifo.hpp'),
-                               ('ring/kernel.hpp', 'coro/task.hpp'),
-                               ('pool/pool.hpp', 'ring/kernel.hpp'),
+                               ('coro/task.hpp', 'queue/intrusive_queue.hpp'),
+                               ('queue/intrusive_queue.hpp', 'pool/pool.hpp'),
+                               ('ring/detail/kernel.hpp', 'queue/intrusive_queue.hpp'),
+                               ('ring/detail/kernel.hpp', 'coro/task.hpp'),
+                               ('pool/pool.hpp', 'ring/detail/kernel.hpp'),
                                ('pool/pool.hpp', 'coro/task.hpp'),
-                               ('exec/loop.hpp', 'op/file.hpp'),
+                               ('exec/detail/loop.hpp', 'op/file.hpp'),
                                ('op/file.hpp', 'flow/when_all.hpp'),
                                ('flow/when_all.hpp', 'sync/event.hpp'),
                                ('sync/event.hpp', 'flow/when_all.hpp')]:
@@ -89,13 +89,13 @@ class Layers(unittest.TestCase):
         for line in ['std::atomic<int> a;', 'std::atomic_flag f;', 'std::mutex m;',
                      'std::jthread t;', 'std::thread t;', 'std::condition_variable_any c;',
                      'auto t = std::chrono::steady_clock::now();', 'std::this_thread::yield();']:
-            for header in ('queue/fifo.hpp', 'pool/pool.hpp', 'exec/loop.hpp', 'base/assert.hpp'):
+            for header in ('queue/intrusive_queue.hpp', 'pool/pool.hpp', 'exec/detail/loop.hpp', 'base/assert.hpp'):
                 self.rejects('only base/policy.hpp', {header: line + '\n'})
 
     def test_system_calls_of_pool_and_queue_belong_to_the_policy(self):
         self.rejects('system calls', {'pool/pool.hpp': 'int r = ::getpid();\n'})
-        self.rejects('system calls', {'queue/fifo.hpp': 'long r = syscall(1);\n'})
-        self.assertEqual(faults_of({'exec/loop.hpp': 'int r = ::getpid();\n'}), [])
+        self.rejects('system calls', {'queue/intrusive_queue.hpp': 'long r = syscall(1);\n'})
+        self.assertEqual(faults_of({'exec/detail/loop.hpp': 'int r = ::getpid();\n'}), [])
         self.assertEqual(faults_of({'pool/pool.hpp': 'x.post(); pool::post(); f(::iowq::x);\n'}), [])
 
     def test_only_one_header_enters_the_kernel(self):
@@ -105,10 +105,10 @@ class Layers(unittest.TestCase):
                      'io_uring_unregister_ring_fd', 'io_uring_get_events',
                      'io_uring_setup_buf_ring']:
             self.rejects('enters the kernel', {'op/file.hpp': f'int r = {call}(x);\n'})
-            self.rejects('enters the kernel', {'ring/compat.hpp': f'int r = ::{call} (x);\n'})
-        self.rejects('enters the kernel', {'exec/loop.hpp': 'long n = SYS_io_uring_enter;\n'})
+            self.rejects('enters the kernel', {'ring/detail/compat.hpp': f'int r = ::{call} (x);\n'})
+        self.rejects('enters the kernel', {'exec/detail/loop.hpp': 'long n = SYS_io_uring_enter;\n'})
         for fine in ['io_uring_get_sqe(r)', 'io_uring_prep_read(s)', 'io_uring_cqe_seen(r, c)']:
-            self.assertEqual(faults_of({'ring/compat.hpp': f'int r = {fine};\n'}), [])
+            self.assertEqual(faults_of({'ring/detail/compat.hpp': f'int r = {fine};\n'}), [])
 
     def test_comments_and_literals_are_no_code(self):
         for line in ['// std::mutex', '/* std::mutex\nstd::mutex */', 'auto s = "std::mutex";',
@@ -121,7 +121,7 @@ class Layers(unittest.TestCase):
         spdx, banner, once = layers.SPDX, '// iowq/op/file.hpp -- files.', '#pragma once'
         for message, lines in [('first line', ['', banner, once]),
                                ('no banner', [spdx, '// files', once]),
-                               ('no banner', [spdx, '// iowq/op/path.hpp -- files.', once]),
+                               ('no banner', [spdx, '// iowq/op/names.hpp -- files.', once]),
                                ('pragma', [spdx, banner, ''])]:
             self.rejects(message, {'op/file.hpp': '\0' + '\n'.join(lines) + '\n'})
         self.rejects('unfinished', {'op/file.hpp': '// TODO: more\n'})

@@ -18,7 +18,7 @@ import sys
 # may only shrink, then go.
 COUNTED = {
     'tests/exec/loop_test.cpp': (1, 'counts the turns that others get; ends by a flag'),
-    'tests/exec/mailbox_test.cpp': (2, 'lets the scheduler run another thread; nothing is checked'),
+    'tests/exec/remote_inbox_test.cpp': (2, 'lets the scheduler run another thread; nothing is checked'),
     'tests/flow/task_group_test.cpp': (2, 'tasks that end in the turn that the case gives'),
     'tests/flow/transform_test.cpp': (1, 'tasks that end in the turn that the case gives'),
     'tests/flow/when_all_test.cpp': (1, 'tasks that end in the turn that the case gives'),
@@ -29,7 +29,7 @@ COUNTED = {
 }
 # Files with loops that yield and have no deadline.
 UNBOUNDED = {
-    'tests/base/stop_test.cpp': (3, 'the layer base: threads of the case itself, no executor'),
+    'tests/base/stop_token_test.cpp': (3, 'the layer base: threads of the case itself, no executor'),
 }
 
 YIELD = (r'(?:co_await\s+(?:iowq::)?(?:yield\(\)|sleep_for\((?:std::chrono::)?\w+\{0\}\))'

@@ -15,8 +15,8 @@
 #include <exception>
 #include <utility>
 
-#include <iowq/base/stop.hpp>
-#include <iowq/coro/promise.hpp>
+#include <iowq/base/stop_token.hpp>
+#include <iowq/coro/detail/promise.hpp>
 #include <iowq/coro/task.hpp>
 
 namespace iowq_test {

@@ -4,7 +4,7 @@
 
 #include <ostream>
 
-#include <iowq/op/shot.hpp>
+#include <iowq/op/detail/multishot_request.hpp>
 
 namespace iowq {
 inline std::ostream& operator<<(std::ostream& out, shots how) {

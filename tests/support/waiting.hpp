@@ -23,7 +23,6 @@
 #include <iowq/coro/as_result.hpp>
 #include <iowq/coro/task.hpp>
 #include <iowq/exec/executor.hpp>
-#include <iowq/exec/run.hpp>
 #include <iowq/op/time.hpp>
 
 #include "bounded.hpp"

@@ -17,7 +17,7 @@
 #include <utility>
 
 #include <iowq/exec/executor.hpp>
-#include <iowq/exec/force.hpp>
+#include <iowq/exec/operation.hpp>
 
 namespace iowq_test {
 

@@ -6,7 +6,7 @@
 //     iowq_test::without const hidden{old};
 #pragma once
 
-#include <iowq/ring/kernel.hpp>
+#include <iowq/ring/detail/kernel.hpp>
 
 namespace iowq_test {
 

@@ -5,7 +5,7 @@
 
 #include <doctest/doctest.h>
 
-#include <iowq/exec/run.hpp>
+#include <iowq/exec/executor.hpp>
 
 #include "death.hpp"
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // What is the same for all who wait in line, shown on an event and a semaphore.
-#include <iowq/sync/waiter.hpp>  // first and alone
+#include <iowq/sync/detail/waiter.hpp>  // first and alone
 
 #include <atomic>
 #include <sstream>
@@ -10,7 +10,7 @@
 #include <doctest/doctest.h>
 
 #include <iowq/coro/as_result.hpp>
-#include <iowq/exec/run.hpp>
+#include <iowq/exec/executor.hpp>
 #include <iowq/op/time.hpp>
 #include <iowq/sync/event.hpp>
 #include <iowq/sync/semaphore.hpp>

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/base/assert.hpp -- what the library believes, checked in every build.
-// Layer base; needs config. Next in the book: base/policy.hpp.
 //
 // A broken belief here means that a coroutine could be resumed twice or the kernel could write
 // into freed memory, so the program stops with a sentence that names the mistake. Define

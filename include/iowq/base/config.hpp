@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/base/config.hpp -- which compiler this is, what is wrong with it, who watches us run.
-// Layer base; needs nothing. Next in the book: base/assert.hpp.
 //
 // Macros here are for the library's own use; they never change a layout, so two translation
 // units compiled with different flags can share an object.

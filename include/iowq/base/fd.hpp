@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/base/fd.hpp -- owns one descriptor.
-// Layer base; needs policy. Next in the book: coro/awaiter.hpp.
 #pragma once
 
 #include <unistd.h>
@@ -74,7 +73,7 @@ class fd {
   void remember(std::uint64_t note) const noexcept { note_.store(note, std::memory_order_relaxed); }
 
   int number_ = -1;
-  mutable atomic<std::uint64_t> note_{0};  // 0: nothing; else a word of op/known.hpp
+  mutable atomic<std::uint64_t> note_{0};  // 0: nothing; else a word of op/detail/file_kind.hpp
 };
 
 /// How operations take a descriptor: an int or an fd, which stays the caller's.
@@ -87,7 +86,7 @@ class descriptor {
 
   [[nodiscard]] int get() const noexcept { return number_; }
 
-  /// What is known of its file: a word of op/known.hpp, or 0.
+  /// What is known of its file: a word of op/detail/file_kind.hpp, or 0.
   [[nodiscard]] std::uint64_t note() const noexcept { return note_; }
 
  protected:

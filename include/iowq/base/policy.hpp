@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/base/policy.hpp -- the seam between our algorithms and the machine they run on.
-// Layer base; needs assert. Next in the book: base/result.hpp.
 //
 // Everything that another thread, the clock or the kernel could do to the pool and the inbox goes
 // through one class. `linux_policy` is the real one and costs nothing; a schedule explorer or a

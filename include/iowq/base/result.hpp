@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/base/result.hpp -- a value or the reason why there is none.
-// Layer base; needs assert. Next in the book: base/stop_node.hpp.
 //
 // liburing answers -errno, a raw system call sets errno. Inside the library both become one int:
 // >= 0 is the answer, < 0 is -errno. This header is the one place where that int becomes an

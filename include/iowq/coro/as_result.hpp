@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/coro/as_result.hpp -- awaits without throwing.
-// Layer coro; needs base. Next in the book: coro/stream.hpp.
 #pragma once
 
 #include <coroutine>
@@ -12,7 +11,7 @@
 
 #include <iowq/base/result.hpp>
 #include <iowq/coro/awaiter.hpp>
-#include <iowq/coro/promise.hpp>
+#include <iowq/coro/detail/promise.hpp>
 
 namespace iowq {
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/coro/awaiter.hpp -- what can stand behind co_await.
-// Layer coro; needs base. Next in the book: coro/frames.hpp.
 #pragma once
 
 #include <concepts>

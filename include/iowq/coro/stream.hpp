@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/coro/stream.hpp -- a coroutine that yields one item after the other.
-// Layer coro; needs base. Next in the book: queue/fifo.hpp.
 #pragma once
 
 #include <coroutine>
@@ -10,7 +9,7 @@
 #include <utility>
 
 #include <iowq/base/assert.hpp>
-#include <iowq/coro/promise.hpp>
+#include <iowq/coro/detail/promise.hpp>
 
 namespace iowq {
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/coro/task.hpp -- a coroutine that starts when it is awaited and ends with one result.
-// Layer coro; needs base. Next in the book: coro/as_result.hpp.
 #pragma once
 
 #include <coroutine>
@@ -11,7 +10,7 @@
 
 #include <iowq/base/assert.hpp>
 #include <iowq/coro/awaiter.hpp>
-#include <iowq/coro/promise.hpp>
+#include <iowq/coro/detail/promise.hpp>
 
 namespace iowq {
 
@@ -127,7 +126,7 @@ class [[nodiscard("co_await it, or it never starts")]] task {
 
   auto operator co_await() noexcept { return awaiter{*this, handle_}; }
 
-  /// Begins with a listener in the place of a coroutine (coro/continuation.hpp).
+  /// Begins with a listener in the place of a coroutine (coro/detail/continuation.hpp).
   bool start(detail::listener& waiter, stop_token token) noexcept {
     return awaiter{*this, handle_}.begin(waiter, token), true;
   }

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/exec/call.hpp -- what an operation is written as, and what it means where it says nothing.
-// Layer exec; needs ring. Next in the book: exec/punted.hpp.
 //
 // An operation is written as a small struct, the call: a static `row`, its arguments, and
 //
@@ -26,11 +25,11 @@
 #include <cerrno>
 #include <concepts>
 
-#include <iowq/base/stop.hpp>
-#include <iowq/exec/devices.hpp>
-#include <iowq/exec/operation.hpp>
-#include <iowq/exec/row.hpp>
-#include <iowq/ring/completion.hpp>
+#include <iowq/base/stop_token.hpp>
+#include <iowq/exec/detail/fd_cache.hpp>
+#include <iowq/exec/detail/operation_base.hpp>
+#include <iowq/exec/operation_row.hpp>
+#include <iowq/ring/detail/cqe.hpp>
 #include <iowq/ring/features.hpp>
 
 namespace iowq::detail {

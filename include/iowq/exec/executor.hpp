@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/exec/executor.hpp -- one owner thread, one ring, one pool.
-// Layer exec; needs coro. Next in the book: exec/run.hpp.
 #pragma once
 
+#include <signal.h>
+#include <time.h>
+
 #include <cerrno>
+#include <coroutine>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -16,12 +19,96 @@
 #include <system_error>
 #include <utility>
 
+#include <iowq/coro/detail/promise.hpp>
 #include <iowq/coro/task.hpp>
-#include <iowq/exec/await.hpp>
-#include <iowq/exec/detached.hpp>
-#include <iowq/exec/loop.hpp>
-#include <iowq/exec/report.hpp>
-#include <iowq/exec/thread_change.hpp>
+#include <iowq/exec/detail/loop.hpp>
+#include <iowq/exec/detail/migration.hpp>
+#include <iowq/exec/detail/operation_base.hpp>
+#include <iowq/exec/operation.hpp>
+#include <iowq/exec/stats.hpp>
+
+namespace iowq {
+class executor;
+}
+
+namespace iowq::detail {
+
+/// A task that nobody awaits: started by the loop, it destroys its own frame at its end.
+struct detached {
+  struct promise_type final : promise_base, loop_item {
+    promise_type() noexcept : loop_item{&start} {}
+    detached get_return_object() noexcept {
+      return {std::coroutine_handle<promise_type>::from_promise(*this)};
+    }
+    static std::suspend_always initial_suspend() noexcept { return {}; }
+    static std::suspend_never final_suspend() noexcept { return {}; }
+    static void return_void() noexcept {}
+    [[noreturn]] static void unhandled_exception() noexcept { std::terminate(); }
+
+    inline static void start(loop_item* self) noexcept;
+    loop* owner = nullptr;
+  };
+  std::coroutine_handle<promise_type> handle;
+};
+
+/// An executor keeps SIGPIPE from its thread while it runs: a write to a closed pipe through the
+/// ring is a signal in whoever submitted it. One that came is swallowed.
+class without_sigpipe {
+ public:
+  without_sigpipe() noexcept {
+    sigset_t pending;
+    ::sigpending(&pending);
+    was_pending_ = ::sigismember(&pending, SIGPIPE) == 1;
+    ::pthread_sigmask(SIG_BLOCK, &only_sigpipe(), &before_);
+  }
+  without_sigpipe(const without_sigpipe&) = delete;
+  without_sigpipe& operator=(const without_sigpipe&) = delete;
+  ~without_sigpipe() {
+    timespec const at_once{};
+    if (!was_pending_)
+      while (::sigtimedwait(&only_sigpipe(), nullptr, &at_once) < 0 && errno == EINTR) {
+      }
+    ::pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+  }
+
+ private:
+  static const sigset_t& only_sigpipe() noexcept {
+    static sigset_t const set = [] {
+      sigset_t s;
+      ::sigemptyset(&s);
+      ::sigaddset(&s, SIGPIPE);
+      return s;
+    }();
+    return set;
+  }
+  sigset_t before_;
+  bool was_pending_;
+};
+
+/// Something of a run of an executor, which is called, once, when that ends. `ended` says what
+/// sort it is, too.
+class end_of_run {
+ public:
+  using function = void(end_of_run* self) noexcept;
+  end_of_run(executor& here, function* ended) noexcept;
+  /// The one of this sort in this run, or null.
+  [[nodiscard]] static end_of_run* find(const executor& here, function* ended) noexcept;
+
+ private:
+  friend executor;
+  function* ended_;
+  end_of_run* next_;
+};
+
+inline void detached::promise_type::start(loop_item* self) noexcept {
+  auto& promise = *static_cast<promise_type*>(self);
+  auto const handle = std::coroutine_handle<promise_type>::from_promise(promise);
+  if (promise.owner->ending()) return handle.destroy();
+  promise.stop(promise.owner->ambient());
+  handle.resume();
+}
+
+}  // namespace iowq::detail
 
 namespace iowq {
 
@@ -82,7 +169,9 @@ class executor {
   /// As spawn(), from any thread. The executor lives when the call begins; what `child` does may
   /// end it before the call returns. A task that never started is destroyed with the executor.
   template <class = void>
-  void post(task<> child) { loop_.post(prepare(std::move(child), false)); }
+  void post(task<> child) {
+    loop_.post(prepare(std::move(child), false));
+  }
 
   /// Cancels everything that runs here; run() then drains and returns. What begins afterwards fails
   /// at once, but for what with_stop() shields: that a second request cancels. Any thread, and
@@ -296,5 +385,51 @@ inline void executor::drive(detail::detached root) noexcept {
 [[nodiscard("co_await it")]] inline detail::thread_change resume_on(executor& other) noexcept {
   return detail::thread_change{other.loop_};
 }
+
+}  // namespace iowq
+
+namespace iowq {
+
+/// Builds an executor on this thread, runs `root` and all that it spawns to their end, and
+/// returns root's result or rethrows what left it.
+///
+///     int main(int, char** argv) { iowq::run(cat(argv[1])); }
+template <class T>
+T run(task<T> root, executor_options options = {}) {
+  executor here{std::move(options)};
+  return here.run(std::move(root));
+}
+
+namespace detail {
+
+/// Goes to the end of the ready queue.
+class [[nodiscard("co_await it")]] turn_awaiter : loop_item {
+ public:
+  turn_awaiter() noexcept : loop_item{&go_on} {}
+  static bool await_ready() noexcept { return false; }
+  template <class Promise>
+  void await_suspend(std::coroutine_handle<Promise> waiter) noexcept {
+    waiter_ = waiter;
+    token_ = stop_of(waiter);
+    loop::current().ready(*this);
+  }
+  void await_resume() const {
+    if (token_.stop_requested()) [[unlikely]]
+      throw_error(-ECANCELED, "yield");
+  }
+
+ private:
+  static void go_on(loop_item* self) noexcept {
+    static_cast<turn_awaiter*>(self)->waiter_.resume();
+  }
+  std::coroutine_handle<> waiter_;
+  stop_token token_;
+};
+
+}  // namespace detail
+
+/// `co_await yield()`: everything else that is ready runs first. Owner thread. Throws
+/// operation_canceled if a stop was requested.
+[[nodiscard("co_await it")]] inline detail::turn_awaiter yield() noexcept { return {}; }
 
 }  // namespace iowq

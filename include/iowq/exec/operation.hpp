@@ -1,251 +1,453 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/exec/operation.hpp -- one await in flight, whoever runs it.
-// Layer exec; needs coro, pool. Next in the book: exec/census.hpp.
+// iowq/exec/operation.hpp -- what `co_await pread(…)` is made of: the life of one operation.
 //
-// The awaiter *is* the operation and lives in the coroutine's frame. From its submission to its
-// final completion it belongs to exactly one of: the SQ waiting line, the kernel, the pool, a
-// timer, a line for what another coroutine will give, the ready queue. Only the final completion
-// ends that; a cancel is a request, and its own answer is never taken for the outcome. Everything
-// here is the owner thread's.
+// It is tried at once, by a call that does not block. Most often that succeeds, and the coroutine
+// goes on without a turn of the loop: a round by way of epoll would cost two system calls more.
 //
-//   created -> waiting -> ring ---------> over
-//           -> pool ------^---(bounced)-> over      (ring may bounce to pool, never back)
-//           -> timer, in_line -> ready -> over      (so does what never began)
-//           -> poll <----------> ready -> over      (no ring: tried again when it may succeed)
-//           -> closing -> any of these             (what others still use is not closed)
+// An operation is written as a small struct, the call (exec/call.hpp); operation<Call> gives it a
+// life.
 #pragma once
 
+#include <cerrno>
 #include <coroutine>
 #include <cstdint>
-#include <optional>
 #include <source_location>
+#include <type_traits>
+#include <utility>
 
-#include <iowq/base/assert.hpp>
-#include <iowq/base/stop.hpp>
-#include <iowq/coro/continuation.hpp>
-#include <iowq/exec/item.hpp>
-#include <iowq/exec/lazy.hpp>
-#include <iowq/exec/ledger.hpp>
-#include <iowq/exec/row.hpp>
+#include <iowq/base/result.hpp>
+#include <iowq/base/stop_token.hpp>
+#include <iowq/coro/detail/promise.hpp>
+#include <iowq/exec/call.hpp>
+#include <iowq/exec/detail/backend_poll.hpp>
+#include <iowq/exec/detail/loop.hpp>
+#include <iowq/exec/detail/operation_base.hpp>
+#include <iowq/exec/detail/pending_close.hpp>
+#include <iowq/exec/operation_row.hpp>
 #include <iowq/pool/work.hpp>
-#include <iowq/queue/timers.hpp>
-#include <iowq/ring/completion.hpp>
+#include <iowq/ring/features.hpp>
 
-struct io_uring_sqe;
+namespace iowq {
+
+namespace detail {
+
+/// The pool's view of an operation; made when the operation is punted, not before.
+template <class Call>
+class punted final : public work {
+ public:
+  punted(work_flags flags, Call& call, operation_base& op, answer& result, loop& owner) noexcept
+      : work{flags}, call_{call}, op_{op}, answer_{result}, owner_{owner} {}
+  void execute(const stop_token& stop) noexcept override { answer_.set(call_.call(stop)); }
+  void finished(bool cancelled) noexcept override {
+    if (cancelled) answer_.set(error() != 0 ? -error() : -ECANCELED);
+    owner_.post(op_);
+  }
+
+ private:
+  Call& call_;
+  operation_base& op_;
+  answer& answer_;
+  loop& owner_;
+};
+struct never_punted {};
+
+/// In place where the pool is the rule, elsewhere where it is the exception.
+template <class Call>
+using room_for_work = std::conditional_t<
+    !has_call<Call>, never_punted,
+    std::conditional_t<Call::row.first == route::pool, lazy<punted<Call>>, recycled<punted<Call>>>>;
+
+}  // namespace detail
+
+}  // namespace iowq
 
 namespace iowq::detail {
 
-class loop;
-class operation_base;
-
-/// Where an operation is.
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wshadow"  // see exec/row.hpp
-enum class stage : std::uint8_t {
-  created,
-  over,
-  waiting,  // in line for an SQE
-  ring,     // the kernel's
-  pool,     // a worker's, or queued for one
-  poll,     // until its descriptor is ready, where there is no ring
-  timer,
-  in_line,    // for what another coroutine will give (sync/)
-  closing,    // waits for those that use its descriptor
-  ready,      // its result is in it, the loop will end it
-  lingering,  // ended, but its stop request is still on its way here
-};
-#pragma GCC diagnostic pop
-
-/// What poll(2) can tell an operation that would block now: a descriptor and POLLIN and the like.
-/// No events: nothing can.
-struct readiness {
-  int file = -1;
-  short events = 0;
-};
-
-/// What of an operation depends on its kind, for the paths that are not hot.
-struct operation_kind {
-  const operation_row* row;
-  void (*on_cqe)(operation_base&, answer) noexcept;          // null: no SQE form
-  void (*prepare)(operation_base&, io_uring_sqe&) noexcept;  // null: no SQE form
-  work& (*as_work)(operation_base&) noexcept;                // null: no system-call form
-  bool (*disarm)(operation_base&) noexcept;                  // timer, in_line: false, too late
-  int (*descriptor)(const operation_base&) noexcept;         // null: it uses none
-  readiness (*waits_for)(const operation_base&) noexcept = nullptr;  // of stage poll
-  int (*other)(const operation_base&) noexcept = nullptr;            // null: it uses no second one
-};
-
-/// What the user asked for: on_pool(), on_ring(), hashed().
-struct wish {
-  bool has_key = false;
-
-  void set_way(route way) noexcept { forced_ = static_cast<std::uint8_t>(1 + int(way)); }
-  [[nodiscard]] bool has_way() const noexcept { return forced_ != 0; }
-  [[nodiscard]] route way() const noexcept { return static_cast<route>(forced_ - 1); }
-  [[nodiscard]] bool is_any() const noexcept { return has_way() || has_key; }
-
- private:
-  std::uint8_t forced_ = 0;
-};
-
-/// Waits for a stop request on behalf of an operation whose token is not its executor's own.
-/// A request on another thread cannot touch the operation: it posts the item, and the operation
-/// does not end before the owner has taken it out of the inbox again.
-class stop_hook : public loop_item {
- public:
-  stop_hook(loop& owner, operation_base& op) noexcept
-      : loop_item{&arrived}, owner_{owner}, op_{op} {}
-  stop_hook(const stop_hook&) = delete;
-  stop_hook& operator=(const stop_hook&) = delete;
-
-  /// Makes room for the one of `op`, before that begins; watch() registers it. False: no memory.
-  [[nodiscard]] static bool prepare(loop& owner, operation_base& op, stop_token token) noexcept;
-  /// `op` was over before it was watched.
-  static void drop(operation_base& op) noexcept;
-
-  /// Registers. Where a stop was requested already, that cancels the operation here and now.
-  void begin(stop_token token) noexcept { callback_.emplace(token, request{this}); }
-
-  /// Ends the registration. False: the item is in the inbox and will call the owner.
-  [[nodiscard]] bool end() noexcept {
-    callback_.reset();
-    return !posted_;
-  }
-
- private:
-  struct request {
-    stop_hook* hook;
-    void operator()() const noexcept { hook->requested(); }
-  };
-  void requested() noexcept;
-  static void arrived(loop_item* self) noexcept;
-
-  loop& owner_;
-  operation_base& op_;
-  // Written by the requesting thread before callback_.reset() can return, read after; the owner
-  // clears it when the item has come out of the inbox.
-  bool posted_ = false;
-  std::optional<stop_callback<request>> callback_;
-};
-
-/// A link of a loop's census: a ring, whose anchor is the loop's own.
-struct census_node {
-  census_node* before;
-  census_node* after;
-};
-
-/// What every await writes, side by side. The rest of an operation is for those that last.
-struct operation_front {
-  const operation_kind* kind_;
-  // One store sets these four bytes.
-  stage stage_ = stage::created;
-  std::uint8_t bits_ = 0;
-  wish wish_;
-  // No more stores than needed: what follows is written before it is read.
-  union {
-    std::coroutine_handle<> waiter_;
-    listener* listener_;  // if heard
-  };
-  answer answer_;
-  std::source_location source_;
-
-  operation_front(const operation_kind& kind, wish wished, std::source_location source) noexcept
-      : kind_{&kind}, wish_{wished}, source_{source} {}
-};
-
-/// The part of an operation that is the same for all.
-class operation_base : protected operation_front, public loop_item, public census_node {
- public:
-  operation_base(const operation_base&) = delete;
-  operation_base& operator=(const operation_base&) = delete;
-
-  [[nodiscard]] const operation_row& row() const noexcept { return *kind_->row; }
-  [[nodiscard]] stage where() const noexcept { return stage_; }
-  [[nodiscard]] const std::source_location& source() const noexcept { return source_; }
-  [[nodiscard]] time_point since() const noexcept { return since_; }
-  /// -1: none.
-  [[nodiscard]] int descriptor_number() const noexcept {
-    return kind_->descriptor != nullptr ? kind_->descriptor(*this) : -1;
-  }
-  [[nodiscard]] int other_number() const noexcept {
-    return kind_->other != nullptr ? kind_->other(*this) : -1;
-  }
-  [[nodiscard]] bool uses(int descriptor) const noexcept {
-    return descriptor_number() == descriptor || other_number() == descriptor;
-  }
-  [[nodiscard]] std::optional<std::uint64_t> key() const noexcept {
-    return is(keyed) ? std::optional{key_} : std::nullopt;
-  }
-  [[nodiscard]] work* as_work() noexcept {
-    return kind_->as_work != nullptr && stage_ == stage::pool ? &kind_->as_work(*this) : nullptr;
-  }
-
- protected:
-  operation_base(const operation_kind& kind, std::source_location source) noexcept
-      : operation_front{kind, wish{}, source} {}
-
-  /// Moves an operation that was not awaited yet.
-  operation_base(operation_base&& other) noexcept
-      : operation_front{*other.kind_, other.wish_, other.source_}, key_{other.key_} {
-    IOWQ_ASSERT(other.is_fresh(), "an operation was moved after it was awaited");
-  }
-
-  ~operation_base() {
-    IOWQ_ASSERT(stage_ <= stage::over || at_fault(source_),
-                "a coroutine was destroyed while an operation of it is in flight: the kernel may "
-                "still write into its frame");
-  }
-
-  friend class census;
-  friend class loop;
-  friend class ring_backend;
-  friend class poll_backend;
-  friend class young_ones;
-  friend class stop_hook;
-  friend struct chain_link;  // op/linked.hpp
-
-  // What is unusual about an operation's end.
-  static constexpr std::uint8_t cancel_wanted = 1;
-  static constexpr std::uint8_t cancel_sent = 2;
-  static constexpr std::uint8_t hooked = 4;   // stops by its hook; else with the executor, or never
-  static constexpr std::uint8_t punted = 8;   // it has work
-  static constexpr std::uint8_t keyed = 16;   // it went to the pool with key_
-  static constexpr std::uint8_t listed = 32;  // it is, or was, in the census
-  static constexpr std::uint8_t was_young = 64;  // and was not from the beginning
-  static constexpr std::uint8_t heard = 128;     // who waits is a listener, no coroutine
-
-  /// Was it not awaited yet? If it was, the answer comes with the source line.
-  [[nodiscard]] bool is_fresh() const noexcept {
-    return stage_ == stage::created || at_fault(source_);
-  }
-  [[nodiscard]] bool is(std::uint8_t bits) const noexcept { return (bits_ & bits) != 0; }
-  void set(std::uint8_t bit) noexcept { bits_ = static_cast<std::uint8_t>(bits_ | bit); }
-
-  /// Before it begins: in the place of a coroutine `waiter` is told.
-  void hear(listener& waiter) noexcept {
-    IOWQ_ASSERT(is_fresh(), "an operation was awaited twice");
-    stage_ = stage::ring;  // the rule, as when a coroutine awaits
-    set(heard);
-    listener_ = &waiter;
-  }
-
-  std::uint64_t key_;  // wished for, or chosen
-  union {
-    time_point since_;
-  };
-  recycled<stop_hook> hook_;  // while hooked
-};
-
-/// Requests of which no await is the life (op/shot.hpp, op/ahead.hpp).
-struct shot_counts {
-  unsigned armed = 0;     // the kernel's, or in line for it
-  unsigned orphaned = 0;  // nobody wants the answers any more, or may: only the run waits for them
-};
-
-/// A deadline of an operation.
-struct alarm : timer {
-  explicit alarm(operation_base& o) noexcept : op{o} {}
-  operation_base& op;
-};
+/// The route, first match wins: what the user forces; a key of the user's, which only the pool
+/// keeps; the kernel's own workers instead of ours, if the policy says so; what the operation
+/// itself chose. A form that is missing, or an opcode this kernel lacks, leaves the other one.
+/// Where there is no ring, what has a call that never blocks goes by that, on the same way.
+[[nodiscard]] inline route decide(const operation_row& row, placement chosen, const wish& wished,
+                                  forms has, punt_policy policy,
+                                  const ring_features& features) noexcept {
+  bool ring_can = has.sqe && (row.opcode == operation_row::no_opcode || features.has(row.opcode));
+  if (!features.open) ring_can = has.once || wished.has_way();  // on_ring() shall be told
+  route way = chosen.way;
+  if (policy == punt_policy::kernel && features.open && way == route::pool) way = route::ring;
+  if (wished.has_key) way = route::pool;
+  if (wished.has_way()) way = wished.way();
+  if (way == route::ring && !ring_can && has.call) return route::pool;
+  if (way != route::ring && !has.call) return route::ring;
+  return way;
+}
 
 }  // namespace iowq::detail
+
+namespace iowq {
+
+template <class Call>
+class operation;
+
+namespace detail {
+
+/// The part of operation<Call> that only an executor without a ring needs. Owner thread only.
+template <class Call>
+class without_ring {
+ public:
+  using self = operation<Call>;
+
+  /// False: it is over already, the coroutine goes on.
+  IOWQ_NOINLINE static bool begin(self& op, loop& here) noexcept {
+    if constexpr (!forms_of<Call>().once) {
+      return op.at_once(here, -ENOTSUP);
+    } else {
+      if (op.wish_.has_way()) return op.at_once(here, -ENOTSUP);  // on_ring()
+      if (!has_answer(op, here)) return true;
+      if (here.poller()->may_end_at_once()) {
+        here.template count<Call::row>(&ledger_entry::inline_ops);
+        return op.at_once(here, op.answer_.res());
+      }
+      op.acts(&self::on_item);
+      here.end_soon(op, op.answer_.res());
+      return true;
+    }
+  }
+
+  static readiness waits_for(const operation_base& op) noexcept {
+    return readiness_of(static_cast<const self&>(op).call_);
+  }
+
+ private:
+  /// Tries. False: it waits for its descriptor, or a worker has it.
+  static bool has_answer(self& op, loop& here) noexcept {
+    int const r = op.call_.once();
+    op.acts(&on_ripe);
+    if (r == -EAGAIN && here.poller()->arm(op)) return false;
+    bool const would_wait = r == -EAGAIN && readiness_of(op.call_).events != 0;
+    if (!would_wait && r != -EOPNOTSUPP) {
+      op.answer_.set(r);
+      return true;
+    }
+    here.template count<Call::row>(&ledger_entry::bounced);
+    op.start_work(here, {route::pool, Call::row.unbound, {}, any_node});
+    return false;
+  }
+
+  /// Out of the ready queue: its descriptor is ready, or it shall not wait any longer.
+  static void on_ripe(loop_item* item) noexcept {
+    auto& op = *static_cast<self*>(static_cast<operation_base*>(item));
+    loop& here = *this_thread_loop;
+    if (op.is(self::cancel_wanted))
+      op.answer_.set(-ECANCELED);
+    else if (!has_answer(op, here))
+      return;
+    op.settle(here);
+    here.template finish<Call::row>(op, &ledger_entry::ring_ops);
+  }
+};
+
+}  // namespace detail
+}  // namespace iowq
+
+namespace iowq {
+
+/// One operation, from its arguments to its result: an awaitable that may be stored, and moved
+/// until it is awaited. Awaited once, on an executor's thread; yields its value or throws
+/// std::system_error (see as_result()). Buffers stay valid and untouched until it has ended.
+template <class Call>
+class [[nodiscard("co_await it, or it never happens")]] operation : public detail::operation_base {
+  using base = detail::operation_base;
+  static constexpr detail::forms forms = detail::forms_of<Call>();
+  static_assert(forms.sqe || forms.call);
+  static constexpr bool may_be_young =
+      forms.sqe && Call::row.first == route::ring && !detail::is_particular<Call>;
+
+  friend detail::without_ring<Call>;
+
+ public:
+  template <class... Arguments>
+  explicit operation(std::source_location at, Arguments&&... arguments) noexcept(
+      std::is_nothrow_constructible_v<Call, Arguments...>)
+      : base{kind, at}, call_{std::forward<Arguments>(arguments)...} {}
+
+  operation(operation&& other) noexcept
+      : base{std::move(other)},           // moves the base only
+        call_{std::move(other.call_)} {}  // NOLINT(bugprone-use-after-move)
+  ~operation() {
+    if constexpr (forms.call)
+      if (is(punted)) work_.destroy();
+  }
+
+  void wish_for(route way) noexcept { wish_.set_way(way); }  // before it is awaited, both
+  void wish_for_key(std::uint64_t key) noexcept {
+    wish_.has_key = true;
+    key_ = key;
+  }
+  [[nodiscard]] Call& arguments() noexcept { return call_; }
+  [[nodiscard]] const Call& arguments() const noexcept { return call_; }
+
+  bool await_ready() const noexcept {
+    IOWQ_ASSERT(is_fresh(), "an operation was awaited twice");
+    return false;
+  }
+
+  template <class Promise>
+  bool await_suspend(std::coroutine_handle<Promise> waiter) noexcept {
+    stage_ = detail::stage::ring;  // the rule, and one store with those of the constructor
+    detail::loop& here = detail::loop::current();
+    waiter_ = waiter;
+    if constexpr (may_be_young)
+      if (begin_young(here, detail::stop_of(waiter))) [[likely]]
+        return true;
+    return begin(here, detail::stop_of(waiter));
+  }
+
+  /// Begins with a listener in the place of a coroutine (coro/detail/continuation.hpp).
+  bool start(detail::listener& waiter, stop_token token) noexcept {
+    hear(waiter);
+    return begin(detail::loop::current(), token);
+  }
+
+  decltype(auto) await_resume() {
+    stage_ = detail::stage::over;
+    if constexpr (!requires { typename Call::answers_itself; })
+      if (answer_.res() < 0) [[unlikely]]
+        fail();
+    return value();
+  }
+
+  /// As await_resume(), without an exception.
+  auto await_resume_result()
+    requires(!requires { typename Call::may_throw; })
+  {
+    stage_ = detail::stage::over;
+    using answer = result<decltype(value())>;
+    if constexpr (!requires { typename Call::answers_itself; })
+      if (answer_.res() < 0) return answer{to_error(answer_.res())};
+    if constexpr (std::is_void_v<decltype(value())>)
+      return answer{};
+    else
+      return answer{value()};
+  }
+
+ private:
+  decltype(auto) value() { return detail::what_it_yields(call_, answer_); }
+
+  [[noreturn]] IOWQ_COLD void fail() const {
+    bool const needs_ring = wish_.has_way() ? wish_.way() == route::ring : !forms.call;
+    if (needs_ring && answer_.res() == -ENOTSUP) detail::loop::current().fail_for_ring(row());
+    throw_error(answer_.res(), row().name);
+  }
+
+  /// What is the rule: on the ring, under the executor's own token, and there is room.
+  IOWQ_ALWAYS_INLINE bool begin_young(detail::loop& here, stop_token token) noexcept {
+    if (wish_.is_any() || token != here.ambient()) return false;
+    if constexpr (requires { call_.check(); })
+      if (call_.check() < 0) return false;
+    if constexpr (Call::row.opcode != operation_row::no_opcode)
+      if (!here.backend().features().has(Call::row.opcode)) return false;
+    if constexpr (requires { call_.ring_can(here.backend().features()); })
+      if (!call_.ring_can(here.backend().features())) return false;
+    io_uring_sqe* const sqe = here.backend().sqe_at_once();
+    if (sqe == nullptr) return false;
+    call_.prepare(*sqe);
+    sqe->user_data = detail::whose::of(*this, detail::whose::young);
+    here.template count<Call::row>(&ledger_entry::ring_ops);
+    detail::annotate_release(static_cast<base*>(this));
+    return true;
+  }
+
+  /// The rest. False: it is over already, the coroutine goes on.
+  IOWQ_NOINLINE bool begin(detail::loop& here, stop_token token) noexcept {
+    if constexpr (may_be_young)
+      if (here.backend().finds_sqes() && begin_young(here, token)) return true;
+    if constexpr (requires { call_.check(); })
+      if (int const bad = call_.check(); bad < 0) [[unlikely]]
+        return at_once(here, bad);
+    bool const ambient = token == here.ambient();
+    if constexpr (Call::row.cancellable)
+      if (ambient ? here.stopping() : token.stop_requested()) [[unlikely]] {
+        here.template count<Call::row>(&ledger_entry::cancelled);
+        return at_once(here, -ECANCELED);
+      }
+    if constexpr (requires { call_.closes(); })
+      if (acts(&on_item); detail::evict(here, *this)) return true;
+    placement place{Call::row.first, Call::row.unbound, {}, any_node};
+    if constexpr (requires { call_.place(place); })
+      if (!wish_.has_way() || wish_.way() == route::pool) call_.place(place);
+    auto const& kernel = here.backend().features();
+    switch (detail::decide(Call::row, place, wish_, detail::forms_of(call_, kernel), here.punting(),
+                           kernel)) {
+      case route::inline_:
+        if (int const r = detail::attempt(call_, here.devices()); r != -EAGAIN || !forms.call) {
+          here.template count<Call::row>(&ledger_entry::inline_ops);
+          return at_once(here, r);
+        }
+        place.way = route::pool;
+        [[fallthrough]];
+      case route::pool:
+        if (!ambient && !detail::stop_hook::prepare(here, *this, token)) [[unlikely]]
+          return at_once(here, -ENOMEM);
+        if (wish_.has_key) place.key = key_;
+        start_work(here, place);
+        break;
+      case route::ring:
+        if constexpr (forms.sqe) {
+          if (!ambient && !detail::stop_hook::prepare(here, *this, token)) [[unlikely]]
+            return at_once(here, -ENOMEM);
+          if constexpr (requires { call_.insist(); })
+            if (wish_.has_way() || here.punting() == punt_policy::kernel) call_.insist();
+          if (io_uring_sqe* const sqe = here.backend().sqe(); sqe != nullptr) [[likely]] {
+            stage_ = detail::stage::ring;
+            call_.prepare(*sqe);
+            sqe->user_data = detail::whose::of(*this);
+            detail::annotate_release(static_cast<base*>(this));
+          } else if (here.has_ring()) {
+            acts(&on_item);  // it may be cancelled in line
+            here.backend().line_up(*this);
+          } else if (!detail::without_ring<Call>::begin(*this, here)) {
+            detail::stop_hook::drop(*this);
+            return false;
+          }
+        }
+        break;
+    }
+    here.watch(*this, token, ambient);
+    return true;
+  }
+
+  bool at_once(detail::loop& here, int res) noexcept {
+    answer_.set(res);
+    stage_ = detail::stage::over;
+    settle(here);
+    return false;
+  }
+
+  void settle(detail::loop& here) noexcept { detail::settle(call_, here.devices()); }
+
+  void start_work(detail::loop& here, placement place) noexcept {
+    if constexpr (forms.call) {
+      if constexpr (requires { call_.may_wait(); }) place.unbound = call_.may_wait();
+      if (place.key) {
+        set(keyed);
+        key_ = *place.key;
+      }
+      acts(&on_item);
+      work_flags const flags{
+          .unbound = place.unbound, .key = place.key, .node = place.node, .brief = place.brief};
+      work* const item = work_.emplace(flags, call_, static_cast<base&>(*this), answer_, here);
+      if (item != nullptr) set(punted);
+      here.start_work(*this, item);
+    }
+  }
+
+  static void on_cqe(base& self, detail::answer what) noexcept {
+    auto& op = static_cast<operation&>(self);
+    detail::loop& here = *detail::this_thread_loop;
+    // A notification only says that buffers are free again; the result came before it.
+    if ((what.flags() & IORING_CQE_F_NOTIF) == 0) [[likely]]
+      op.answer_ = what;
+    if ((what.flags() & IORING_CQE_F_MORE) != 0) [[unlikely]]
+      return;
+    if constexpr (forms.call) {
+      if (detail::bounces(op.call_, op.answer_.res()) || op.was_dropped()) [[unlikely]]
+        return op.bounce(here);
+    }
+    // Some paths answer a cancel with EINTR (io_uring_cancelation(7)), splice with ERESTARTSYS.
+    constexpr int restart = -512;
+    if (int const r = op.answer_.res(); op.is(cancel_wanted) && (r == -EINTR || r == restart))
+      op.answer_.set(-ECANCELED);
+    op.settle(here);
+    here.template finish<Call::row>(op, &ledger_entry::ring_ops);
+  }
+
+  /// The kernel wanted one of its own workers for it and got none: it then cancels what nobody
+  /// asked it to. Of a chain that is how the rest of one that broke ends, too; and what waits for
+  /// somebody else may have been cancelled by the program itself, through raw().
+  [[nodiscard]] bool was_dropped() const noexcept {
+    if (answer_.res() != -ECANCELED || is(cancel_wanted | heard)) [[likely]]
+      return false;
+    if constexpr (requires { call_.may_wait(); })
+      return !call_.may_wait();
+    else
+      return !Call::row.unbound;
+  }
+
+  /// The ring cannot do it without blocking: a worker can.
+  IOWQ_NOINLINE void bounce(detail::loop& here) noexcept {
+    if (is(cancel_wanted)) {
+      answer_.set(-ECANCELED);
+      settle(here);
+      return here.template finish<Call::row>(*this, &ledger_entry::ring_ops);
+    }
+    here.template count<Call::row>(&ledger_entry::bounced);
+    start_work(here, {route::pool, Call::row.unbound, {}, any_node});
+  }
+
+  /// Out of the inbox or the ready queue: a worker ended it, it never began, or it may begin now.
+  static void on_item(detail::loop_item* self) noexcept {
+    auto& op = *static_cast<operation*>(static_cast<base*>(self));
+    detail::loop& here = *detail::this_thread_loop;
+    if constexpr (requires { op.call_.closes(); })
+      if (op.stage_ == detail::stage::closing) return op.begin(here, {}) ? void() : here.resume(op);
+    bool const was_punted = op.is(punted);
+    if (was_punted) here.pool().came_back();
+    op.settle(here);
+    here.template finish<Call::row>(
+        op, was_punted ? &ledger_entry::punted_ops : &ledger_entry::ring_ops);
+  }
+
+  static void prepare(base& op, io_uring_sqe& sqe) noexcept {
+    if constexpr (forms.sqe) static_cast<operation&>(op).call_.prepare(sqe);
+  }
+  static work& as_work(base& op) noexcept {
+    if constexpr (forms.call)
+      return static_cast<operation&>(op).work_.object();
+    else
+      std::abort();
+  }
+
+  static constexpr detail::operation_kind kind{
+      &Call::row,
+      forms.sqe ? &on_cqe : nullptr,
+      forms.sqe ? &prepare : nullptr,
+      forms.call ? &as_work : nullptr,
+      nullptr,
+      detail::first_number<operation, Call>(),
+      forms.once ? &detail::without_ring<Call>::waits_for : nullptr,
+      detail::second_number<operation, Call>()};
+
+  Call call_;
+  [[no_unique_address]] detail::room_for_work<Call> work_;
+};
+
+}  // namespace iowq
+
+namespace iowq {
+
+/// Forces an operation onto the pool: it runs as a system call on a worker.
+template <class Call>
+[[nodiscard("co_await it")]] operation<Call> on_pool(operation<Call> op) {
+  static_assert(detail::has_call<Call>, "this operation has no system-call form");
+  op.wish_for(route::pool);
+  return op;
+}
+
+/// Leaves an operation to the ring, whatever the policy.
+template <class Call>
+[[nodiscard("co_await it")]] operation<Call> on_ring(operation<Call> op) {
+  static_assert(detail::has_sqe<Call>, "this operation has no SQE form");
+  op.wish_for(route::ring);
+  return op;
+}
+
+/// Orders an operation by `key`: it never runs beside another of that key, and in the order
+/// awaited. Runs on the pool, which keeps the order.
+template <class Call>
+[[nodiscard("co_await it")]] operation<Call> hashed(std::uint64_t key, operation<Call> op) {
+  static_assert(detail::has_call<Call>, "this operation has no system-call form");
+  op.wish_for_key(key);
+  return op;
+}
+
+}  // namespace iowq

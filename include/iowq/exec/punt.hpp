@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/exec/punt.hpp -- any call at all, awaited.
-// Layer exec; needs coro. Next in the book: op/descriptor.hpp.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +10,7 @@
 #include <type_traits>
 #include <utility>
 
-#include <iowq/exec/await.hpp>
+#include <iowq/exec/operation.hpp>
 
 namespace iowq {
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/exec/runtime.hpp -- several executors, each on a thread of its own.
-// Layer exec; needs coro. Next in the book: exec/punt.hpp.
 //
 // Nothing is balanced: a task stays where it was spawned, so what it shares with its neighbours
 // needs no lock, and nobody steals. Between executors there are channel, resume_on() and post().
@@ -34,8 +33,8 @@
 #include <iowq/base/policy.hpp>
 #include <iowq/base/result.hpp>
 #include <iowq/coro/task.hpp>
+#include <iowq/exec/detail/operation_base.hpp>
 #include <iowq/exec/executor.hpp>
-#include <iowq/exec/item.hpp>
 #include <iowq/pool/pool.hpp>
 #include <iowq/pool/topology.hpp>
 
@@ -79,7 +78,9 @@ class runtime {
   }
   /// Starts `child` on the executor of `key`, always the same. Any thread.
   template <class = void>
-  void spawn(std::uint64_t key, task<> child) { at(place_of(key)).post(std::move(child)); }
+  void spawn(std::uint64_t key, task<> child) {
+    at(place_of(key)).post(std::move(child));
+  }
 
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
   [[nodiscard]] executor& at(std::size_t i) noexcept {

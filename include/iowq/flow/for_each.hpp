@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/flow/for_each.hpp -- the same for every item of a range, some at a time.
-// Layer flow; needs exec. Next in the book: flow/transform.hpp.
 //
 // `limit` walkers take the next item from the range whenever they are free, so memory grows with
 // the limit, not with the range, which may be infinite. Everything is on one thread: the walkers
@@ -17,11 +16,11 @@
 #include <utility>
 
 #include <iowq/base/result.hpp>
-#include <iowq/base/stop.hpp>
-#include <iowq/coro/promise.hpp>
+#include <iowq/base/stop_token.hpp>
+#include <iowq/coro/detail/promise.hpp>
 #include <iowq/coro/task.hpp>
+#include <iowq/flow/detail/range_traits.hpp>
 #include <iowq/flow/task_group.hpp>
-#include <iowq/flow/walkable.hpp>
 
 namespace iowq {
 

@@ -18,9 +18,9 @@
 
 #include <range/v3/functional/pipeable.hpp>
 
+#include <iowq/flow/detail/range_traits.hpp>
 #include <iowq/flow/for_each.hpp>
 #include <iowq/flow/transform.hpp>
-#include <iowq/flow/walkable.hpp>
 #include <iowq/flow/when_all.hpp>
 #include <iowq/flow/when_any.hpp>
 #include <iowq/op/bytes.hpp>

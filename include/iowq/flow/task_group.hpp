@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/flow/task_group.hpp -- a nursery: as many tasks as come, and none outlives it.
-// Layer flow; needs op. Next in the book: flow/for_each.hpp.
 #pragma once
 
 #include <coroutine>
@@ -12,12 +11,12 @@
 
 #include <iowq/base/assert.hpp>
 #include <iowq/base/result.hpp>
-#include <iowq/base/stop.hpp>
-#include <iowq/coro/continuation.hpp>
-#include <iowq/coro/frames.hpp>
-#include <iowq/coro/promise.hpp>
+#include <iowq/base/stop_token.hpp>
+#include <iowq/coro/detail/continuation.hpp>
+#include <iowq/coro/detail/frame_cache.hpp>
+#include <iowq/coro/detail/promise.hpp>
 #include <iowq/coro/task.hpp>
-#include <iowq/exec/loop.hpp>
+#include <iowq/exec/detail/loop.hpp>
 
 namespace iowq {
 

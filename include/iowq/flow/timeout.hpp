@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/flow/timeout.hpp -- not longer than that.
-// Layer flow; needs op. Next in the book: flow/task_group.hpp.
 #pragma once
 
 #include <cerrno>
@@ -12,7 +11,7 @@
 #include <utility>
 
 #include <iowq/base/result.hpp>
-#include <iowq/flow/together.hpp>
+#include <iowq/flow/detail/concurrent.hpp>
 #include <iowq/op/time.hpp>
 
 namespace iowq {

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/flow/transform.hpp -- a result for every item of a range, some at a time, in order.
-// Layer flow; needs op. Last in the book.
 //
 // A ring of `limit` slots: the oldest is awaited, its result yielded, its slot used again. What is
 // finished early waits in its slot, so memory and work ahead of the consumer are bounded alike.
@@ -19,13 +18,13 @@
 
 #include <iowq/base/assert.hpp>
 #include <iowq/base/result.hpp>
-#include <iowq/base/stop.hpp>
+#include <iowq/base/stop_token.hpp>
 #include <iowq/coro/as_result.hpp>
-#include <iowq/coro/promise.hpp>
+#include <iowq/coro/detail/promise.hpp>
 #include <iowq/coro/stream.hpp>
 #include <iowq/coro/task.hpp>
-#include <iowq/flow/together.hpp>
-#include <iowq/flow/walkable.hpp>
+#include <iowq/flow/detail/concurrent.hpp>
+#include <iowq/flow/detail/range_traits.hpp>
 #include <iowq/flow/with_stop.hpp>
 
 namespace iowq {

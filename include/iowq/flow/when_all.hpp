@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/flow/when_all.hpp -- all at once, and all of their results.
-// Layer flow; needs op. Next in the book: flow/when_any.hpp.
 #pragma once
 
 #include <cstddef>
@@ -11,8 +10,8 @@
 #include <utility>
 #include <vector>
 
-#include <iowq/flow/together.hpp>
-#include <iowq/flow/walkable.hpp>
+#include <iowq/flow/detail/concurrent.hpp>
+#include <iowq/flow/detail/range_traits.hpp>
 
 namespace iowq {
 

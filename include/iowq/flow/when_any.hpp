@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/flow/when_any.hpp -- all at once, and the first that succeeds.
-// Layer flow; needs op. Next in the book: flow/timeout.hpp.
 #pragma once
 
 #include <cerrno>
@@ -15,8 +14,8 @@
 
 #include <iowq/base/assert.hpp>
 #include <iowq/base/result.hpp>
-#include <iowq/flow/together.hpp>
-#include <iowq/flow/walkable.hpp>
+#include <iowq/flow/detail/concurrent.hpp>
+#include <iowq/flow/detail/range_traits.hpp>
 
 namespace iowq {
 

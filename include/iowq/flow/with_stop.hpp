@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/flow/with_stop.hpp -- awaits under another stop token.
-// Layer flow; needs op. Next in the book: flow/when_all.hpp.
 #pragma once
 
 #include <coroutine>
 #include <type_traits>
 #include <utility>
 
-#include <iowq/flow/together.hpp>
+#include <iowq/flow/detail/concurrent.hpp>
 
 namespace iowq {
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/bytes.hpp -- how operations take buffers.
-// Layer op; needs base. Next in the book: op/blocking.hpp.
 #pragma once
 
 #include <sys/uio.h>

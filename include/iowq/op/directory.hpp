@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/directory.hpp -- what is in a directory.
-// Layer op; needs exec, coro. Next in the book: op/ahead.hpp.
 #pragma once
 
 #include <dirent.h>
@@ -20,7 +19,7 @@
 
 #include <iowq/base/fd.hpp>
 #include <iowq/coro/stream.hpp>
-#include <iowq/exec/await.hpp>
+#include <iowq/exec/operation.hpp>
 #include <iowq/op/bytes.hpp>
 #include <iowq/op/open.hpp>
 

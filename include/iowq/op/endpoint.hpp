@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/endpoint.hpp -- where a socket can be reached.
-// Layer op; needs base. Next in the book: op/connecting.hpp.
 #pragma once
 
 #include <arpa/inet.h>

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/file.hpp -- data in and out of descriptors, and onto the disk.
-// Layer op; needs exec. Next in the book: op/vector.hpp.
 #pragma once
 
 #include <fcntl.h>
@@ -20,11 +19,11 @@
 #include <iowq/base/fd.hpp>
 #include <iowq/coro/as_result.hpp>
 #include <iowq/coro/task.hpp>
-#include <iowq/exec/await.hpp>
-#include <iowq/op/blocking.hpp>
+#include <iowq/exec/operation.hpp>
 #include <iowq/op/bytes.hpp>
-#include <iowq/op/known.hpp>
-#include <iowq/op/probe.hpp>
+#include <iowq/op/detail/blocking_wait.hpp>
+#include <iowq/op/detail/file_kind.hpp>
+#include <iowq/op/detail/nonblocking_io.hpp>
 
 namespace iowq {
 
@@ -224,8 +223,7 @@ namespace detail {
 /// Reads until the buffer is full or the file ends. Yields how many bytes: fewer than asked for
 /// at the end of file, and where a stop request came after some had been read.
 template <class = void>
-[[nodiscard("co_await it")]] task<std::size_t> read_exactly(descriptor file,
-                                                                   mutable_bytes bytes) {
+[[nodiscard("co_await it")]] task<std::size_t> read_exactly(descriptor file, mutable_bytes bytes) {
   std::size_t done = 0;
   while (done < bytes.size()) {
     auto const n = co_await as_result(read(file, bytes.after(done)));
@@ -271,8 +269,7 @@ template <class Bytes = std::string>
 
 /// Writes all of it. Yields its size; less where a stop request came after some was written.
 template <class = void>
-[[nodiscard("co_await it")]] task<std::size_t> write_all(known_descriptor file,
-                                                                const_bytes bytes) {
+[[nodiscard("co_await it")]] task<std::size_t> write_all(known_descriptor file, const_bytes bytes) {
   std::size_t done = 0;
   while (done < bytes.size()) {
     auto const n = co_await as_result(write(file, bytes.after(done)));

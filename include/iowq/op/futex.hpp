@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/futex.hpp -- waiting for a word of memory.
-// Layer op; needs exec. Next in the book: op/waitid.hpp.
 //
 // For words that other threads or processes change: between coroutines of one executor, sync/ has
 // what costs no system call. Where the ring has no futexes (before 6.7) a worker waits, and for
@@ -18,9 +17,9 @@
 #include <source_location>
 
 #include <iowq/base/policy.hpp>
-#include <iowq/base/stop.hpp>
-#include <iowq/exec/await.hpp>
-#include <iowq/ring/compat.hpp>
+#include <iowq/base/stop_token.hpp>
+#include <iowq/exec/operation.hpp>
+#include <iowq/ring/detail/compat.hpp>
 
 namespace iowq {
 

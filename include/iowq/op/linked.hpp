@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/linked.hpp -- operations one after the other, without the program between them.
-// Layer op; needs exec. Next in the book: op/zero_copy.hpp.
 //
 // If every operation of a chain would go to the ring, the chain does: its SQEs are taken together,
 // linked, and submitted by one system call, so the kernel begins each where the one before has
@@ -32,11 +31,11 @@
 #include <utility>
 
 #include <iowq/base/result.hpp>
-#include <iowq/coro/continuation.hpp>
-#include <iowq/coro/promise.hpp>
-#include <iowq/exec/await.hpp>
-#include <iowq/exec/census.hpp>
-#include <iowq/exec/stop_hook.hpp>
+#include <iowq/coro/detail/continuation.hpp>
+#include <iowq/coro/detail/promise.hpp>
+#include <iowq/exec/detail/in_flight.hpp>
+#include <iowq/exec/detail/loop.hpp>
+#include <iowq/exec/operation.hpp>
 #include <iowq/op/bytes.hpp>
 #include <iowq/op/file.hpp>
 #include <iowq/op/socket.hpp>

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/lock.hpp -- locks on files.
-// Layer op; needs exec. Next in the book: op/directory.hpp.
 //
 // Nothing announces that a file lock is free, and a sleep in flock(2) ends by a signal only, so
 // that a stop request could not reach it. It is tried, then, at growing intervals: who waits may
@@ -14,8 +13,8 @@
 #include <source_location>
 
 #include <iowq/base/fd.hpp>
-#include <iowq/exec/await.hpp>
-#include <iowq/op/blocking.hpp>
+#include <iowq/exec/operation.hpp>
+#include <iowq/op/detail/blocking_wait.hpp>
 
 namespace iowq {
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/message.hpp -- what sockets carry besides a run of bytes: addresses, ancillary data.
-// Layer op; needs exec. Next in the book: op/socket_option.hpp.
 #pragma once
 
 #include <limits.h>
@@ -14,9 +13,9 @@
 #include <span>
 
 #include <iowq/base/fd.hpp>
-#include <iowq/exec/await.hpp>
-#include <iowq/op/blocking.hpp>
+#include <iowq/exec/operation.hpp>
 #include <iowq/op/bytes.hpp>
+#include <iowq/op/detail/blocking_wait.hpp>
 #include <iowq/op/endpoint.hpp>
 
 namespace iowq {

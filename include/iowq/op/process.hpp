@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/process.hpp -- other programs: started, and awaited.
-// Layer op; needs exec. Next in the book: op/time.hpp.
 //
 // posix_spawn(3) holds its caller until the program is found and mapped, from a disk or a server,
 // so a worker calls it. A worker has every signal blocked, which a child would inherit: it gets
@@ -29,7 +28,7 @@
 #include <vector>
 
 #include <iowq/base/fd.hpp>
-#include <iowq/exec/await.hpp>
+#include <iowq/exec/operation.hpp>
 #include <iowq/op/waitid.hpp>
 
 namespace iowq {

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/raw.hpp -- any SQE the caller fills.
-// Layer op; needs exec. Next in the book: flow/for_each.hpp.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +7,7 @@
 #include <type_traits>
 #include <utility>
 
-#include <iowq/exec/await.hpp>
+#include <iowq/exec/operation.hpp>
 
 namespace iowq {
 

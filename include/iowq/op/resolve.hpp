@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/resolve.hpp -- the addresses behind a name.
-// Layer op; needs exec, coro. Next in the book: op/connect.hpp.
 //
 // getaddrinfo(3) may take half a minute, and nothing ends it early. So a worker asks with a state
 // of its own, and whoever awaits the answer waits for an eventfd: a stop request ends that at
@@ -27,9 +26,9 @@
 #include <iowq/base/policy.hpp>
 #include <iowq/coro/as_result.hpp>
 #include <iowq/coro/task.hpp>
-#include <iowq/exec/await.hpp>
 #include <iowq/exec/executor.hpp>
-#include <iowq/op/blocking.hpp>
+#include <iowq/exec/operation.hpp>
+#include <iowq/op/detail/blocking_wait.hpp>
 #include <iowq/op/endpoint.hpp>
 #include <iowq/pool/pool.hpp>
 
@@ -147,9 +146,9 @@ struct resolve_call {
 };
 
 template <class = void>
-[[nodiscard]] task<std::vector<endpoint>> resolve_by(getaddrinfo_function* ask,
-                                                            std::string host, std::string service,
-                                                            int flags, std::source_location at) {
+[[nodiscard]] task<std::vector<endpoint>> resolve_by(getaddrinfo_function* ask, std::string host,
+                                                     std::string service, int flags,
+                                                     std::source_location at) {
   if (host.find('\0') != host.npos || service.find('\0') != service.npos)
     throw_error(-EINVAL, "resolve");
   auto const asked = std::make_shared<lookup>(std::move(host), std::move(service), flags, ask);

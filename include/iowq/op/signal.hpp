@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/signal.hpp -- waiting for a signal.
-// Layer op; needs exec. Next in the book: op/resolve.hpp.
 //
 // Why a handler and no signalfd(2): that needs the signal blocked in every thread, the program's
 // own and those of libraries as well, or the one that has it open dies of it; and it gives each
@@ -27,7 +26,7 @@
 #include <iowq/base/result.hpp>
 #include <iowq/coro/task.hpp>
 #include <iowq/exec/executor.hpp>
-#include <iowq/op/wait.hpp>
+#include <iowq/op/poll.hpp>
 
 namespace iowq {
 

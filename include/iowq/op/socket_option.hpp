@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/socket_option.hpp -- how a socket behaves.
-// Layer op; needs exec. Next in the book: op/wait.hpp.
 #pragma once
 
 #include <sys/socket.h>
@@ -11,7 +10,7 @@
 #include <type_traits>
 
 #include <iowq/base/fd.hpp>
-#include <iowq/exec/await.hpp>
+#include <iowq/exec/operation.hpp>
 #include <iowq/op/bytes.hpp>
 
 namespace iowq {

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/time.hpp -- waiting for a time.
-// Layer op; needs exec. Next in the book: op/raw.hpp.
 //
 // All deadlines of a loop are in one heap in user space; the kernel gets one timeout, the next
 // of them, as an argument of the call that waits anyway. They are of the steady clock, which nobody
@@ -20,11 +19,10 @@
 
 #include <iowq/base/fd.hpp>
 #include <iowq/base/result.hpp>
-#include <iowq/coro/promise.hpp>
-#include <iowq/exec/await.hpp>
-#include <iowq/exec/loop.hpp>
-#include <iowq/exec/stop_hook.hpp>
-#include <iowq/op/blocking.hpp>
+#include <iowq/coro/detail/promise.hpp>
+#include <iowq/exec/detail/loop.hpp>
+#include <iowq/exec/operation.hpp>
+#include <iowq/op/detail/blocking_wait.hpp>
 
 namespace iowq {
 

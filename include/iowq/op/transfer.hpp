@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/transfer.hpp -- bytes from one descriptor to another, past us.
-// Layer op; needs exec. Next in the book: op/path.hpp.
 //
 // What goes through a pipe or a socket may wait without end, so on the pool it never sleeps in
 // the call: pipes are told by SPLICE_F_NONBLOCK, which holds for one call. For sockets there is
@@ -22,11 +21,11 @@
 #include <source_location>
 
 #include <iowq/base/fd.hpp>
-#include <iowq/exec/await.hpp>
-#include <iowq/op/blocking.hpp>
+#include <iowq/exec/operation.hpp>
+#include <iowq/op/allocate.hpp>
 #include <iowq/op/bytes.hpp>
-#include <iowq/op/known.hpp>
-#include <iowq/op/space.hpp>
+#include <iowq/op/detail/blocking_wait.hpp>
+#include <iowq/op/detail/file_kind.hpp>
 
 namespace iowq {
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/vector.hpp -- several buffers in one call.
-// Layer op; needs exec. Next in the book: op/space.hpp.
 #pragma once
 
 #include <limits.h>
@@ -17,12 +16,12 @@
 #include <type_traits>
 
 #include <iowq/base/fd.hpp>
-#include <iowq/exec/await.hpp>
-#include <iowq/op/blocking.hpp>
+#include <iowq/exec/operation.hpp>
 #include <iowq/op/bytes.hpp>
+#include <iowq/op/detail/blocking_wait.hpp>
+#include <iowq/op/detail/file_kind.hpp>
+#include <iowq/op/detail/nonblocking_io.hpp>
 #include <iowq/op/file.hpp>
-#include <iowq/op/known.hpp>
-#include <iowq/op/probe.hpp>
 
 namespace iowq {
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/waitid.hpp -- waiting for what becomes of a child.
-// Layer op; needs exec. Next in the book: op/process.hpp.
 #pragma once
 
 #include <poll.h>
@@ -14,9 +13,9 @@
 #include <source_location>
 
 #include <iowq/base/fd.hpp>
-#include <iowq/exec/await.hpp>
-#include <iowq/op/blocking.hpp>
-#include <iowq/ring/compat.hpp>
+#include <iowq/exec/operation.hpp>
+#include <iowq/op/detail/blocking_wait.hpp>
+#include <iowq/ring/detail/compat.hpp>
 
 namespace iowq {
 

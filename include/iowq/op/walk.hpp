@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/walk.hpp -- a whole tree of directories.
-// Layer op; needs exec, coro. Next in the book: op/endpoint.hpp.
 //
 // Every directory is opened relative to the one above it and never through a symbolic link, so a
 // tree that is changed, renamed or swapped underneath leads nowhere else, and its depth is not
@@ -35,8 +34,8 @@
 #include <iowq/coro/as_result.hpp>
 #include <iowq/coro/stream.hpp>
 #include <iowq/coro/task.hpp>
-#include <iowq/exec/await.hpp>
-#include <iowq/op/ahead.hpp>
+#include <iowq/exec/operation.hpp>
+#include <iowq/op/detail/read_ahead.hpp>
 #include <iowq/op/directory.hpp>
 #include <iowq/op/open.hpp>
 

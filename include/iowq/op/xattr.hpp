@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/xattr.hpp -- extended attributes.
-// Layer op; needs exec. Next in the book: op/lock.hpp.
 #pragma once
 
 #include <sys/xattr.h>
@@ -12,9 +11,9 @@
 #include <string_view>
 
 #include <iowq/base/fd.hpp>
-#include <iowq/exec/await.hpp>
+#include <iowq/exec/operation.hpp>
 #include <iowq/op/bytes.hpp>
-#include <iowq/op/text.hpp>
+#include <iowq/op/detail/path_text.hpp>
 
 namespace iowq {
 

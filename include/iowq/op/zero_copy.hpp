@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/zero_copy.hpp -- sends whose bytes are not copied.
-// Layer op; needs exec. Next in the book: op/fixed.hpp.
 //
 // The network card reads the program's own pages, and a retransmission may read them again. So the
 // kernel answers twice, with the count and, when it needs the pages no more, with a notification;
@@ -17,7 +16,7 @@
 #include <source_location>
 
 #include <iowq/base/fd.hpp>
-#include <iowq/exec/await.hpp>
+#include <iowq/exec/operation.hpp>
 #include <iowq/op/bytes.hpp>
 #include <iowq/op/message.hpp>
 #include <iowq/op/socket.hpp>

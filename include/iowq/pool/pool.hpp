@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/pool/pool.hpp -- io-wq in user space: the public face.
-// Layer pool; needs all of pool/. Next in the book: exec/operation.hpp.
 //
 // Threads for what would block the caller, as many as really sleep plus one, no more. Read it
 // beside io_uring/io-wq.c: the account is io_wq_acct, the worker io_worker, an item io_wq_work.
@@ -20,16 +19,15 @@
 
 #include <iowq/base/assert.hpp>
 #include <iowq/base/policy.hpp>
-#include <iowq/pool/cancel.hpp>
-#include <iowq/pool/generation.hpp>
-#include <iowq/pool/manager.hpp>
+#include <iowq/pool/blocking_region.hpp>
+#include <iowq/pool/detail/cancellation.hpp>
+#include <iowq/pool/detail/generation.hpp>
+#include <iowq/pool/detail/manager.hpp>
+#include <iowq/pool/detail/state.hpp>
+#include <iowq/pool/detail/worker.hpp>
 #include <iowq/pool/options.hpp>
-#include <iowq/pool/quiesce.hpp>
-#include <iowq/pool/state.hpp>
 #include <iowq/pool/stats.hpp>
-#include <iowq/pool/this_worker.hpp>
 #include <iowq/pool/work.hpp>
-#include <iowq/pool/worker.hpp>
 
 namespace iowq {
 

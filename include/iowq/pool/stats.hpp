@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/pool/stats.hpp -- what the pool counts, and what it shows when asked what it is at.
-// Layer pool; needs pool/state. Next in the book: pool/quiesce.hpp.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <ostream>
 
-#include <iowq/pool/state.hpp>
+#include <iowq/pool/detail/state.hpp>
 
 namespace iowq {
 

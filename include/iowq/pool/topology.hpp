@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/pool/topology.hpp -- which processors there are, and which of them are near each other.
-// Layer pool; needs base. Next in the book: pool/limits.hpp.
 //
 // The kernel's io-wq had one queue a NUMA node until 6.4 and gave it up because a task rarely
 // changes node. We keep the queues, not what hurt there: limits, keys and cancellation are the

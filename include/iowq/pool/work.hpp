@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/pool/work.hpp -- one item: what to do, where it may run, beside what it may not.
-// Layer pool; needs queue. Next in the book: pool/chain.hpp.
 //
 // An item is the caller's from the start and again from the first instruction of finished();
 // between them the pool links it through itself and allocates nothing for it.
@@ -24,8 +23,8 @@
 #include <optional>
 
 #include <iowq/base/assert.hpp>
-#include <iowq/base/stop.hpp>
-#include <iowq/queue/fifo.hpp>
+#include <iowq/base/stop_token.hpp>
+#include <iowq/queue/intrusive_queue.hpp>
 
 namespace iowq {
 

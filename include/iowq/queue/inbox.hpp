@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/queue/inbox.hpp -- how any thread hands work to the one that owns a loop.
-// Layer queue; needs base. Next in the book: queue/timers.hpp.
 //
 // Why a stack: the loop wants all that has arrived, once a turn, so drain() is one exchange and
 // never meets a half-linked node. FIFO order costs one reversal, paid by the consumer.

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/ring/features.hpp -- what the running kernel can do, asked once.
-// Layer ring; needs base. Next in the book: ring/completion.hpp.
+// iowq/ring/features.hpp -- what the running kernel can do.
 //
 // The headers we were compiled with say nothing about the kernel we run on, in either direction.
 #pragma once
@@ -10,8 +9,8 @@
 #include <cstdint>
 #include <cstring>
 
-#include <iowq/ring/compat.hpp>
-#include <iowq/ring/kernel.hpp>
+#include <iowq/ring/detail/compat.hpp>
+#include <iowq/ring/detail/kernel.hpp>
 
 namespace iowq {
 

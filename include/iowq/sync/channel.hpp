@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/sync/channel.hpp -- values from some coroutines to others, on whatever thread.
-// Layer sync; needs op. Last in the book.
 //
 // One short lock guards all of it. Who must wait leaves the value, or the place for it, in its own
 // frame; whoever comes from the other side moves it there and calls the waiter, through the inbox
@@ -19,7 +18,7 @@
 
 #include <iowq/base/assert.hpp>
 #include <iowq/base/result.hpp>
-#include <iowq/sync/channel_wait.hpp>
+#include <iowq/sync/detail/channel_wait.hpp>
 
 namespace iowq {
 

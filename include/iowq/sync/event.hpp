@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/sync/event.hpp -- something has happened.
-// Layer sync; needs op. Next in the book: sync/mutex.hpp.
 #pragma once
 
 #include <source_location>
 
 #include <iowq/base/assert.hpp>
-#include <iowq/sync/waiter.hpp>
+#include <iowq/sync/detail/waiter.hpp>
 
 namespace iowq {
 

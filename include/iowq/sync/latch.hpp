@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/sync/latch.hpp -- all have arrived.
-// Layer sync; needs op. Next in the book: sync/channel_wait.hpp.
 #pragma once
 
 #include <cstddef>
 #include <source_location>
 
 #include <iowq/base/assert.hpp>
-#include <iowq/sync/waiter.hpp>
+#include <iowq/sync/detail/waiter.hpp>
 
 namespace iowq {
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/sync/mutex.hpp -- one coroutine at a time, across its awaits.
-// Layer sync; needs op. Next in the book: sync/semaphore.hpp.
 //
 // Coroutines of one executor never run at once, so what is read and written between two awaits
 // needs no lock. This is for what must stay whole across an await.
@@ -10,7 +9,7 @@
 #include <utility>
 
 #include <iowq/base/assert.hpp>
-#include <iowq/sync/waiter.hpp>
+#include <iowq/sync/detail/waiter.hpp>
 
 namespace iowq {
 

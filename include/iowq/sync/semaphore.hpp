@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/sync/semaphore.hpp -- so many at a time.
-// Layer sync; needs op. Next in the book: sync/latch.hpp.
 #pragma once
 
 #include <cstddef>
 #include <source_location>
 
 #include <iowq/base/assert.hpp>
-#include <iowq/sync/waiter.hpp>
+#include <iowq/sync/detail/waiter.hpp>
 
 namespace iowq {
 

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/exec/detail/fast_path.hpp -- operations that complete in the turn that submitted them.
+//
+// Each await must be found: dump() names it, a stop cancels it. But most awaits of a busy loop end
+// in the turn that submits them, and for those the census costs more than all else that we do. So
+// an operation on the ring begins young: nothing but its SQE knows it. When the turn's CQEs have
+// been taken, who is left is who has an SQE and no CQE. Where as many ended as were submitted, as
+// in most turns, that is nobody, and nothing was written down for it.
+//
+// Y1  An SQE from number first_ on is not overwritten, nor a CQE since the ring's head given back.
+// Y2  An SQE that says young, from first_ on, is of an operation that has ended if, and only if,
+//     one of those CQEs is its and not crossed out.
+// Y3  A young operation has no bits: it is not listed, nobody wants it cancelled, it has no hook.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include <iowq/exec/detail/in_flight.hpp>
+#include <iowq/exec/detail/operation_base.hpp>
+#include <iowq/ring/detail/ring.hpp>
+
+namespace iowq::detail {
+
+/// What an SQE's user_data says about whose it is: a completion's, or an operation's. A pointer to
+/// either leaves the low bits free.
+struct whose {
+  static constexpr std::uint64_t operation = 1;
+  static constexpr std::uint64_t young = 2;  // when it was submitted
+
+  [[nodiscard]] static std::uint64_t of(operation_base& op, std::uint64_t age = 0) noexcept {
+    return reinterpret_cast<std::uintptr_t>(&op) | operation | age;
+  }
+  [[nodiscard]] static bool is_operation(std::uint64_t user_data) noexcept {
+    return (user_data & operation) != 0;
+  }
+  [[nodiscard]] static bool is_young(std::uint64_t user_data) noexcept {
+    return (user_data & young) != 0;
+  }
+  [[nodiscard]] static operation_base& operation_of(std::uint64_t user_data) noexcept {
+    return *reinterpret_cast<operation_base*>(
+        static_cast<std::uintptr_t>(user_data & ~(operation | young)));
+  }
+};
+static_assert(alignof(operation_base) > (whose::operation | whose::young));
+
+/// Those of one loop; and, since it is their ends that count, who takes its CQEs. Owner thread
+/// only.
+class young_ones {
+ public:
+  young_ones(ring& all, census& old) noexcept : ring_{all}, census_{old} {}
+  young_ones(const young_ones&) = delete;
+  young_ones& operator=(const young_ones&) = delete;
+
+  /// The ring is open.
+  void begin() noexcept {
+    first_ = ring_.tail();
+    run_number_ = ring_.cq_head();
+  }
+
+  /// The SQEs from this number on are still needed.
+  [[nodiscard]] unsigned first() const noexcept { return first_; }
+
+  /// Takes CQEs, oldest first, at most `budget`: ends operations. `after()` runs behind each. How
+  /// many. Whoever goes on may begin others, and may settle().
+  template <class After>
+  IOWQ_ALWAYS_INLINE unsigned reap(unsigned budget, After&& after) noexcept {
+    unsigned const begin = ring_.cq_head();
+    unsigned const end = begin + std::min({budget, most, ring_.arrived()});
+    for (unsigned number = begin; number != end;) {
+      auto const run = ring_.cqes(number, end - number);
+      run_number_ = number;
+      run_ = taken_ = run.data();
+      for (io_uring_cqe* next = run.data(); next != run.data() + run.size();) {
+        io_uring_cqe& cqe = *next;
+        taken_ = ++next;
+        if (!end_quietly(cqe)) [[unlikely]]
+          end_loudly(cqe);
+        after();
+      }
+      number += static_cast<unsigned>(run.size());
+    }
+    settle();
+    return end - begin;
+  }
+
+  /// Who was submitted and has not ended is young no more; the CQEs taken are given back.
+  IOWQ_ALWAYS_INLINE void settle() noexcept {
+    unsigned const taken = number_taken() - ring_.cq_head();
+    if (taken - crossed_out_ == ring_.head() - first_) [[likely]]
+      first_ = ring_.head();
+    else
+      grow_up();
+    ring_.give_back(taken);
+    crossed_out_ = 0;
+  }
+
+  /// Nobody is young any more.
+  IOWQ_COLD void list_all() noexcept {
+    settle();
+    for_each_pending([this](operation_base& op) { census_.grow_up(op); });
+    first_ = ring_.tail();
+  }
+
+  /// Calls `f` with each, oldest first.
+  template <class F>
+  void for_each(F&& f) const {
+    for_each_submitted(f);
+    for_each_pending(f);
+  }
+
+ private:
+  static constexpr unsigned most = 1024;  // CQEs taken before they are given back
+
+  /// The rule: the only CQE of one that is young, and no error. False: it is something else.
+  IOWQ_ALWAYS_INLINE static bool end_quietly(const io_uring_cqe& cqe) noexcept {
+    std::uint64_t const user_data = cqe.user_data;
+    answer const what{cqe};
+    if (!whose::is_young(user_data) || !what.is_plain(IORING_CQE_F_NOTIF | IORING_CQE_F_MORE))
+      return false;
+    operation_base& op = whose::operation_of(user_data);
+    annotate_acquire(&op);
+    if (op.bits_ != 0) return false;  // Y3
+    op.answer_ = what;
+    op.waiter_.resume();
+    return true;
+  }
+
+  IOWQ_NOINLINE void end_loudly(io_uring_cqe& cqe) noexcept {
+    std::uint64_t const user_data = cqe.user_data;
+    answer const what{cqe};
+    if (!whose::is_operation(user_data)) {
+      cross_out(cqe);
+      completion* const other = completion::from(user_data);
+      if (other == nullptr) return;
+      annotate_acquire(other);
+      return other->complete(what.res(), what.flags());
+    }
+    operation_base& op = whose::operation_of(user_data);
+    annotate_acquire(&op);
+    if (op.is(operation_base::listed))
+      cross_out(cqe);
+    else
+      census_.grow_up(op);
+    op.kind_->on_cqe(op, what);
+  }
+
+  /// `cqe`, which was taken, is not the end of one that was young. Y2
+  void cross_out(io_uring_cqe& cqe) noexcept {
+    cqe.user_data = 0;
+    ++crossed_out_;
+  }
+
+  [[nodiscard]] unsigned number_taken() const noexcept {
+    return run_number_ + static_cast<unsigned>(taken_ - run_);
+  }
+
+  IOWQ_NOINLINE void grow_up() noexcept {
+    for_each_submitted([this](operation_base& op) { census_.grow_up(op); });
+    if (is_before(first_, ring_.head())) first_ = ring_.head();
+  }
+
+  [[nodiscard]] static bool is_before(unsigned a, unsigned b) noexcept {
+    return static_cast<int>(b - a) > 0;
+  }
+
+  template <class F>
+  void for_each_pending(F&& f) const {
+    unsigned const head = ring_.head();
+    for (unsigned n = is_before(first_, head) ? head : first_; n != ring_.tail(); ++n)
+      if (std::uint64_t const user_data = ring_.sqe(n).user_data; whose::is_young(user_data))
+        f(whose::operation_of(user_data));
+  }
+
+  /// Calls `f` with each that the kernel has taken: who has an SQE and no CQE.
+  template <class F>
+  void for_each_submitted(F&& f) const {
+    auto const nothing = [](operation_base&) {};
+    if (compare_in_order(nothing)) return static_cast<void>(compare_in_order(f));
+    std::array<std::uint64_t, most> ended;
+    std::size_t count = 0;
+    for (unsigned n = ring_.cq_head(); n != number_taken(); ++n)
+      ended[count++] = ring_.cqe(n).user_data;
+    std::sort(ended.begin(), ended.begin() + count);
+    for (unsigned n = first_; is_before(n, ring_.head()); ++n)
+      if (std::uint64_t const user_data = ring_.sqe(n).user_data;
+          whose::is_young(user_data) &&
+          !std::binary_search(ended.begin(), ended.begin() + count, user_data))
+        f(whose::operation_of(user_data));
+  }
+
+  /// The same, if CQEs came in the order of their SQEs, as those do that the kernel completes at
+  /// once. False: they did not, and `f` was called with too many.
+  template <class F>
+  bool compare_in_order(F&& f) const {
+    unsigned const taken = number_taken();
+    unsigned cq = ring_.cq_head();
+    auto const next = [&] {
+      while (cq != taken && ring_.cqe(cq).user_data == 0) ++cq;
+      return cq != taken ? ring_.cqe(cq).user_data : 0;
+    };
+    std::uint64_t ended = next();
+    for (unsigned n = first_; is_before(n, ring_.head()); ++n) {
+      std::uint64_t const user_data = ring_.sqe(n).user_data;
+      if (!whose::is_young(user_data)) continue;
+      if (user_data == ended)
+        ++cq, ended = next();
+      else
+        f(whose::operation_of(user_data));
+    }
+    return ended == 0;
+  }
+
+  ring& ring_;
+  census& census_;
+  unsigned first_ = 0;
+  unsigned crossed_out_ = 0;
+  // The CQEs that lie side by side with the last taken: where they begin, the number of the first,
+  // and where those that were taken end.
+  io_uring_cqe* run_ = nullptr;
+  io_uring_cqe* taken_ = nullptr;
+  unsigned run_number_ = 0;
+};
+
+}  // namespace iowq::detail

@@ -1,0 +1,405 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/exec/detail/loop.hpp -- the event loop: inbox, timers, ready queue, submit and wait, reap.
+//
+// A turn makes one system call at most. Whoever completes an operation (a CQE, a worker through
+// the inbox, a timer) ends in finish(), and finish() resumes the coroutine by one indirect call.
+#pragma once
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include <iowq/coro/detail/promise.hpp>
+#include <iowq/exec/detail/backend_poll.hpp>
+#include <iowq/exec/detail/backend_ring.hpp>
+#include <iowq/exec/detail/fd_cache.hpp>
+#include <iowq/exec/detail/operation_base.hpp>
+#include <iowq/exec/detail/operation_counters.hpp>
+#include <iowq/exec/detail/pool_slot.hpp>
+#include <iowq/exec/detail/remote_inbox.hpp>
+#include <iowq/exec/detail/select_backend.hpp>
+#include <iowq/queue/timer_heap.hpp>
+
+namespace iowq::detail {
+
+/// The loop of the calling thread, or null.
+inline constinit thread_local loop* this_thread_loop = nullptr;
+
+/// One owner thread's machinery. Owner thread only unless a member says otherwise.
+class loop {
+ public:
+  loop(unsigned entries, backend_kind backend, punt_policy punt, pool_options pool,
+       iowq::pool* shared)
+      : punt_{punt},
+        ring_{census_},
+        reason_{open_backend(backend, entries, punt, ring_, poll_)},
+        pool_{std::move(pool), entries, shared} {}
+
+  ~loop() {
+    pool_.stop();
+    ending_ = true;
+    for (; shots_.armed != 0; turn()) cancel_all();
+    while (loop_item* next = mail_.drain())
+      while (loop_item* const now = next) next = now->next, now->run();
+    while (loop_item* const now = ready_.pop_front()) now->run();
+    in_flight().for_each([](operation_base& op) { static_cast<void>(at_fault(op.source())); });
+    IOWQ_ASSERT(census_.empty(), "an executor was destroyed with operations in flight");
+    mail_.wait_for_callers();
+  }
+
+  /// The loop of this thread; stops the program where none runs.
+  [[nodiscard]] static loop& current() noexcept {
+    loop* const here = this_thread_loop;
+    IOWQ_ASSERT(here != nullptr, "an operation was awaited on a thread that runs no executor");
+    return *here;
+  }
+
+  // ---- Any thread ----
+
+  /// Hands `i` to the owner; wakes it if, and only if, it is parked.
+  void post(loop_item& i) noexcept {
+    mail_.post(i, [this] { kick(); });
+  }
+
+  /// Also from a signal handler.
+  void request_stop() noexcept {
+    mail_.visit([this] {
+      // release: pairs with the acquire in turn(); what the caller did before is seen there.
+      stop_wanted_.store(true, std::memory_order_release);
+      int const saved = errno;
+      ring_.wake();  // without asking whether the owner is parked: a handler may be the owner
+      errno = saved;
+    });
+  }
+
+  [[nodiscard]] std::uint64_t kicks() const noexcept { return mail_.kicks(); }
+
+  // ---- Owner ----
+
+  void ready(loop_item& i) noexcept { ready_.push_back(i); }
+
+  /// One turn. Blocks until there is something to do.
+  void turn() noexcept {
+    census_.turn();
+    // acquire: pairs with request_stop().
+    if (stop_wanted_.load(std::memory_order_acquire)) stop_all();
+    for (loop_item* next = mail_.drain(); loop_item* const now = next;) {
+      next = now->next;
+      now->run();
+      bounce_on();
+    }
+    if (!timers_.empty()) fire_timers();
+    for (unsigned budget = turn_budget; budget != 0; --budget) {
+      loop_item* const next = ready_.pop_front();
+      if (next == nullptr) break;
+      ++items_run_;
+      next->run();
+      bounce_on();
+    }
+    if (ring_.cancels_wait()) cancel_again();
+    pool_.flush();
+    bool const idle = !over() && ready_.empty() && !ring_.ready();
+    bool const sleep = idle && !something_soon() && mail_.park();
+    if (poll_) [[unlikely]]
+      return poll_->wait(sleep, timers_.next(), [this](operation_base& op) { ripe(op); });
+    ring_.enter(sleep, timers_.next());
+    ring_.reap(reap_budget, [] { bounce_on(); });
+  }
+
+  /// It and others, who all end after each other's last turn; `stops`: all were asked to stop.
+  void joins(const atomic<bool>& stops) noexcept { company_ = &stops; }
+  [[nodiscard]] bool company_stops() const noexcept {
+    // acquire: pairs with runtime::request_stop().
+    return company_ != nullptr && company_->load(std::memory_order_acquire);
+  }
+
+  /// Runs turns until `done`, which is set by what they run, and no guest is here.
+  void run_until(const bool& done) noexcept {
+    trampoline_scope const scope;
+    done_ = &done;
+    while (!over()) turn();
+    done_ = nullptr;
+  }
+
+  /// A coroutine has come from another loop.
+  void came() noexcept { ++guests_; }
+  /// One goes on at `other`, as `i`; nothing of it is touched afterwards.
+  void leave_for(loop& other, loop_item& i) noexcept { --guests_, other.post(i); }
+
+  /// Registers `op` as in flight. Call last: a token that was stopped cancels at once.
+  void watch(operation_base& op, stop_token token, bool ambient) noexcept {
+    census_.enter(op);
+    if (!ambient) [[unlikely]]
+      hook(op, token);
+  }
+
+  /// To the pool, which is started by the first. A null `w` is an allocation that failed.
+  void start_work(operation_base& op, work* w) noexcept {
+    op.stage_ = stage::pool;
+    if (w != nullptr) pool_.expect();
+    int const r = w == nullptr ? -ENOMEM : pool_.start();
+    if (r < 0) [[unlikely]]
+      return end_soon(op, r);
+    pool_.punt(*w);
+  }
+
+  void arm(alarm& a, time_point deadline) noexcept {
+    a.op.stage_ = stage::timer;
+    timers_.arm(a, deadline);
+  }
+  void disarm(alarm& a) noexcept { timers_.disarm(a); }
+
+  /// Ends `op` early if that is possible; it completes in a later step, never in here.
+  void cancel(operation_base& op) noexcept;
+
+  /// It is over, but not here and now.
+  void end_soon(operation_base& op, int res) noexcept {
+    op.answer_.set(res);
+    op.stage_ = stage::ready;
+    ready(op);
+  }
+
+  /// The one end of an operation: its result is in it. Resumes its coroutine; the last thing to
+  /// do in a completion or an item, whose caller then calls bounce_on().
+  template <const operation_row& Row>
+  void finish(operation_base& op, std::uint64_t ledger_entry::* way) noexcept {
+    census::leave(op);
+    ++(ledger_.of<Row>().*way);
+    constexpr auto unusual = operation_base::cancel_wanted | operation_base::hooked;
+    if (op.is(unusual | operation_base::heard)) [[unlikely]]
+      return finish_unusually(op, ledger_.of<Row>());
+    resume(op);
+  }
+
+  /// It has left the census: a close may wait for that. finish() says so itself.
+  void left(const operation_base& op) noexcept;
+
+  void resume(operation_base& op) noexcept {
+    op.stage_ = stage::over;
+    if (op.is(operation_base::heard)) return op.listener_->tell();
+    op.waiter_.resume();
+  }
+
+  template <const operation_row& Row>
+  void count(std::uint64_t ledger_entry::* way) noexcept {
+    ledger_.count<Row>(way);
+  }
+
+  /// The token under which run() and spawn() start their tasks.
+  [[nodiscard]] stop_token ambient() const noexcept { return ambient_; }
+  [[nodiscard]] punt_policy punting() const noexcept { return punt_; }
+  [[nodiscard]] ring_backend& backend() noexcept { return ring_; }
+  [[nodiscard]] const ring_backend& backend() const noexcept { return ring_; }
+  /// Null: there is a ring.
+  [[nodiscard]] poll_backend* poller() noexcept { return poll_ ? &*poll_ : nullptr; }
+  [[nodiscard]] bool has_ring() const noexcept { return !poll_; }
+  [[nodiscard]] const std::string& backend_reason() const noexcept { return reason_; }
+  [[noreturn]] IOWQ_COLD void fail_for_ring(const operation_row& row) const {
+    std::string const what = std::string{row.name} + " (needs a ring; none here: " + reason_ + ")";
+    throw_error(-ENOTSUP, what.c_str());
+  }
+  [[nodiscard]] const ring_stats& kernel_stats() const noexcept {
+    return poll_ ? poll_->stats() : ring_.stats();
+  }
+  [[nodiscard]] const class ledger& counts() const noexcept { return ledger_; }
+  [[nodiscard]] class devices& devices() noexcept { return devices_; }
+  [[nodiscard]] std::uint64_t items_run() const noexcept { return items_run_; }
+  [[nodiscard]] shot_counts& shots() noexcept { return shots_; }
+  [[nodiscard]] bool over() const noexcept {
+    return done_ && *done_ && guests_ == 0 && shots_.orphaned == 0;
+  }
+  [[nodiscard]] bool ending() const noexcept { return ending_; }
+  [[nodiscard]] bool stopping() const noexcept { return stop_->stop_requested(); }
+  // relaxed: whoever asked on this thread is seen.
+  [[nodiscard]] bool will_stop() const noexcept {
+    return stopping() || stop_wanted_.load(std::memory_order_relaxed);
+  }
+  /// All operations in flight.
+  [[nodiscard]] census& in_flight() noexcept {
+    ring_.list_all();
+    return census_;
+  }
+  [[nodiscard]] lazy_pool& pool() noexcept { return pool_; }
+  [[nodiscard]] const lazy_pool& pool() const noexcept { return pool_; }
+  /// At the end of a run: a stop was for that, also one that came in its last turn.
+  void forget_stop() noexcept {
+    // relaxed: only the owner clears it, and a request that comes now is for the next run.
+    stop_wanted_.store(false, std::memory_order_relaxed);
+    if (!stopping()) return;
+    ring_.open_to_all(true);
+    stop_.emplace();  // at the same address: ambient_ stays valid
+  }
+
+ private:
+  static constexpr unsigned turn_budget = 256;   // coroutines resumed before the kernel is asked
+  static constexpr unsigned reap_budget = 1024;  // CQEs before everything else has a turn
+
+  /// One of our company says it by its ring, with what it submits anyway.
+  void kick() noexcept {
+    loop* const from = this_thread_loop;
+    bool const near = from != nullptr && company_ != nullptr && from->company_ == company_;
+    if (!near || !from->ring_.message(ring_)) ring_.wake();
+  }
+
+  /// Before it sleeps, the owner looks out for its workers if that pays. Nothing else waits for
+  /// it meanwhile: no SQE, no timer, and the kernel can say that it has something, as epoll cannot.
+  [[nodiscard]] bool something_soon() noexcept {
+    if (!pool_.worth_a_spin() || !timers_.empty() || ring_.pending()) return false;
+    if (poll_ && poll_->waits()) return false;
+    return pool_.spin([this] { return !mail_.empty() || ring_.ready() || ring_.needs_enter(); });
+  }
+
+  void finish_unusually(operation_base& op, ledger_entry& line) noexcept;
+
+  IOWQ_NOINLINE void fire_timers() noexcept {
+    time_point const now = linux_policy::now();
+    while (timer* const due = timers_.pop_due(now)) end_soon(static_cast<alarm*>(due)->op, 0);
+  }
+
+  /// No ring: what it waited for has come, or so it seems.
+  void ripe(operation_base& op) noexcept { op.stage_ = stage::ready, ready(op); }
+
+  // exec/detail/loop.hpp
+  void hook(operation_base& op, stop_token token) noexcept;
+  void stop_all() noexcept;
+  void cancel_all() noexcept;
+  void cancel_again() noexcept;
+
+  // Never changes, or owner only.
+  punt_policy punt_;
+  std::optional<stop_source> stop_{std::in_place};
+  stop_token const ambient_ = stop_->get_token();
+  census census_{ledger_};
+  ring_backend ring_;
+  fifo<&loop_item::next> ready_;
+  timers timers_;
+  const atomic<bool>* company_ = nullptr;  // the address says whose, too
+  const bool* done_ = nullptr;
+  std::ptrdiff_t guests_ = 0;  // minus those of ours that are away
+  bool ending_ = false;
+  shot_counts shots_;
+  std::uint64_t items_run_ = 0;
+  class ledger ledger_;
+  class devices devices_;
+  std::optional<poll_backend> poll_;  // in place of the ring, which then is not open
+  std::string reason_;                // why
+
+  // Any thread.
+  mailbox mail_;
+  atomic<bool> stop_wanted_{false};
+
+  // Last, so that its workers end before anything they post to.
+  lazy_pool pool_;
+};
+
+inline void loop::cancel(operation_base& op) noexcept {
+  if (!op.row().cancellable || op.is(operation_base::cancel_wanted)) return;
+  op.set(operation_base::cancel_wanted);
+  switch (op.stage_) {
+    case stage::waiting:
+      ring_.drop_cancelled([this](operation_base& late) { end_soon(late, -ECANCELED); });
+      break;
+    case stage::ring:
+      ring_.cancel(op);
+      break;
+    case stage::poll:
+      poll_->forget(op);
+      ripe(op);  // which sees that it shall not try again
+      break;
+    case stage::pool:
+      pool_.flush();
+      // dequeued: finished() was called and has posted; running: its token was set.
+      if (auto* const pool = pool_.if_started()) pool->cancel(op.kind_->as_work(op));
+      break;
+    case stage::timer:
+    case stage::in_line:
+      if (op.kind_->disarm(op)) end_soon(op, -ECANCELED);
+      break;
+    default:
+      break;
+  }
+}
+
+IOWQ_NOINLINE inline void loop::hook(operation_base& op, stop_token token) noexcept {
+  if (!token.stop_possible()) return;
+  // Who could not fail any more did not prepare.
+  bool const made = op.is(operation_base::hooked) || stop_hook::prepare(*this, op, token);
+  IOWQ_ASSERT(made, "no memory to register an operation with its stop token");
+  op.hook_.object().begin(token);
+}
+
+IOWQ_NOINLINE inline bool stop_hook::prepare(loop& owner, operation_base& op,
+                                             stop_token token) noexcept {
+  if (!token.stop_possible()) return true;
+  if (op.hook_.emplace(owner, op) == nullptr) return false;
+  op.set(operation_base::hooked);
+  return true;
+}
+
+inline void stop_hook::drop(operation_base& op) noexcept {
+  if (!op.is(operation_base::hooked)) return;
+  op.hook_.destroy();
+  op.bits_ = static_cast<std::uint8_t>(op.bits_ & ~operation_base::hooked);
+}
+
+/// Tells whoever asks the ambient token, and cancels all there is, whatever its own token. Once
+/// more, and it cancels what has begun since: what was shielded from a stop may wait for ever.
+IOWQ_COLD inline void loop::stop_all() noexcept {
+  // acquire: as in turn(); what was asked for in between is done here as well.
+  static_cast<void>(stop_wanted_.exchange(false, std::memory_order_acquire));
+  if (!stopping()) {
+    ring_.open_to_all(false);
+    stop_->request_stop();
+  }
+  cancel_all();
+}
+
+IOWQ_NOINLINE inline void loop::finish_unusually(operation_base& op, ledger_entry& line) noexcept {
+  if (op.answer_.res() == -ECANCELED && op.is(operation_base::cancel_wanted)) ++line.cancelled;
+  left(op);
+  if (op.is(operation_base::hooked)) {
+    if (!op.hook_.object().end()) {
+      op.stage_ = stage::lingering;  // its stop request is still in our inbox, and touches it
+      return;
+    }
+    op.hook_.destroy();
+  }
+  resume(op);
+}
+
+inline void loop::left(const operation_base& op) noexcept {
+  if (!op.is(operation_base::cancel_wanted)) return;
+  census_.ended(op, [this](operation_base& closer) { ready(closer); });
+}
+
+IOWQ_COLD inline void loop::cancel_all() noexcept {
+  in_flight().for_each([this](operation_base& op) { cancel(op); });
+}
+
+IOWQ_COLD inline void loop::cancel_again() noexcept {
+  bool const all = ring_.ask_again();
+  census_.for_each([&](operation_base& op) {
+    if (op.stage_ == stage::ring && op.is(operation_base::cancel_wanted)) ring_.cancel(op, all);
+  });
+}
+
+inline void stop_hook::requested() noexcept {
+  if (this_thread_loop == &owner_) return owner_.cancel(op_);
+  posted_ = true;
+  owner_.post(*this);
+}
+
+inline void stop_hook::arrived(loop_item* self) noexcept {
+  auto& hook = *static_cast<stop_hook*>(self);
+  hook.posted_ = false;
+  operation_base& op = hook.op_;
+  loop& owner = hook.owner_;
+  if (op.stage_ != stage::lingering) return owner.cancel(op);
+  op.hook_.destroy();
+  owner.resume(op);
+}
+
+}  // namespace iowq::detail

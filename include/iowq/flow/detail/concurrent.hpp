@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/flow/detail/concurrent.hpp -- several awaits at once: what when_all, when_any and timeout
+// share.
+//
+// Each of the several is begun with a listener, and the last of them to end lets the one who
+// awaits them all go on. So operations, tasks and waits in line need no coroutine to be awaited
+// by, and those of a tuple no memory at all. Awaitables of somebody else's are put into a task.
+#pragma once
+
+#include <coroutine>
+#include <cstddef>
+#include <exception>
+#include <memory>
+#include <optional>
+#include <ranges>
+#include <system_error>
+#include <type_traits>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include <iowq/base/assert.hpp>
+#include <iowq/base/stop_token.hpp>
+#include <iowq/coro/as_result.hpp>
+#include <iowq/coro/awaiter.hpp>
+#include <iowq/coro/detail/continuation.hpp>
+#include <iowq/coro/detail/promise.hpp>
+#include <iowq/coro/task.hpp>
+#include <iowq/exec/detail/loop.hpp>
+
+namespace iowq::detail {
+
+template <class A>
+task<await_result_t<A>> in_a_task(A awaitable) {
+  co_return co_await std::move(awaitable);
+}
+
+/// What is begun for an `A`: itself, if it takes a listener.
+template <class A>
+auto as_startable(A&& awaitable) {
+  static_assert(!std::is_lvalue_reference_v<A>, "std::move it in: it can be awaited only once");
+  if constexpr (startable<A>)
+    return std::move(awaitable);
+  else
+    return in_a_task<A>(std::move(awaitable));
+}
+template <class A>
+using startable_of = decltype(as_startable(std::declval<A>()));
+
+template <class A>
+inline constexpr bool is_task = false;
+template <class T>
+inline constexpr bool is_task<task<T>> = true;
+
+/// The result of a started `A` that is over.
+template <startable A>
+decltype(auto) result_of(A& over) {
+  if constexpr (is_task<A>)
+    return over.take_result();
+  else
+    return over.await_resume();
+}
+template <class A>
+using value_of = decltype(result_of(std::declval<startable_of<A>&>()));
+
+/// An operation, which can name its failure without throwing it.
+template <class A>
+concept says_why = result_awaiter<A> && requires(const A& a) { a.row().name; };
+
+/// How a `T` is kept: a reference as a pointer, nothing as a monostate.
+template <class T>
+using kept = typename std::conditional_t<
+    std::is_void_v<T>, std::type_identity<std::monostate>,
+    std::conditional_t<std::is_reference_v<T>, std::add_pointer<T>, std::remove_cv<T>>>::type;
+/// How it is given away in a tuple or a variant.
+template <class T>
+using given = std::conditional_t<std::is_void_v<T>, std::monostate, T>;
+
+template <class T>
+given<T> give(kept<T>& value) {
+  if constexpr (std::is_reference_v<T>)
+    return static_cast<T>(*value);
+  else
+    return std::move(value);
+}
+
+/// What the several have in common. Owner thread only. Moves only in so far as one that was not
+/// awaited yet has nothing to move.
+class together {
+ public:
+  together() noexcept = default;
+  together(together&& other) noexcept {
+    IOWQ_ASSERT(!other.begun_, "several awaits were moved after they had begun");
+  }
+  together& operator=(together&&) = delete;
+  ~together() {
+    IOWQ_ASSERT(running_ == 0,
+                "several awaits (when_all, when_any, timeout) were destroyed before all had ended");
+  }
+
+  /// Under which each of them runs.
+  [[nodiscard]] stop_token token() const noexcept { return stop_.get_token(); }
+
+ protected:
+  /// Begins by `start_each()`. False: all are over already.
+  template <class StartEach>
+  bool begin_each(continuation waiter, stop_token outer, std::size_t count,
+                  StartEach&& start_each) noexcept {
+    IOWQ_ASSERT(!begun_, "several awaits (when_all, when_any, timeout) were awaited twice");
+    begun_ = true;
+    waiter_ = waiter;
+    running_ = count + 1;  // one more, so that none is the last before all have begun
+    if (outer.stop_possible()) inherited_.emplace(outer, pass_on{&stop_});
+    start_each();
+    if (--running_ != 0) return true;
+    inherited_.reset();
+    return false;
+  }
+
+  void stop_the_rest() noexcept { stop_.request_stop(); }
+
+  /// The last act at the end of each.
+  void one_less() noexcept {
+    if (--running_ != 0) return;
+    inherited_.reset();
+    waiter_.run();
+  }
+
+ private:
+  struct pass_on {
+    stop_source* source;
+    void operator()() const noexcept { source->request_stop(); }
+  };
+
+  bool begun_ = false;
+  std::size_t running_ = 0;
+  continuation waiter_;
+  stop_source stop_;
+  std::optional<stop_callback<pass_on>> inherited_;
+};
+
+/// One of the several, an `A`. `All` is told of its end, in `ended(one&)`.
+template <class All, class A>
+class one_of final : listener, loop_item {
+ public:
+  using value = value_of<A>;
+
+  explicit one_of(A&& awaitable)
+      : listener{&over}, loop_item{&begin_task}, awaitable_(as_startable(std::move(awaitable))) {}
+  one_of(one_of&& other)  // NOLINT(performance-noexcept-move-constructor): as the awaitable's
+      : listener{&over}, loop_item{&begin_task}, awaitable_(std::move(other.awaitable_)) {}
+
+  /// An operation begins now; a task at the loop's next turn, so that however deep these are in
+  /// each other, the stack is not.
+  void start(All& all) noexcept {
+    all_ = &all;
+    home_ = &loop::current();
+    if constexpr (is_task<startable_of<A>>)
+      home_->ready(*this);
+    else if (!awaitable_.start(*this, all.token()))
+      all.ended(*this);
+  }
+
+  /// Takes its value out, or what left it. An operation's failure is not thrown for that: most
+  /// often it is a stop, and only the first one is ever looked at.
+  bool take(std::exception_ptr& error) noexcept {
+    try {
+      if constexpr (says_why<startable_of<A>>) {
+        auto result = awaitable_.await_resume_result();
+        if (!result) {
+          error = std::make_exception_ptr(std::system_error{result.error(), awaitable_.row().name});
+          return false;
+        }
+        if constexpr (std::is_void_v<value>)
+          value_.emplace();
+        else
+          value_.emplace(*std::move(result));
+      } else if constexpr (std::is_void_v<value>) {
+        result_of(awaitable_), value_.emplace();
+      } else if constexpr (std::is_reference_v<value>) {
+        value_.emplace(std::addressof(result_of(awaitable_)));
+      } else {
+        value_.emplace(result_of(awaitable_));
+      }
+      return true;
+    } catch (...) {
+      error = std::current_exception();
+      return false;
+    }
+  }
+  /// Nobody wants its value any more; it may own something all the same, a descriptor, say.
+  void drop() noexcept {
+    if constexpr (!is_task<startable_of<A>>) (void)succeeds();  // a task's goes with its frame
+  }
+  /// Did it succeed? Its value is dropped; an operation's failure costs no exception.
+  bool succeeds() noexcept {
+    try {
+      if constexpr (result_awaiter<startable_of<A>>)
+        return awaitable_.await_resume_result().has_value();
+      else
+        return static_cast<void>(result_of(awaitable_)), true;
+    } catch (...) {
+      return false;
+    }
+  }
+
+  [[nodiscard]] bool has_value() const noexcept { return value_.has_value(); }
+  [[nodiscard]] given<value> give() { return detail::give<value>(*value_); }
+  [[nodiscard]] kept<value>&& kept_value() { return std::move(*value_); }
+
+ private:
+  static void over(listener* self) noexcept {
+    auto& one = *static_cast<one_of*>(self);
+    if (loop* const here = this_thread_loop; here != one.home_) [[unlikely]] {  // resume_on()
+      one.acts(&come_home);
+      return here->leave_for(*one.home_, one);
+    }
+    one.all_->ended(one);
+  }
+  static void come_home(loop_item* self) noexcept {
+    auto& one = *static_cast<one_of*>(self);
+    one.home_->came();
+    one.all_->ended(one);
+  }
+  static void begin_task(loop_item* self) noexcept {
+    auto& one = *static_cast<one_of*>(self);
+    one.awaitable_.start(one, one.all_->token());
+  }
+
+  startable_of<A> awaitable_;
+  All* all_ = nullptr;
+  loop* home_ = nullptr;
+  std::optional<kept<value>> value_;
+};
+
+/// The elements of a range, moved out of it.
+template <class All, class A, class R>
+std::vector<one_of<All, A>> ones_of(R& range) {
+  std::vector<one_of<All, A>> ones;
+  if constexpr (requires { std::ranges::size(range); })
+    ones.reserve(static_cast<std::size_t>(std::ranges::size(range)));
+  for (auto&& awaitable : range) ones.emplace_back(std::move(awaitable));
+  return ones;
+}
+
+/// Makes `Derived` an awaiter that is movable until awaited and can itself be begun with a
+/// listener: it has `bool begin(continuation, stop_token)`.
+template <class Derived>
+class awaited_together : public together {
+ public:
+  static bool await_ready() noexcept { return false; }
+  template <class Promise>
+  bool await_suspend(std::coroutine_handle<Promise> waiter) noexcept {
+    return static_cast<Derived*>(this)->begin(waiter, stop_of(waiter));
+  }
+  bool start(listener& waiter, stop_token token) noexcept {
+    return static_cast<Derived*>(this)->begin(waiter, token);
+  }
+};
+
+}  // namespace iowq::detail

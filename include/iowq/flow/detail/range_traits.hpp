@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/flow/detail/range_traits.hpp -- what for_each and its relatives accept as a range.
+#pragma once
+
+#include <iterator>
+#include <ranges>
+#include <type_traits>
+#include <utility>
+
+namespace iowq::detail {
+
+/// What a for loop can walk: std's ranges and range-v3's alike, single-pass and infinite ones too.
+template <class R>
+concept walkable = requires(std::remove_reference_t<R>& r) {
+  std::ranges::begin(r) != std::ranges::end(r);
+  *std::ranges::begin(r);
+};
+
+template <walkable R>
+using element_of =
+    std::remove_cvref_t<decltype(*std::ranges::begin(std::declval<std::remove_reference_t<R>&>()))>;
+
+/// An item as it is handed on: a value where the element lasts no longer than the iterator's next
+/// step, which is so unless the range is multi-pass.
+template <walkable R, class Iterator =
+                          decltype(std::ranges::begin(std::declval<std::remove_reference_t<R>&>()))>
+using item_of = std::conditional_t<std::forward_iterator<Iterator>, std::iter_reference_t<Iterator>,
+                                   std::remove_cvref_t<std::iter_reference_t<Iterator>>>;
+
+}  // namespace iowq::detail

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/op/detail/multishot_request.hpp -- one request that yields many results.
+//
+// A multishot request outlives every await of its answers, and the stream that made it, too: the
+// kernel has its address until the last CQE. So it is an operation of its own (it is in the
+// census: dump() names it, a stop ends it), in memory of its own, and who wants its answers waits
+// in a line of one beside it.
+//
+//   idle -> armed -> idle      the last CQE came: whoever wants more arms it again
+//             \---> orphaned   the stream is gone: cancelled, and deleted by its last CQE
+//
+// S1  While it is armed it is where it is, and so is all that the kernel writes to.
+// S2  Answers are given in the order of their CQEs; how it ended comes behind all of them.
+// S3  An answer that nobody will take is discarded by the rule of its call.
+#pragma once
+
+#include <cerrno>
+#include <coroutine>
+#include <cstdint>
+#include <source_location>
+#include <utility>
+
+#include <iowq/coro/detail/frame_cache.hpp>
+#include <iowq/coro/detail/promise.hpp>
+#include <iowq/exec/detail/loop.hpp>
+
+namespace iowq {
+
+/// How a stream of many answers asks for them.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wshadow"  // see exec/operation_row.hpp
+enum class shots : std::uint8_t {
+  automatic,  // by one request, where the kernel has it
+  single,     // by one after the other
+};
+#pragma GCC diagnostic pop
+
+namespace detail {
+
+/// A `Call` has, besides row, prepare() and descriptor(), a queue:
+///   bool keep(int res, std::uint32_t flags)   is it an answer? then it is kept
+///   bool empty() const, void drop_all()       drop_all() is the rule for what is late
+///   bool full() const                         so much waits that the kernel shall pause
+template <class Call>
+class shot final : public operation_base {
+ public:
+  template <class... Arguments>
+  explicit shot(std::source_location at, Arguments&&... arguments)
+      : operation_base{kind, at}, call_{std::forward<Arguments>(arguments)...} {
+    acts(&on_item);
+  }
+  static void* operator new(std::size_t size) { return allocate_frame(size); }
+  static void operator delete(void* memory, std::size_t size) noexcept { free_frame(memory, size); }
+
+  [[nodiscard]] Call& call() noexcept { return call_; }
+  [[nodiscard]] bool has_answer() const noexcept { return !call_.empty(); }
+  /// When there is no answer: how the request has ended, 0 or -errno. The next next() arms it
+  /// again.
+  [[nodiscard]] int take_end() noexcept { return std::exchange(end_, again); }
+
+  /// The stream is gone.
+  void orphan() noexcept {
+    call_.drop_all();
+    if (!armed_) {
+      delete this;
+      return;
+    }
+    wanted_ = false;
+    ++owner_->shots().orphaned;
+    owner_->cancel(*this);
+  }
+
+  class next_awaiter;
+  /// `co_await s.next(at)`: there is an answer, or an end(). Under a stop request it ends only when
+  /// the request has: what came before is given first.
+  [[nodiscard]] next_awaiter next(std::source_location at) noexcept { return {*this, at}; }
+
+ private:
+  void arm(loop& here) noexcept {
+    owner_ = &here;
+    armed_ = true;
+    bits_ = 0;
+    ++here.shots().armed;
+    if (io_uring_sqe* const sqe = here.backend().sqe(); sqe != nullptr) {
+      stage_ = stage::ring;
+      prepare(*this, *sqe);
+      sqe->user_data = whose::of(*this);
+      annotate_release(static_cast<operation_base*>(this));
+    } else {
+      here.backend().line_up(*this);
+    }
+    here.watch(*this, {}, true);
+  }
+
+  void take(answer what) noexcept {
+    bool const last = (what.flags() & IORING_CQE_F_MORE) == 0;
+    bool const kept = call_.keep(what.res(), what.flags());
+    if (last) over(kept ? again : what.res());
+    if (!wanted_) {
+      call_.drop_all();  // S3
+      if (!last) return;
+      --owner_->shots().orphaned;
+      delete this;
+      return;
+    }
+    if (!last && call_.full() && !is(cancel_wanted)) owner_->cancel(*this);
+    if (waits_ == nullptr || (!last && !kept)) return;
+    if (last && end_ == again && !kept) {  // it had been paused, and somebody came meanwhile
+      if (!waits_->is_stopped()) return arm(*owner_);
+      end_ = -ECANCELED;
+    }
+    tell();
+  }
+  void over(int res) noexcept {
+    census::leave(*this);
+    owner_->left(*this);
+    stage_ = stage::over;
+    armed_ = false;
+    --owner_->shots().armed;
+    // As the kernel may say of what was cancelled; and if it was, whoever comes next is no part of
+    // that, unless he waits already and it was for him.
+    if (is(cancel_wanted) && (res == -EINTR || res == -ECANCELED))
+      res = waits_ != nullptr && waits_->is_stopped() ? -ECANCELED : again;
+    end_ = res;
+  }
+  /// The last act: whoever waits may end the life of *this.
+  inline void tell() noexcept;
+
+  static void on_cqe(operation_base& op, answer what) noexcept {
+    static_cast<shot&>(op).take(what);
+  }
+  /// It was cancelled while it waited for an SQE.
+  static void on_item(loop_item* self) noexcept {
+    auto& op = static_cast<shot&>(*static_cast<operation_base*>(self));
+    op.take(op.answer_);
+  }
+  static void prepare(operation_base& op, io_uring_sqe& sqe) noexcept {
+    static_cast<shot&>(op).call_.prepare(sqe);
+  }
+  static int descriptor_of(const operation_base& op) noexcept {
+    return static_cast<const shot&>(op).call_.descriptor();
+  }
+  static constexpr operation_kind kind{&Call::row, &on_cqe, &prepare,
+                                       nullptr,    nullptr, &descriptor_of};
+  static constexpr int again = 1;  // no end: to be armed again
+
+  Call call_;
+  loop* owner_ = nullptr;
+  next_awaiter* waits_ = nullptr;
+  int end_ = again;
+  bool armed_ = false;
+  bool wanted_ = true;
+};
+
+/// The wait for an answer.
+template <class Call>
+class [[nodiscard("co_await it")]] shot<Call>::next_awaiter final : public operation_base {
+ public:
+  next_awaiter(shot& from, std::source_location at) noexcept
+      : operation_base{kind, at}, from_{from} {}
+
+  bool await_ready() const noexcept { return from_.has_answer() || from_.end_ != again; }
+  template <class Promise>
+  bool await_suspend(std::coroutine_handle<Promise> waiter) noexcept {
+    waiter_ = waiter;
+    return begin(loop::current(), stop_of(waiter));
+  }
+  void await_resume() const noexcept {}
+
+ private:
+  friend shot;
+
+  [[nodiscard]] bool is_stopped() const noexcept { return is(cancel_wanted); }
+  bool begin(loop& here, stop_token token) noexcept {
+    bool const ambient = token == here.ambient();
+    bool const stopped = ambient ? here.stopping() : token.stop_requested();
+    if (stopped && !from_.armed_) {
+      here.template count<Call::row>(&ledger_entry::cancelled);
+      from_.end_ = -ECANCELED;
+      return false;
+    }
+    IOWQ_ASSERT(!from_.armed_ || from_.owner_ == &here,
+                "a stream was awaited on another executor than the one that its request is with");
+    if (!ambient && !stop_hook::prepare(here, *this, token)) [[unlikely]] {
+      from_.end_ = -ENOMEM;
+      return false;
+    }
+    from_.waits_ = this;
+    stage_ = stage::in_line;
+    if (!from_.armed_) from_.arm(here);
+    here.watch(*this, token, ambient);
+    if (stopped) here.cancel(*this);
+    return true;
+  }
+  void granted() noexcept {
+    answer_.set(from_.has_answer() ? 0 : from_.end_);
+    from_.owner_->template finish<Call::row>(*this, &ledger_entry::ring_ops);
+  }
+  static bool disarm(operation_base& op) noexcept {
+    shot& from = static_cast<next_awaiter&>(op).from_;
+    from.owner_->cancel(from);
+    return false;
+  }
+  static int descriptor_of(const operation_base& op) noexcept {
+    return static_cast<const next_awaiter&>(op).from_.call_.descriptor();
+  }
+  static constexpr operation_kind kind{&Call::row, nullptr, nullptr,
+                                       nullptr,    &disarm, &descriptor_of};
+  shot& from_;
+};
+
+template <class Call>
+void shot<Call>::tell() noexcept {
+  if (waits_ != nullptr) std::exchange(waits_, nullptr)->granted();
+}
+
+/// Owns a shot as its stream does.
+template <class Call>
+class shot_owner {
+ public:
+  template <class... Arguments>
+  explicit shot_owner(std::source_location at, Arguments&&... arguments)
+      : shot_{new shot<Call>{at, std::forward<Arguments>(arguments)...}} {}
+  shot_owner(const shot_owner&) = delete;
+  shot_owner& operator=(const shot_owner&) = delete;
+  ~shot_owner() { shot_->orphan(); }
+  shot<Call>* operator->() const noexcept { return shot_; }
+
+ private:
+  shot<Call>* shot_;
+};
+
+}  // namespace detail
+}  // namespace iowq

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/op/detail/read_ahead.hpp -- directories that are read before their turn.
+//
+// What is begun between two next() of a stream is no await of it, and may outlive it. So it is in
+// memory of its own, and who wants it waits in a line of one beside it:
+//
+//   reading -> done        kept until its turn
+//         \--> orphaned    nobody wants it: cancelled, and deleted when it has ended
+//
+// A run() does not end while one is being read, wanted or not: nothing outlives it. Who wants it
+// may have left for another executor meanwhile, and drops it from there.
+#pragma once
+
+#include <fcntl.h>
+#include <linux/stat.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <coroutine>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <optional>
+#include <source_location>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+#include <iowq/base/fd.hpp>
+#include <iowq/base/policy.hpp>
+#include <iowq/base/result.hpp>
+#include <iowq/coro/detail/continuation.hpp>
+#include <iowq/coro/detail/promise.hpp>
+#include <iowq/exec/operation.hpp>
+#include <iowq/op/detail/path_text.hpp>
+#include <iowq/op/directory.hpp>
+#include <iowq/queue/intrusive_list.hpp>
+
+namespace iowq::detail {
+
+/// What a tree may answer in the middle of a walk, through no fault of the program.
+[[nodiscard]] inline bool is_of_the_tree(std::error_code error) noexcept {
+  switch (error.value()) {
+    case EACCES:
+    case EPERM:
+    case ENOENT:
+    case ENOTDIR:
+    case ELOOP:
+    case ESTALE:
+      return true;
+    default:
+      return false;
+  }
+}
+
+/// Records of getdents64(2), one behind the other.
+struct listing {
+  struct by_free {
+    void operator()(std::byte* memory) const noexcept { std::free(memory); }
+  };
+  std::unique_ptr<std::byte, by_free> records;
+  std::size_t size = 0;
+  bool ended = false;  // the directory has no more than these
+};
+
+/// A directory, open, and what it holds, or the first part of it.
+struct visit {
+  fd directory;
+  listing entries;
+
+  /// Removed since: it has no more entries. Asks no server.
+  [[nodiscard]] bool is_gone() const noexcept {
+    struct ::statx now;
+    constexpr int how = AT_EMPTY_PATH | AT_STATX_DONT_SYNC;
+    return ::statx(directory.get(), "", how, STATX_NLINK, &now) == 0 && now.stx_nlink == 0;
+  }
+};
+
+/// Opens the directory `name` in `from`, never through a link, and reads it; without a name, reads
+/// on in `from`. As one call: most directories are read to their end by it.
+struct visit_call {
+  static constexpr operation_row row{
+      .name = "walk",
+      .first = route::pool,
+      .reason = "opens a directory and reads it, in one go; has no opcode"};
+  static constexpr int how = O_RDONLY | O_DIRECTORY | O_NOFOLLOW;
+  using shared_directory = std::shared_ptr<const fd>;
+
+  visit_call(shared_directory in, std::string_view path, std::size_t most)
+      : from{std::move(in)}, name{path}, room{most} {}
+  visit_call(visit_call&&) noexcept = default;
+
+  [[nodiscard]] int descriptor() const noexcept { return from->get(); }
+  [[nodiscard]] int check() const noexcept { return name.check(); }
+  int call(const stop_token&) noexcept {
+    int file = from->get();
+    if (*name.c_str() != '\0') {
+      file = or_errno(::openat(file, name.c_str(), how | O_CLOEXEC));
+      if (file < 0) return file;
+      found.directory.reset(file);
+    }
+    constexpr std::size_t longest_record = 512;  // and a little more
+    listing& all = found.entries;
+    all.records.reset(static_cast<std::byte*>(std::malloc(room)));
+    if (!all.records) return -ENOMEM;
+    while (room - all.size >= longest_record) {
+      int const n = read_records(file, all.records.get() + all.size, room - all.size);
+      if (n > 0) {
+        all.size += static_cast<std::size_t>(n);
+        continue;
+      }
+      // A directory that is removed while it is read has no more entries.
+      all.ended = n == 0 || is_of_the_tree(to_error(n));
+      if (!all.ended && all.size == 0) return n;
+      break;
+    }
+    shrink(all);
+    return 0;
+  }
+  visit value(int) noexcept { return std::move(found); }
+
+  shared_directory from;
+  path_text name;
+  std::size_t room;
+  visit found;
+
+ private:
+  /// It is kept until its turn, and most often it is little.
+  static void shrink(listing& all) noexcept {
+    std::byte* const whole = all.records.release();
+    void* const rest = std::realloc(whole, all.size + 1);
+    all.records.reset(rest != nullptr ? static_cast<std::byte*>(rest) : whole);
+  }
+};
+
+/// A visit before its turn. Belongs to whoever made it until drop().
+class read_ahead final : listener, loop_item {
+ public:
+  using found = result<visit>;
+
+  /// Begins at once, on this thread's executor. `position` is the caller's.
+  read_ahead(std::source_location at, visit_call::shared_directory from, std::string_view name,
+             std::size_t room, std::size_t position)
+      : listener{&told},
+        loop_item{&buried},
+        position_{position},
+        home_{loop::current()},
+        op_{at, std::move(from), name, room} {
+    ++home_.shots().orphaned;
+    if (!op_.start(*this, home_.ambient())) over();
+  }
+
+  /// On any thread, as the next three.
+  void drop() noexcept {
+    bool const at_home = is_at_home();  // elsewhere it may be gone as soon as it is an orphan
+    // acq_rel: pairs with over(), which has left it if it was first, and else deletes it.
+    if (state_.exchange(state::orphaned, std::memory_order_acq_rel) == state::done)
+      delete this;
+    else if (at_home)
+      home_.cancel(op_);
+  }
+  /// Will it be over here, where it is asked?
+  [[nodiscard]] bool is_at_home() const noexcept { return this_thread_loop == &home_; }
+  [[nodiscard]] bool is_over() const noexcept {
+    // acquire: pairs with over().
+    return state_.load(std::memory_order_acquire) == state::done;
+  }
+  [[nodiscard]] std::size_t position() const noexcept { return position_; }
+
+  /// Once, when it is over.
+  [[nodiscard]] found take() noexcept { return std::move(*found_); }
+
+  class turn;
+
+  read_ahead* before;  // in line, as its owner has them
+  read_ahead* behind;
+
+ private:
+  enum class state : std::uint8_t { reading, done, orphaned };
+
+  ~read_ahead() = default;
+
+  static void told(listener* self) noexcept { static_cast<read_ahead*>(self)->over(); }
+  inline void over() noexcept;
+  static void buried(loop_item* self) noexcept {
+    auto& me = *static_cast<read_ahead*>(self);
+    --me.home_.shots().orphaned;
+    delete &me;
+  }
+
+  std::size_t const position_;
+  loop& home_;
+  operation<visit_call> op_;
+  std::optional<found> found_;
+  atomic<state> state_{state::reading};
+  turn* waits_ = nullptr;
+};
+
+/// `co_await read_ahead::turn{ahead, at}`: it is over. A stop ends the wait, not the read.
+class [[nodiscard("co_await it")]] read_ahead::turn final : public operation_base {
+ public:
+  static constexpr operation_row row{
+      .name = "walk_turn",
+      .first = route::inline_,
+      .reason = "waits for a directory that is being read ahead of its turn"};
+  turn(read_ahead& ahead, std::source_location at) noexcept
+      : operation_base{kind, at}, ahead_{ahead} {
+    acts(&on_item);
+  }
+  ~turn() = default;
+
+  bool await_ready() const noexcept { return false; }
+  template <class Promise>
+  bool await_suspend(std::coroutine_handle<Promise> waiter) noexcept {
+    waiter_ = waiter;
+    loop& here = ahead_.home_;
+    stop_token const token = stop_of(waiter);
+    bool const ambient = token == here.ambient();
+    if (ambient ? here.stopping() : token.stop_requested()) return over(-ECANCELED);
+    if (ahead_.is_over()) return over(0);
+    if (!ambient && !stop_hook::prepare(here, *this, token)) return over(-ENOMEM);
+    stage_ = stage::in_line;
+    ahead_.waits_ = this;
+    here.watch(*this, token, ambient);
+    return true;
+  }
+  void await_resume() const {
+    if (answer_.res() < 0) throw_error(answer_.res(), visit_call::row.name);
+  }
+
+ private:
+  friend read_ahead;
+
+  bool over(int res) noexcept {
+    answer_.set(res);
+    stage_ = stage::over;
+    return false;
+  }
+  static void on_item(loop_item* self) noexcept {
+    auto& op = *static_cast<turn*>(static_cast<operation_base*>(self));
+    op.ahead_.home_.finish<row>(op, &ledger_entry::inline_ops);
+  }
+  static bool disarm(operation_base& op) noexcept {
+    static_cast<turn&>(op).ahead_.waits_ = nullptr;
+    return true;
+  }
+  static constexpr operation_kind kind{&row, nullptr, nullptr, nullptr, &disarm, nullptr};
+
+  read_ahead& ahead_;
+};
+
+inline void read_ahead::over() noexcept {
+  found_.emplace(op_.await_resume_result());
+  loop& here = home_;
+  turn* const waiter = std::exchange(waits_, nullptr);
+  // acq_rel: pairs with drop() and is_over(): what was found is seen there, and from here on it may
+  // be deleted there. An orphan is, too, but later: its operation is at its last step.
+  if (state_.exchange(state::done, std::memory_order_acq_rel) == state::orphaned)
+    return here.ready(*this);
+  --here.shots().orphaned;
+  if (waiter != nullptr) here.end_soon(*waiter, 0);
+}
+
+/// Those of one directory, nearest first.
+class ahead_line {
+ public:
+  ahead_line() noexcept = default;
+  ahead_line(ahead_line&&) noexcept = default;
+  ahead_line& operator=(ahead_line&&) = delete;
+  ~ahead_line() {
+    while (!line_.empty()) drop_first();
+  }
+
+  void push_back(read_ahead& one) noexcept {
+    line_.push_back(one);
+    ++size_;
+  }
+  [[nodiscard]] read_ahead* front() const noexcept { return line_.front(); }
+  [[nodiscard]] unsigned size() const noexcept { return size_; }
+  void drop_first() noexcept {
+    line_.pop_front()->drop();
+    --size_;
+  }
+
+ private:
+  list<&read_ahead::behind, &read_ahead::before> line_;
+  unsigned size_ = 0;
+};
+
+}  // namespace iowq::detail

@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/op/multishot/buffer_ring.hpp -- buffers that the kernel chooses from.
+//
+// Ten thousand connections that wait need no buffer; the one that has data needs one now. So
+// buffers belong to no connection: the kernel takes one when it has something to put there, and
+// whoever reads it has a lease, whose end gives the buffer back. The memory goes with the last of
+// those who hold on to it: the buffer_ring, its leases, the requests of its streams.
+#pragma once
+
+#include <cerrno>
+#include <coroutine>
+#include <cstddef>
+#include <cstdint>
+#include <source_location>
+#include <string_view>
+#include <utility>
+
+#include <iowq/base/assert.hpp>
+#include <iowq/base/result.hpp>
+#include <iowq/coro/detail/promise.hpp>
+#include <iowq/exec/detail/loop.hpp>
+#include <iowq/op/detail/multishot_request.hpp>
+#include <iowq/queue/intrusive_list.hpp>
+#include <iowq/ring/detail/buffer_group.hpp>
+
+namespace iowq {
+
+class buffer_ring;
+
+namespace detail {
+
+class buffer_wait;
+
+/// What a buffer_ring and its leases share. Owner thread only.
+class buffer_pool : public buffer_group {
+ public:
+  buffer_pool(unsigned count, std::size_t size, shots how) : buffer_group{count, size}, how_{how} {}
+
+  void join() noexcept { ++users_; }
+  void leave() noexcept {
+    if (--users_ == 0) delete this;
+  }
+
+  /// Shall the kernel choose, here? Then it has them from now on.
+  [[nodiscard]] bool offer_to(loop& here) noexcept {
+    if (how_ == shots::automatic && host() == nullptr) {
+      // Never half and half: who takes one himself would wait for what the kernel keeps.
+      auto& backend = here.backend();
+      if (!backend.features().receives_many() || offer(backend.guests()) < 0) how_ = shots::single;
+    }
+    return how_ == shots::automatic;
+  }
+
+  /// Gives one back that was taken; who waits for one tries again. All do: the first may need none
+  /// for a long time.
+  inline void give_back(std::uint16_t id) noexcept;
+
+ private:
+  friend buffer_wait;
+  ~buffer_pool() = default;
+  inline void call_all() noexcept;
+
+  std::size_t users_ = 0;
+  shots how_;
+  buffer_wait* first_ = nullptr;
+};
+
+}  // namespace detail
+
+/// A lease: bytes that were received, in a buffer that is given back when this is destroyed. A
+/// range of std::byte, move-only; on the executor's thread. Change them as you like.
+class buffer_view {
+ public:
+  buffer_view() noexcept = default;
+  buffer_view(buffer_view&& other) noexcept
+      : pool_{std::exchange(other.pool_, nullptr)}, id_{other.id_}, size_{other.size_} {}
+  buffer_view& operator=(buffer_view&& other) noexcept {
+    if (this != &other) {
+      reset();
+      pool_ = std::exchange(other.pool_, nullptr);
+      id_ = other.id_;
+      size_ = other.size_;
+    }
+    return *this;
+  }
+  ~buffer_view() { reset(); }
+
+  [[nodiscard]] std::byte* data() const noexcept {
+    return pool_ != nullptr ? pool_->data(id_) : nullptr;
+  }
+  [[nodiscard]] std::size_t size() const noexcept { return pool_ != nullptr ? size_ : 0; }
+  [[nodiscard]] bool empty() const noexcept { return size() == 0; }
+  [[nodiscard]] std::byte* begin() const noexcept { return data(); }
+  [[nodiscard]] std::byte* end() const noexcept { return data() + size(); }
+  [[nodiscard]] std::string_view text() const noexcept {
+    return {reinterpret_cast<const char*>(data()), size()};
+  }
+
+  /// Gives the buffer back now.
+  void reset() noexcept {
+    if (pool_ == nullptr) return;
+    auto* const from = std::exchange(pool_, nullptr);
+    from->give_back(id_);
+    from->leave();
+  }
+
+  /// For streams: a buffer that was taken.
+  buffer_view(detail::buffer_pool& from, std::uint16_t id, std::size_t size) noexcept
+      : pool_{&from}, id_{id}, size_{static_cast<std::uint32_t>(size)} {
+    from.join();
+  }
+
+ private:
+  detail::buffer_pool* pool_ = nullptr;
+  std::uint16_t id_ = 0;
+  std::uint32_t size_ = 0;
+};
+
+/// `count` buffers (a power of two, or the next; at most 32768) of `size` bytes each, for any
+/// number of streams of one executor. Untouched ones are no memory. Throws std::system_error.
+/// `shots::single` keeps them from the kernel: each receive then takes one itself.
+class buffer_ring {
+ public:
+  buffer_ring(unsigned count, std::size_t size, shots how = shots::automatic)
+      : pool_{new detail::buffer_pool{count, size, how}} {
+    pool_->join();
+  }
+  buffer_ring(const buffer_ring&) = delete;
+  buffer_ring& operator=(const buffer_ring&) = delete;
+  ~buffer_ring() { pool_->leave(); }
+
+  [[nodiscard]] unsigned count() const noexcept { return pool_->count(); }
+  [[nodiscard]] std::size_t size() const noexcept { return pool_->size(); }
+  /// How many hold something that was received and not given back.
+  [[nodiscard]] unsigned taken() const noexcept { return pool_->taken(); }
+
+  [[nodiscard]] detail::buffer_pool& pool() const noexcept { return *pool_; }  // for streams
+
+ private:
+  detail::buffer_pool* pool_;
+};
+
+namespace detail {
+
+/// The wait for a buffer that comes back.
+class [[nodiscard("co_await it")]] buffer_wait final : public operation_base {
+ public:
+  static constexpr operation_row row_of_all{
+      .name = "buffer_ring", .first = route::inline_, .reason = "waits until a lease comes back"};
+
+  buffer_wait(buffer_pool& pool, std::source_location at) noexcept
+      : operation_base{kind, at}, pool_{pool} {
+    acts(&on_item);
+  }
+
+  bool await_ready() const noexcept { return pool_.taken() < pool_.count(); }
+  template <class Promise>
+  bool await_suspend(std::coroutine_handle<Promise> waiter) noexcept {
+    waiter_ = waiter;
+    return begin(loop::current(), stop_of(waiter));
+  }
+  void await_resume() const {
+    if (stage_ == stage::over && answer_.res() < 0) throw_error(answer_.res(), "recv_many");
+  }
+
+ private:
+  friend buffer_pool;
+
+  bool begin(loop& here, stop_token token) noexcept {
+    bool const ambient = token == here.ambient();
+    answer_.set(-ECANCELED);
+    stage_ = stage::over;
+    if (ambient ? here.stopping() : token.stop_requested()) return false;
+    if (!ambient && !stop_hook::prepare(here, *this, token)) [[unlikely]]
+      return answer_.set(-ENOMEM), false;
+    stage_ = stage::in_line;
+    behind_ = std::exchange(pool_.first_, this);
+    here.watch(*this, token, ambient);
+    return true;
+  }
+  void called() noexcept {
+    answer_.set(0);
+    stage_ = stage::ready;
+    loop::current().ready(*this);
+  }
+  static void on_item(loop_item* self) noexcept {
+    auto& op = *static_cast<buffer_wait*>(static_cast<operation_base*>(self));
+    this_thread_loop->finish<row_of_all>(op, &ledger_entry::inline_ops);
+  }
+  static bool disarm(operation_base& op) noexcept {
+    auto& self = static_cast<buffer_wait&>(op);
+    buffer_wait** link = &self.pool_.first_;
+    while (*link != &self) link = &(*link)->behind_;
+    *link = self.behind_;
+    return true;
+  }
+  static constexpr operation_kind kind{&row_of_all, nullptr, nullptr, nullptr, &disarm, nullptr};
+
+  buffer_pool& pool_;
+  buffer_wait* behind_ = nullptr;
+};
+
+inline void buffer_pool::give_back(std::uint16_t id) noexcept {
+  put_back(id);
+  if (first_ != nullptr) call_all();
+}
+inline void buffer_pool::call_all() noexcept {
+  for (buffer_wait* next = std::exchange(first_, nullptr); next != nullptr;) {
+    buffer_wait* const one = std::exchange(next, next->behind_);
+    one->called();
+  }
+}
+
+}  // namespace detail
+}  // namespace iowq

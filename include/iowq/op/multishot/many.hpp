@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/op/multishot/many.hpp -- accept_many and poll_many.
+//
+// Where the kernel has it (5.19 for accept, 5.13 for poll), one request answers for every
+// connection or every wake-up; elsewhere each next() is an operation of its own. The items are the
+// same. They differ in who is ahead of whom: one request accepts what comes while the consumer is
+// busy, up to a bound, and then pauses until all of that has been taken.
+#pragma once
+
+#include <poll.h>
+#include <sys/epoll.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <source_location>
+#include <utility>
+#include <vector>
+
+#include <iowq/base/fd.hpp>
+#include <iowq/coro/as_result.hpp>
+#include <iowq/coro/stream.hpp>
+#include <iowq/op/detail/multishot_request.hpp>
+#include <iowq/op/poll.hpp>
+#include <iowq/op/socket.hpp>
+
+namespace iowq {
+
+namespace detail {
+
+/// accept4(2), multishot.
+struct accept_many_call {
+  static constexpr operation_row row{.name = "accept_many",
+                                     .opcode = IORING_OP_ACCEPT,
+                                     .first = route::ring,
+                                     .unbound = true,
+                                     .late = discard::close_descriptor,
+                                     .reason = "one request for all; without multishot as accept"};
+  static constexpr std::size_t enough = 64;  // that wait: the listener's backlog can wait as well
+
+  accept_many_call(int from, int mode) : listener{from}, flags{mode} { waiting.reserve(enough); }
+  ~accept_many_call() { drop_all(); }
+
+  [[nodiscard]] int descriptor() const noexcept { return listener; }
+  void prepare(io_uring_sqe& sqe) const noexcept {
+    accept_call{listener, flags}.prepare(sqe);
+    sqe.ioprio = IORING_ACCEPT_MULTISHOT;
+  }
+  bool keep(int res, std::uint32_t) noexcept {
+    if (res < 0) return false;
+    try {
+      waiting.push_back(res);
+    } catch (...) {  // no memory to remember it by
+      fd{res}.reset();
+    }
+    return !empty();
+  }
+  [[nodiscard]] bool empty() const noexcept { return taken == waiting.size(); }
+  [[nodiscard]] bool full() const noexcept { return waiting.size() - taken >= enough; }
+  [[nodiscard]] fd take() noexcept {
+    fd one{waiting[taken++]};
+    if (empty()) waiting.clear(), taken = 0;
+    return one;
+  }
+  void drop_all() noexcept {
+    while (!empty()) take().reset();
+  }
+
+  int listener, flags;
+  std::vector<int> waiting;  // those before `taken` were
+  std::size_t taken = 0;
+};
+
+/// poll(2), multishot. What comes faster than it is taken becomes one.
+struct poll_many_call {
+  static constexpr operation_row row{.name = "poll_many",
+                                     .opcode = IORING_OP_POLL_ADD,
+                                     .first = route::ring,
+                                     .unbound = true,
+                                     .reason = "one request for all; without multishot as poll"};
+  [[nodiscard]] int descriptor() const noexcept { return file; }
+  void prepare(io_uring_sqe& sqe) const noexcept {
+    poll_call{file, events}.prepare(sqe);
+    sqe.len = IORING_POLL_ADD_MULTI;
+  }
+  bool keep(int res, std::uint32_t) noexcept {
+    if (res > 0) seen = static_cast<short>(seen | res);
+    return res > 0;
+  }
+  [[nodiscard]] bool empty() const noexcept { return seen == 0; }
+  [[nodiscard]] static bool full() noexcept { return false; }
+  [[nodiscard]] short take() noexcept { return std::exchange(seen, short{0}); }
+  void drop_all() noexcept { seen = 0; }
+
+  int file;
+  short events;
+  short seen = 0;
+};
+
+/// Can one request do it here?
+[[nodiscard]] IOWQ_NOINLINE inline bool by_one_request(shots how, bool (ring_features::*knows)()
+                                                                      const noexcept) noexcept {
+  return how == shots::automatic && (loop::current().backend().features().*knows)();
+}
+
+/// What accept(2) reports although it is the failure of a connection that nobody has seen.
+[[nodiscard]] inline bool is_of_a_peer(int res) noexcept {
+  switch (-res) {
+    case ECONNABORTED:
+    case EPROTO:
+    case ENETDOWN:
+    case ENOPROTOOPT:
+    case EHOSTDOWN:
+    case ENONET:
+    case EHOSTUNREACH:
+    case ENETUNREACH:
+      return true;
+    default:
+      return false;
+  }
+}
+
+/// Readiness as one request reports it, with single polls: of an epoll set of one descriptor,
+/// edge-triggered.
+class edges {
+ public:
+  edges(int file, short events) noexcept : set_{::epoll_create1(EPOLL_CLOEXEC)} {
+    ::epoll_event event{.events = EPOLLET | static_cast<unsigned short>(events), .data = {}};
+    if (!set_ || ::epoll_ctl(set_.get(), EPOLL_CTL_ADD, file, &event) != 0) error_ = -errno;
+  }
+  [[nodiscard]] int error() const noexcept { return error_; }
+  [[nodiscard]] int set() const noexcept { return set_.get(); }
+  [[nodiscard]] short take() const noexcept {
+    ::epoll_event event{};
+    return ::epoll_wait(set_.get(), &event, 1, 0) == 1 ? static_cast<short>(event.events)
+                                                       : short{0};
+  }
+
+ private:
+  fd set_;
+  int error_ = 0;
+};
+
+}  // namespace detail
+
+/// Every connection that comes, close-on-exec, until it is dropped: then nothing is accepted any
+/// more, and what came too late is closed. At most some 64 wait to be taken, and what the kernel
+/// adds before it pauses; others wait in the listener's backlog. Throws what accept() would, but a
+/// peer's own failure is passed over. `flags`: SOCK_NONBLOCK.
+///
+///     auto connections = iowq::accept_many(listener);
+///     while (auto one = co_await connections.next()) others.spawn(serve(std::move(*one)));
+template <class = void>
+[[nodiscard]] stream<fd> accept_many(descriptor listener, int flags = 0,
+                                     shots how = shots::automatic,
+                                     std::source_location at = std::source_location::current()) {
+  if (!detail::by_one_request(how, &ring_features::accepts_many)) {
+    for (;;) {
+      auto one = co_await as_result(accept(listener.get(), flags, at));
+      if (one)
+        co_yield std::move(*one);
+      else if (!detail::is_of_a_peer(-one.error().value()))
+        throw_error(one.error(), "accept_many");
+    }
+  }
+  detail::shot_owner<detail::accept_many_call> all{at, listener.get(), flags};
+  for (;;) {
+    co_await all->next(at);
+    if (all->has_answer()) {
+      fd one = all->call().take();
+      co_yield std::move(one);
+      continue;
+    }
+    int const end = all->take_end();
+    if (end == -EAGAIN)  // O_NONBLOCK
+      static_cast<void>(co_await poll(listener, POLLIN, at));
+    else if (end < 0 && !detail::is_of_a_peer(end))
+      throw_error(end, "accept_many");
+  }
+}
+
+/// Whenever `file` becomes ready for one of `events`: what it was ready for since the last next(),
+/// POLLERR and POLLHUP among it, and first of all what it is ready for now. Take all there is
+/// before the next next(): it tells of what has come since. It may tell in vain.
+template <class = void>
+[[nodiscard]] stream<short> poll_many(descriptor file, short events, shots how = shots::automatic,
+                                      std::source_location at = std::source_location::current()) {
+  if (!detail::by_one_request(how, &ring_features::polls_many)) {
+    detail::edges edge{file.get(), events};
+    if (edge.error() == -EPERM)  // a regular file: always ready
+      for (;;) co_yield co_await poll(file, events, at);
+    if (edge.error() < 0) throw_error(edge.error(), "poll_many");
+    for (;;) {
+      static_cast<void>(co_await poll(edge.set(), POLLIN, at));
+      short const now = edge.take();
+      if (now != 0) co_yield now;
+    }
+  }
+  detail::shot_owner<detail::poll_many_call> all{at, file.get(), events};
+  for (;;) {
+    co_await all->next(at);
+    if (all->has_answer()) {
+      co_yield all->call().take();
+      continue;
+    }
+    if (int const end = all->take_end(); end < 0) throw_error(end, "poll_many");
+  }
+}
+
+}  // namespace iowq

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/op/registered/accept_into.hpp -- accepts into a registered file, closes it, makes a
+// descriptor of it.
+//
+// There is no accept_many() of slots. For one request that answers for all, the kernel chooses the
+// slot when it has accepted already, and closes the connection if all are taken; accept_into() has
+// its slot first, and what finds none waits in the listener's backlog.
+#pragma once
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdint>
+#include <source_location>
+#include <utility>
+
+#include <iowq/base/fd.hpp>
+#include <iowq/base/result.hpp>
+#include <iowq/exec/detail/in_flight.hpp>
+#include <iowq/exec/operation.hpp>
+#include <iowq/op/registered/fixed_file.hpp>
+#include <iowq/op/socket.hpp>
+#include <iowq/ring/detail/compat.hpp>
+
+namespace iowq {
+
+namespace detail {
+
+/// accept4(2) into a slot.
+struct accept_into_call : accept_call {
+  static constexpr operation_row row{.name = "accept_into",
+                                     .opcode = IORING_OP_ACCEPT,
+                                     .first = route::ring,
+                                     .unbound = true,
+                                     .late = discard::close_descriptor,
+                                     .reason = "as accept; it has its slot before it begins"};
+  accept_into_call(int from, file_table& into) noexcept : accept_call{from, 0}, table{&into} {}
+
+  [[nodiscard]] int check() noexcept {
+    direct = known_here(*table);
+    return slot.take(*table) ? 0 : -ENFILE;
+  }
+  void prepare(io_uring_sqe& sqe) const noexcept {
+    accept_call::prepare(sqe);
+    if (!direct) return;
+    sqe.accept_flags = 0;  // close-on-exec is for descriptors
+    sqe.file_index = slot.ref().index + 1;
+  }
+  int once() noexcept { return keep(accept_call::once()); }
+  int call(const stop_token& stop) noexcept { return keep(accept_call::call(stop)); }
+  [[nodiscard]] fixed_file value(int answer) noexcept {
+    if (!direct && !made) made.reset(answer);  // the ring's, which put it into no slot
+    table->fill(slot.ref().index, std::move(made), true);
+    return fixed_file{std::move(slot)};
+  }
+
+  file_table* table;
+  taken_slot slot;
+  fd made;
+  bool direct = false;
+
+ private:
+  int keep(int answer) noexcept {
+    if (answer < 0) return answer;
+    made.reset(answer);
+    return 0;
+  }
+};
+
+/// close(2) of what is in a slot.
+struct close_fixed_call {
+  static constexpr operation_row row{
+      .name = "close_fixed",
+      .opcode = IORING_OP_CLOSE,
+      .first = route::pool,
+      .cancellable = false,
+      .reason = "as close; what has no descriptor goes to the ring, whose worker closes it"};
+  explicit close_fixed_call(fixed_file owned) noexcept : file{std::move(owned)} {}
+
+  [[nodiscard]] int descriptor() const noexcept { return user; }
+  static void closes() noexcept {}
+  [[nodiscard]] int check() noexcept {
+    slot = fixed_descriptor{file}.slot();
+    user = slot.used_here();
+    return user == -1 ? -EBADF : 0;
+  }
+  void place(placement& where) const noexcept {
+    if (slot.number() < 0) where.way = route::ring;
+    slot.withdraw_number();
+  }
+  void prepare(io_uring_sqe& sqe) noexcept {
+    slot.withdraw_number();
+    sqe.opcode = IORING_OP_CLOSE;
+    sqe.flags |= IOSQE_ASYNC;  // or the owner would do it, and block
+    if (slot.number() >= 0) {
+      sqe.fd = slot.table->file(slot.index).release();
+    } else {
+      sqe.file_index = slot.index + 1;
+      asked = true;
+    }
+  }
+  [[nodiscard]] static bool bounces(int) noexcept { return false; }
+  int call(const stop_token&) const noexcept {
+    if (slot.number() < 0) return -ENOTSUP;
+    return or_errno(::close(slot.table->file(slot.index).release()));
+  }
+  void settle(devices&) noexcept {
+    if (asked) slot.table->withdrawn(slot.index);
+    file.reset();
+  }
+
+  fixed_file file;
+  slot_ref slot{nullptr, 0};
+  int user = -1;
+  bool asked = false;
+};
+
+/// dup(2) of what is in a slot.
+struct dup_fixed_call {
+  static constexpr operation_row row{
+      .name = "dup_fixed",
+      .opcode = compat::op_fixed_fd_install,
+      .first = route::ring,
+      .late = discard::close_descriptor,
+      .reason = "only the ring finds a file that has no descriptor; inline, if it has one"};
+  explicit dup_fixed_call(slot_ref of) noexcept : slot{of} {}
+
+  [[nodiscard]] int descriptor() const noexcept { return user; }
+  [[nodiscard]] int check() noexcept {
+    user = slot.used_here();
+    return user == -1 ? -EBADF : 0;
+  }
+  void place(placement& where) const noexcept {
+    if (slot.number() >= 0) where.way = route::inline_;
+  }
+  void prepare(io_uring_sqe& sqe) const noexcept {
+    sqe.opcode = static_cast<std::uint8_t>(compat::op_fixed_fd_install);  // close-on-exec
+    sqe.fd = slot.number();  // not in the kernel's table: it says so, and a worker can
+    if (is_slot(user)) slot.name_in(sqe);
+  }
+  [[nodiscard]] bool bounces(int answer) const noexcept { return answer < 0 && !is_slot(user); }
+  int call(const stop_token&) const noexcept {
+    return slot.number() < 0 ? -ENOTSUP : or_errno(::fcntl(slot.number(), F_DUPFD_CLOEXEC, 0));
+  }
+  static fd value(int answer) noexcept { return fd{answer}; }
+
+  slot_ref slot;
+  int user = -1;
+};
+
+}  // namespace detail
+
+/// accept4(2) into a free slot of `table`. Yields a fixed_file. All slots taken:
+/// too_many_files_open_in_system, at once, and no connection is taken out of the backlog. What was
+/// accepted ends with this executor, if not before.
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::accept_into_call> accept_into(
+    descriptor listener, fixed_files& table,
+    std::source_location at = std::source_location::current()) {
+  return operation<detail::accept_into_call>{at, listener.get(), table.table()};
+}
+
+/// close(2) of the file in a slot, which is free then. As close() of an fd: closes it once, and
+/// cancels and awaits what is in flight on it first.
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::close_fixed_call> close(
+    fixed_file file, std::source_location at = std::source_location::current()) {
+  return operation<detail::close_fixed_call>{at, std::move(file)};
+}
+
+/// dup(2): a descriptor of the same open file, close-on-exec. Yields an fd.
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::dup_fixed_call> dup(
+    fixed_descriptor file, std::source_location at = std::source_location::current()) {
+  return operation<detail::dup_fixed_call>{at, file.slot()};
+}
+
+}  // namespace iowq

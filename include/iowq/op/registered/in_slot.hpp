@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/op/registered/in_slot.hpp -- operations on registered files.
+//
+// Each is the operation on a descriptor, with the same row, and differs in what its SQE names. What
+// was accepted into a slot of the kernel's table has no descriptor for a worker or a key: on_pool()
+// and hashed() of it fail with not_supported. By its own route it is never there, since what is
+// accepted is a stream, which the ring waits for.
+#pragma once
+
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <source_location>
+#include <utility>
+
+#include <iowq/base/fd.hpp>
+#include <iowq/coro/as_result.hpp>
+#include <iowq/coro/task.hpp>
+#include <iowq/exec/operation.hpp>
+#include <iowq/op/bytes.hpp>
+#include <iowq/op/file.hpp>
+#include <iowq/op/message.hpp>
+#include <iowq/op/poll.hpp>
+#include <iowq/op/registered/accept_into.hpp>
+#include <iowq/op/registered/fixed_buffers.hpp>
+#include <iowq/op/registered/fixed_file.hpp>
+#include <iowq/op/socket.hpp>
+
+namespace iowq {
+
+namespace detail {
+
+/// A call on a file in a slot. What `Call` has for a descriptor is the slot's, or -1.
+template <class Call>
+struct in_slot : Call {
+  static constexpr bool has_place = requires(const Call& c, placement& p) { c.place(p); };
+
+  in_slot(slot_ref its, Call same) noexcept : Call{std::move(same)}, named{its} {}
+
+  [[nodiscard]] int descriptor() const noexcept { return user; }
+  [[nodiscard]] int check() noexcept {
+    user = named.used_here();
+    if (user == -1) return -EBADF;
+    if constexpr (requires { Call::check(); })
+      return Call::check();
+    else
+      return 0;
+  }
+  void place(placement& where) const noexcept
+    requires(has_place || Call::row.first != route::ring)
+  {
+    if (!has_number())
+      where.way = route::ring;
+    else if constexpr (has_place)
+      Call::place(where);
+  }
+  void prepare(io_uring_sqe& sqe) noexcept {
+    Call::prepare(sqe);
+    if (is_slot(user)) named.name_in(sqe);
+  }
+  /// What would block without a descriptor was told not to wait: none of it is O_NONBLOCK.
+  [[nodiscard]] bool bounces(int answer) const noexcept {
+    return has_number() && detail::bounces(static_cast<const Call&>(*this), answer);
+  }
+  int call(const stop_token& stop) noexcept { return has_number() ? Call::call(stop) : -ENOTSUP; }
+
+  slot_ref named;
+  int user = -1;
+
+ private:
+  [[nodiscard]] bool has_number() const noexcept { return named.number() >= 0; }
+};
+
+template <class Call>
+[[nodiscard]] operation<in_slot<Call>> on_slot(std::source_location at, slot_ref file, Call call) {
+  return operation<in_slot<Call>>{at, file, std::move(call)};
+}
+
+}  // namespace detail
+
+// Each as its namesake of a descriptor; the table moves in with the executor, if it is at home
+// nowhere.
+
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::in_slot<detail::read_call>> read(
+    fixed_descriptor file, mutable_bytes bytes,
+    std::source_location at = std::source_location::current()) {
+  auto const slot = file.slot();
+  return detail::on_slot(at, slot,
+                         detail::read_call{descriptor{slot.file()}, bytes, detail::at_position});
+}
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::in_slot<detail::read_call>> pread(
+    fixed_descriptor file, mutable_bytes bytes, std::int64_t offset,
+    std::source_location at = std::source_location::current()) {
+  auto const slot = file.slot();
+  return detail::on_slot(
+      at, slot, detail::read_call{descriptor{slot.file()}, bytes, detail::checked_offset(offset)});
+}
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::in_slot<detail::write_call>> write(
+    fixed_descriptor file, const_bytes bytes,
+    std::source_location at = std::source_location::current()) {
+  auto const slot = file.slot();
+  return detail::on_slot(
+      at, slot, detail::write_call{known_descriptor{slot.file()}, bytes, detail::at_position});
+}
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::in_slot<detail::write_call>> pwrite(
+    fixed_descriptor file, const_bytes bytes, std::int64_t offset,
+    std::source_location at = std::source_location::current()) {
+  auto const slot = file.slot();
+  return detail::on_slot(
+      at, slot,
+      detail::write_call{known_descriptor{slot.file()}, bytes, detail::checked_offset(offset)});
+}
+/// Neither the pages of the buffer nor the file are looked up.
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::in_slot<detail::read_fixed_call>> read_fixed(
+    fixed_descriptor file, fixed_buffers& buffers, unsigned index, std::size_t length,
+    std::int64_t offset, std::source_location at = std::source_location::current()) {
+  auto const slot = file.slot();
+  return detail::on_slot(
+      at, slot,
+      detail::read_fixed_call{descriptor{slot.file()}, detail::fixed_part{&buffers, index, length},
+                              detail::checked_offset(offset)});
+}
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::in_slot<detail::write_fixed_call>> write_fixed(
+    fixed_descriptor file, fixed_buffers& buffers, unsigned index, std::size_t length,
+    std::int64_t offset, std::source_location at = std::source_location::current()) {
+  auto const slot = file.slot();
+  return detail::on_slot(at, slot,
+                         detail::write_fixed_call{known_descriptor{slot.file()},
+                                                  detail::fixed_part{&buffers, index, length},
+                                                  detail::checked_offset(offset)});
+}
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::in_slot<detail::fsync_call>> fsync(
+    fixed_descriptor file, std::source_location at = std::source_location::current()) {
+  auto const slot = file.slot();
+  return detail::on_slot(at, slot, detail::fsync_call{slot.number(), false});
+}
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::in_slot<detail::fsync_call>> fdatasync(
+    fixed_descriptor file, std::source_location at = std::source_location::current()) {
+  auto const slot = file.slot();
+  return detail::on_slot(at, slot, detail::fsync_call{slot.number(), true});
+}
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::in_slot<detail::recv_call>> recv(
+    fixed_descriptor file, mutable_bytes bytes, int flags = 0,
+    std::source_location at = std::source_location::current()) {
+  auto const slot = file.slot();
+  return detail::on_slot(at, slot, detail::recv_call{slot.number(), bytes, flags});
+}
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::in_slot<detail::send_call>> send(
+    fixed_descriptor file, const_bytes bytes, int flags = 0,
+    std::source_location at = std::source_location::current()) {
+  auto const slot = file.slot();
+  return detail::on_slot(at, slot, detail::send_call{slot.number(), bytes, flags});
+}
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::in_slot<detail::recvmsg_call>> recvmsg(
+    fixed_descriptor file, ::msghdr& message, int flags = 0,
+    std::source_location at = std::source_location::current()) {
+  auto const slot = file.slot();
+  return detail::on_slot(at, slot, detail::recvmsg_call{slot.number(), &message, flags});
+}
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::in_slot<detail::sendmsg_call>> sendmsg(
+    fixed_descriptor file, const ::msghdr& message, int flags = 0,
+    std::source_location at = std::source_location::current()) {
+  auto const slot = file.slot();
+  return detail::on_slot(at, slot, detail::sendmsg_call{slot.number(), message, flags});
+}
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::in_slot<detail::shutdown_call>> shutdown(
+    fixed_descriptor file, int how, std::source_location at = std::source_location::current()) {
+  auto const slot = file.slot();
+  return detail::on_slot(at, slot, detail::shutdown_call{slot.number(), how});
+}
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::in_slot<detail::poll_call>> poll(
+    fixed_descriptor file, short events,
+    std::source_location at = std::source_location::current()) {
+  auto const slot = file.slot();
+  return detail::on_slot(at, slot, detail::poll_call{slot.number(), events});
+}
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::in_slot<detail::accept_call>> accept(
+    fixed_descriptor file, int flags = 0,
+    std::source_location at = std::source_location::current()) {
+  auto const slot = file.slot();
+  return detail::on_slot(at, slot, detail::accept_call{slot.number(), flags});
+}
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::in_slot<detail::accept_into_call>> accept_into(
+    fixed_descriptor file, fixed_files& table,
+    std::source_location at = std::source_location::current()) {
+  auto const slot = file.slot();
+  return detail::on_slot(at, slot, detail::accept_into_call{slot.number(), table.table()});
+}
+
+/// Sends all of it, as send_all() of a descriptor.
+template <class = void>
+[[nodiscard("co_await it")]] task<std::size_t> send_all(fixed_descriptor file, const_bytes bytes,
+                                                        int flags = 0) {
+  std::size_t done = 0;
+  while (done < bytes.size()) {
+    auto const n = co_await as_result(send(file, bytes.after(done), flags));
+    if (!n && detail::keeps_part(n.error(), done)) break;
+    if (!n) throw_error(n.error(), "send_all");
+    done += *n;
+  }
+  co_return done;
+}
+
+}  // namespace iowq

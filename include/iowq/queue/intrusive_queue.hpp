@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/queue/intrusive_queue.hpp -- a singly linked FIFO queue of nodes that others own.
+#pragma once
+
+#include <utility>
+
+#include <iowq/base/assert.hpp>
+
+namespace iowq {
+
+template <auto Link>
+class fifo;
+
+/// Intrusive singly linked queue of `T` chained through `Link`. Owns and allocates nothing; not
+/// synchronised. Destroy it empty. Everything but clear-by-walking is O(1).
+template <class T, T* T::* Link>
+class fifo<Link> {
+ public:
+  fifo() noexcept = default;
+  fifo(fifo&& other) noexcept { append(other); }
+  fifo& operator=(fifo&&) = delete;
+  ~fifo() { IOWQ_ASSERT(empty(), "a queue was destroyed with items in it"); }
+
+  [[nodiscard]] bool empty() const noexcept { return head_ == nullptr; }
+  [[nodiscard]] T* front() const noexcept { return head_; }
+
+  void push_back(T& item) noexcept {
+    item.*Link = nullptr;
+    *tail_ = &item;
+    tail_ = &(item.*Link);
+  }
+  void push_front(T& item) noexcept {
+    item.*Link = head_;
+    if (head_ == nullptr) tail_ = &(item.*Link);
+    head_ = &item;
+  }
+  /// The oldest item, or null.
+  T* pop_front() noexcept {
+    T* const item = head_;
+    if (item == nullptr) return nullptr;
+    head_ = item->*Link;
+    if (head_ == nullptr) tail_ = &head_;
+    return item;
+  }
+  /// Moves all of `other` behind what is here.
+  void append(fifo& other) noexcept {
+    if (other.empty()) return;
+    *tail_ = other.head_;
+    tail_ = other.tail_;
+    other.head_ = nullptr;
+    other.tail_ = &other.head_;
+  }
+  /// Gives all of it away as a chain, oldest first; null if there is none.
+  [[nodiscard]] T* release() noexcept {
+    tail_ = &head_;
+    return std::exchange(head_, nullptr);
+  }
+  /// Unlinks the items for which `match` is true and hands each to `take`, in order: one pass.
+  template <class Match, class Take>
+  void extract(Match&& match, Take&& take) {
+    T** link = &head_;
+    while (*link != nullptr) {
+      T* const item = *link;
+      if (match(*item)) {
+        *link = item->*Link;
+        take(*item);
+      } else {
+        link = &(item->*Link);
+      }
+    }
+    tail_ = link;
+  }
+
+ private:
+  T* head_ = nullptr;
+  T** tail_ = &head_;
+};
+
+}  // namespace iowq

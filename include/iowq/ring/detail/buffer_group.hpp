@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/ring/detail/buffer_group.hpp -- a group of provided buffers.
+//
+// A buffer is free, the kernel's, or taken. The kernel takes those it was given in order, so one
+// answer for several buffers (a bundle) names the first only: where each was put is kept. Without
+// a ring the free ones are a stack, and whoever receives takes one himself.
+//
+// B1  A buffer is put back by whoever it was taken for, once.
+// B2  No more are in the kernel's ring than there are slots, so none is overwritten.
+#pragma once
+
+#include <sys/mman.h>
+
+#include <bit>
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <new>
+#include <system_error>
+#include <vector>
+
+#include <iowq/base/assert.hpp>
+#include <iowq/base/result.hpp>
+#include <iowq/ring/detail/kernel.hpp>
+#include <iowq/ring/detail/registered_resource.hpp>
+
+namespace iowq {
+
+/// So many buffers of one size. Owner thread only.
+template <class Kernel = linux_kernel>
+class basic_buffer_group : public ring_guest {
+ public:
+  static constexpr unsigned most = 1U << 15;  // the kernel's limit
+  static constexpr std::uint16_t none = 0xffff;
+
+  /// `count` is rounded up to a power of two. Throws std::system_error: invalid_argument,
+  /// not_enough_memory.
+  basic_buffer_group(unsigned count, std::size_t size) : size_{size} {
+    if (count == 0 || count > most || size == 0 || size > 0x7fffffff)
+      throw_error(-EINVAL, "buffer_ring");
+    count_ = std::bit_ceil(count);
+    slots_.resize(count_);
+    length_ = entries_size() + count_ * stride();
+    void* const memory = ::mmap(nullptr, length_, PROT_READ | PROT_WRITE,
+                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) throw_error(-errno, "buffer_ring");
+    memory_ = static_cast<std::byte*>(memory);
+    for (unsigned i = count_; i-- != 0;) push(static_cast<std::uint16_t>(i));
+  }
+  ~basic_buffer_group() {
+    IOWQ_ASSERT(taken_ == 0, "a buffer_ring's memory was freed before its buffers came back");
+    withdraw();
+    ::munmap(memory_, length_);
+  }
+
+  [[nodiscard]] unsigned count() const noexcept { return count_; }
+  [[nodiscard]] std::size_t size() const noexcept { return size_; }
+  /// How many are taken. All: whoever needs one waits.
+  [[nodiscard]] unsigned taken() const noexcept { return taken_; }
+  [[nodiscard]] std::byte* data(std::uint16_t id) noexcept {
+    return memory_ + entries_size() + id * stride();
+  }
+  /// As an SQE names it.
+  [[nodiscard]] std::uint16_t group() const noexcept { return group_; }
+
+  /// Gives them to `house`, if it has none of them yet. 0 or -errno.
+  int offer(ring_guests& house) noexcept {
+    if (host() != nullptr) {
+      IOWQ_ASSERT(host() == &house.host(), "a buffer_ring was used by two executors at once");
+      return 0;
+    }
+    reclaim();
+    io_uring_buf_reg what{};
+    what.ring_addr = reinterpret_cast<std::uintptr_t>(memory_);
+    what.ring_entries = count_;
+    int r = -EEXIST;
+    for (unsigned id = 0; r == -EEXIST && id < 0xffff; ++id) {  // few have more than one
+      what.bgid = static_cast<std::uint16_t>(id);
+      r = Kernel::register_buffer_ring(house.host(), what);
+    }
+    if (r < 0) return r;
+    group_ = what.bgid;
+    enter(house);
+    tail() = 0;
+    tail_ = 0;
+    while (free_ != none) add(pop());
+    publish();
+    return 0;
+  }
+
+  /// The kernel has taken buffer `id`; or the one behind it, for a bundle.
+  void took(std::uint16_t id) noexcept {
+    slot& s = slots_[id];
+    IOWQ_ASSERT(s.state == where::given, "the kernel answered with a buffer that it did not have");
+    s.state = where::taken;
+    ++taken_;
+    --given_;
+  }
+  [[nodiscard]] std::uint16_t behind(std::uint16_t id) noexcept {
+    return entry((slots_[id].position + 1U) & (count_ - 1)).bid;
+  }
+
+  /// Takes one that the kernel was not given; `none` if there is no free one.
+  [[nodiscard]] std::uint16_t take() noexcept {
+    reclaim();
+    if (free_ == none) return none;
+    std::uint16_t const id = pop();
+    slots_[id].state = where::taken;
+    ++taken_;
+    return id;
+  }
+
+  /// B1
+  void put_back(std::uint16_t id) noexcept {
+    IOWQ_ASSERT(slots_[id].state == where::taken, "a buffer was given back twice");
+    --taken_;
+    if (host() == nullptr) return push(id);
+    add(id);
+    publish();
+  }
+
+  /// A taken buffer may be in a queue: what is behind it there, and how much it holds.
+  [[nodiscard]] std::uint16_t& next(std::uint16_t id) noexcept { return slots_[id].next; }
+  [[nodiscard]] std::uint32_t& length(std::uint16_t id) noexcept { return slots_[id].length; }
+
+ private:
+  enum class where : std::uint8_t { free, given, taken };
+  struct slot {
+    std::uint32_t length = 0;
+    std::uint16_t next = none;
+    std::uint16_t position = 0;  // in the kernel's ring, when it was put there
+    where state = where::free;
+  };
+
+  /// Not by io_uring_buf_ring::bufs, which older headers put eight bytes further in C++.
+  [[nodiscard]] io_uring_buf& entry(unsigned position) noexcept {
+    return reinterpret_cast<io_uring_buf*>(memory_)[position];
+  }
+  [[nodiscard]] std::uint16_t& tail() noexcept { return entry(0).resv; }
+  [[nodiscard]] std::size_t entries_size() const noexcept {
+    return (count_ * sizeof(io_uring_buf) + 4095) & ~std::size_t{4095};
+  }
+  /// Two buffers share no cache line: one may be the kernel's while the other is read.
+  [[nodiscard]] std::size_t stride() const noexcept { return (size_ + 63) & ~std::size_t{63}; }
+
+  void push(std::uint16_t id) noexcept {
+    slots_[id].state = where::free;
+    slots_[id].next = free_;
+    free_ = id;
+  }
+  [[nodiscard]] std::uint16_t pop() noexcept {
+    std::uint16_t const id = free_;
+    free_ = slots_[id].next;
+    return id;
+  }
+  void add(std::uint16_t id) noexcept {
+    slot& s = slots_[id];
+    s.state = where::given;
+    s.position = static_cast<std::uint16_t>(tail_ & (count_ - 1));  // B2
+    io_uring_buf& mine = entry(s.position);
+    mine.addr = reinterpret_cast<std::uintptr_t>(data(id));
+    mine.len = static_cast<std::uint32_t>(size_);
+    mine.bid = id;
+    ++tail_;
+    ++given_;
+  }
+  void publish() noexcept {
+    // release: pairs with the kernel's acquire; the entries before the tail are written.
+    __atomic_store_n(&tail(), tail_, __ATOMIC_RELEASE);
+  }
+  /// The ring is gone, and with it the claim on what it had been given.
+  void reclaim() noexcept {
+    if (given_ == 0 || host() != nullptr) return;
+    given_ = 0;
+    for (unsigned i = count_; i-- != 0;)
+      if (slots_[i].state == where::given) push(static_cast<std::uint16_t>(i));
+  }
+  void withdraw() noexcept {
+    if (host() == nullptr) return;
+    static_cast<void>(Kernel::unregister_buffer_ring(*host(), group_));
+    leave();
+  }
+
+  std::size_t const size_;
+  unsigned count_ = 0;
+  unsigned taken_ = 0;
+  unsigned given_ = 0;  // to the kernel, which has not taken them yet
+  std::uint16_t free_ = none;
+  std::uint16_t tail_ = 0;
+  std::uint16_t group_ = 0;
+  std::byte* memory_ = nullptr;
+  std::size_t length_ = 0;
+  std::vector<slot> slots_;
+};
+
+using buffer_group = basic_buffer_group<>;
+
+}  // namespace iowq

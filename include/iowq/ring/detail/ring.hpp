@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/ring/detail/ring.hpp -- one io_uring: SQEs in, CQEs out.
+//
+// SQ full, CQ overflow, EINTR and the transient errors of io_uring_enter end here: whoever asks
+// for an SQE gets one or null, whoever reaps gets every CQE exactly once. An SQE belongs to the
+// kernel from the moment it is filled; an enter that fails keeps it for the next.
+#pragma once
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdint>
+#include <span>
+
+#include <iowq/base/assert.hpp>
+#include <iowq/base/policy.hpp>
+#include <iowq/base/result.hpp>
+#include <iowq/ring/detail/compat.hpp>
+#include <iowq/ring/detail/cqe.hpp>
+#include <iowq/ring/detail/kernel.hpp>
+#include <iowq/ring/detail/registered_resource.hpp>
+#include <iowq/ring/features.hpp>
+
+namespace iowq {
+
+/// One io_uring instance. Everything on the thread that opened it. While it is not open it has no
+/// SQE to give and no CQE: who asks need not ask first whether it is.
+template <class Kernel = linux_kernel>
+class basic_ring {
+ public:
+  basic_ring() noexcept = default;
+  ~basic_ring() { close(); }
+
+  /// Sets up a ring with room for `entries` SQEs (clamped to what the kernel allows), four times as
+  /// many CQEs, and the best flags it grants, and tries it. 0 or -errno: EPERM, ENOSYS: forbidden
+  /// or absent; ENOMEM: not even a small one fits into RLIMIT_MEMLOCK; EMFILE. `kernel_workers`, if
+  /// not 0, limits the kernel's own for files; not those that may wait for the world: before Linux
+  /// 6.4 a read of a pipe waits in one, and the write that ends its wait needs another.
+  int open(unsigned entries, unsigned kernel_workers) noexcept;
+
+  /// Nothing of it may be in flight.
+  void close() noexcept {
+    if (!is_open()) return;
+    Kernel::close(ring_);
+    ring_ = closed_ring(nothing_);
+    next_ = end_ = sqes_ = nullptr;
+    run_tail_ = mask_ = cq_mask_ = entries_ = enter_flags_ = 0;
+    features_ = {};
+  }
+
+  [[nodiscard]] bool is_open() const noexcept { return ring_.ring_fd >= 0; }
+  [[nodiscard]] const ring_features& features() const noexcept { return features_; }
+  [[nodiscard]] const ring_stats& stats() const noexcept { return stats_; }
+  [[nodiscard]] unsigned entries() const noexcept { return entries_; }
+  [[nodiscard]] ring_guests& guests() noexcept { return guests_; }
+  [[nodiscard]] int descriptor() const noexcept { return ring_.ring_fd; }
+
+  /// The next free SQE, zeroed, or null: enter() first. To be filled at once, whatever happens.
+  [[nodiscard]] io_uring_sqe* get() noexcept { return get(head()); }
+
+  /// As get(), but leaves alone what SQEs from number `kept` on hold.
+  [[nodiscard]] io_uring_sqe* get(unsigned kept) noexcept {
+    return finds(kept) ? get_at_once() : nullptr;
+  }
+
+  /// Would get(kept) give one?
+  [[nodiscard]] bool finds(unsigned kept) noexcept { return next_ != end_ || find_run(kept); }
+
+  /// As get(), from what an earlier get() found free: null may only mean to ask that.
+  [[nodiscard]] IOWQ_ALWAYS_INLINE io_uring_sqe* get_at_once() noexcept {
+    if (next_ == end_) [[unlikely]]
+      return nullptr;
+    io_uring_sqe* const sqe = next_++;
+    *sqe = io_uring_sqe{};
+    return sqe;
+  }
+  /// Nothing is free at once until the next get().
+  void shut() noexcept {
+    run_tail_ = tail();
+    end_ = next_;
+  }
+
+  /// SQEs are numbered, without end: those before head() were taken by the kernel, those before
+  /// tail() are filled. The kernel writes its head inside enter(), on this thread: a plain read
+  /// is current.
+  [[nodiscard]] unsigned head() const noexcept { return *ring_.sq.khead; }
+  [[nodiscard]] unsigned tail() const noexcept {
+    return run_tail_ - static_cast<unsigned>(end_ - next_);
+  }
+  /// What an SQE held when it was filled, for as long as it is kept.
+  [[nodiscard]] const io_uring_sqe& sqe(unsigned number) const noexcept {
+    return sqes_[number & mask_];
+  }
+
+  /// SQEs filled and not yet taken by the kernel.
+  [[nodiscard]] unsigned pending() const noexcept { return tail() - head(); }
+
+  /// Must enter() be called although nothing is submitted or awaited? CQEs overflowed, or
+  /// completions wait for this thread to let the kernel finish them.
+  [[nodiscard]] bool needs_enter() const noexcept {
+    return has_flag(unheeded_ == 0 ? compat::sq_cq_overflow | compat::sq_taskrun
+                                   : compat::sq_cq_overflow);
+  }
+  /// Does the kernel say so, stale or not?
+  [[nodiscard]] bool has_work() const noexcept { return has_flag(compat::sq_taskrun); }
+  /// A turn was made without enter(). Who wakes us on another processor queues its work first and
+  /// raises the flag then: if we did the work in between, the flag stays up and means nothing.
+  /// So after it has called us in vain, it is looked at only every so often.
+  void passed() noexcept {
+    if (unheeded_ != 0) --unheeded_;
+  }
+
+  /// Are there CQEs to reap()?
+  [[nodiscard]] bool ready() const noexcept { return cq_head() != cq_tail(); }
+
+  /// One io_uring_enter: submits what is pending; with `wait`, sleeps until a CQE has come or
+  /// `deadline` passed. 0, or -errno of what kept it from doing so: EINTR (a signal), ETIME (the
+  /// deadline), EAGAIN, EBUSY, ENOMEM (reap, and try again). Nothing is lost in any case.
+  int enter(bool wait, time_point deadline = never) noexcept {
+    return wait && deadline != never ? enter_until(deadline) : enter(wait, 0, nullptr, _NSIG / 8);
+  }
+
+  /// CQEs are numbered, too: those before cq_head() were given back.
+  [[nodiscard]] unsigned cq_head() const noexcept { return *ring_.cq.khead; }
+  [[nodiscard]] const io_uring_cqe& cqe(unsigned number) const noexcept {
+    return ring_.cq.cqes[number & cq_mask_];
+  }
+  /// How many have arrived and were not given back.
+  [[nodiscard]] unsigned arrived() const noexcept { return cq_tail() - cq_head(); }
+
+  /// At most `count` from `number` on, as far as they lie side by side.
+  [[nodiscard]] std::span<io_uring_cqe> cqes(unsigned number, unsigned count) noexcept {
+    unsigned const place = number & cq_mask_;
+    return {ring_.cq.cqes + place, std::min(count, cq_mask_ + 1 - place)};
+  }
+
+  /// Gives the slots of the `count` oldest back: they were read, or copied.
+  void give_back(unsigned count) noexcept {
+    stats_.completed += count;
+    // release: our reads of the CQEs come before the kernel may write their slots again.
+    __atomic_store_n(ring_.cq.khead, cq_head() + count, __ATOMIC_RELEASE);
+  }
+
+  /// Where every SQE carries a completion or nobody: hands it every CQE that has arrived, oldest
+  /// first, at most `budget`; how many. Completions may get() and enter().
+  unsigned reap(unsigned budget) noexcept {
+    unsigned const all = std::min(budget, arrived());
+    for (unsigned reaped = 0; reaped != all; ++reaped) {
+      io_uring_cqe const cqe = this->cqe(cq_head());
+      give_back(1);
+      completion* const target = completion::from(cqe.user_data);
+      if (target == nullptr) continue;
+      detail::annotate_acquire(target);
+      target->complete(cqe.res, cqe.flags);
+    }
+    return all;
+  }
+
+ private:
+  [[nodiscard]] bool has_flag(unsigned any) const noexcept {
+    // acquire: pairs with the kernel's store of the flag after the work it announces.
+    return (__atomic_load_n(ring_.sq.kflags, __ATOMIC_ACQUIRE) & any) != 0;
+  }
+  [[nodiscard]] unsigned cq_tail() const noexcept {
+    // acquire: pairs with the kernel's release; the CQEs before it are written.
+    return __atomic_load_n(ring_.cq.ktail, __ATOMIC_ACQUIRE);
+  }
+  bool find_run(unsigned kept) noexcept;
+  int enter_until(time_point deadline) noexcept;
+  int enter(bool wait, unsigned flags, void* argument, std::size_t size) noexcept;
+  int set_up(unsigned entries, unsigned flags) noexcept;
+  int try_it() noexcept;
+
+  // A run of SQEs that are free for sure and lie side by side.
+  io_uring_sqe* next_ = nullptr;
+  io_uring_sqe* end_ = nullptr;
+  io_uring_sqe* sqes_ = nullptr;
+  unsigned run_tail_ = 0;  // the number of the one at end_
+  unsigned mask_ = 0, cq_mask_ = 0;
+  unsigned nothing_ = 0;  // the heads and tails of a closed one
+  io_uring ring_ = closed_ring(nothing_);
+  unsigned entries_ = 0;
+  ring_guests guests_{ring_};
+  unsigned unheeded_ = 0;     // turns for which a raised flag is taken for a stale one
+  unsigned enter_flags_ = 0;  // for every call: registered descriptor, no I/O wait accounting
+  ring_features features_;
+  ring_stats stats_;
+};
+using ring = basic_ring<>;
+
+template <class Kernel>
+int basic_ring<Kernel>::set_up(unsigned entries, unsigned flags) noexcept {
+  io_uring_params params{};
+  params.flags = flags | compat::setup_clamp | compat::setup_cqsize;
+  params.cq_entries = entries * 4;
+  int const fd = Kernel::setup(entries, params);
+  if (fd < 0) return fd;
+  bool const has_array = (flags & compat::setup_no_sqarray) == 0;
+  if (int const r = Kernel::map(fd, params, ring_, has_array); r < 0) {
+    ::close(fd);
+    ring_ = closed_ring(nothing_);
+    return r;
+  }
+  entries_ = params.sq_entries;
+  mask_ = params.sq_entries - 1;
+  next_ = end_ = sqes_ = ring_.sq.sqes;
+  run_tail_ = *ring_.sq.ktail;
+  cq_mask_ = params.cq_entries - 1;
+  features_.setup_flags = flags;
+  features_.feature_bits = params.features;
+  return 0;
+}
+
+template <class Kernel>
+int basic_ring<Kernel>::open(unsigned entries, unsigned kernel_workers) noexcept {
+  using namespace compat;
+  IOWQ_ASSERT(!is_open(), "a ring was opened twice");
+  if (entries == 0) return -EINVAL;
+  // Best first; a kernel refuses flags it does not know with EINVAL.
+  constexpr unsigned defer = setup_single_issuer | setup_defer_taskrun | setup_taskrun_flag;
+  constexpr unsigned coop = setup_coop_taskrun | setup_taskrun_flag;
+  constexpr unsigned choices[] = {defer | setup_submit_all | setup_no_sqarray,
+                                  defer | setup_submit_all, coop | setup_submit_all, 0};
+  int r = -EINVAL;
+  for (unsigned const flags : choices) {
+    for (unsigned size = entries;; size /= 2) {  // ENOMEM: less may fit into RLIMIT_MEMLOCK
+      r = set_up(size, flags);
+      if (r != -ENOMEM || size <= 8) break;
+    }
+    if (r != -EINVAL) break;
+  }
+  if (r < 0) return r;
+  if (Kernel::register_descriptor(ring_) == 1) {
+    features_.registered = true;
+    enter_flags_ |= IORING_ENTER_REGISTERED_RING;
+  }
+  if (features_.has_feature(feature_no_iowait)) enter_flags_ |= enter_no_iowait;
+  if (r = try_it(); r < 0) {
+    close();
+    return r;
+  }
+  static_cast<void>(Kernel::dont_fork(ring_));
+  if (kernel_workers != 0) static_cast<void>(Kernel::limit_workers(ring_, kernel_workers, 0));
+  features_.opcodes = detail::probe_opcodes<Kernel>(ring_);
+  features_.open = true;
+  return 0;
+}
+
+/// There is no run: looks for the next one, which ends at the end of the array at the latest.
+template <class Kernel>
+IOWQ_NOINLINE bool basic_ring<Kernel>::find_run(unsigned kept) noexcept {
+  unsigned const held = std::max(run_tail_ - head(), run_tail_ - kept);
+  unsigned const place = run_tail_ & mask_;
+  unsigned const length = std::min(entries_ - held, entries_ - place);
+  next_ = sqes_ + place;
+  end_ = next_ + length;
+  run_tail_ += length;
+  return length != 0;
+}
+
+/// A seccomp filter may allow the set-up and deny the use: send one NOP through.
+template <class Kernel>
+int basic_ring<Kernel>::try_it() noexcept {
+  io_uring_sqe* const sqe = get();
+  sqe->opcode = IORING_OP_NOP;
+  sqe->fd = -1;
+  while (!ready())
+    if (int const r = enter(true); r < 0 && r != -EINTR) return r;
+  reap(1);
+  stats_ = {};
+  return 0;
+}
+
+template <class Kernel>
+IOWQ_NOINLINE int basic_ring<Kernel>::enter_until(time_point deadline) noexcept {
+  auto const left = deadline - Kernel::now();
+  if (left <= time_point::duration::zero()) return enter(false);
+  timespec const span = linux_policy::to_timespec(time_point{left});
+  __kernel_timespec until{.tv_sec = span.tv_sec, .tv_nsec = span.tv_nsec};
+  io_uring_getevents_arg argument{};
+  argument.ts = reinterpret_cast<std::uintptr_t>(&until);
+  return enter(true, IORING_ENTER_EXT_ARG, &argument, sizeof argument);
+}
+
+template <class Kernel>
+int basic_ring<Kernel>::enter(bool wait, unsigned flags, void* argument,
+                              std::size_t size) noexcept {
+  // release: pairs with the kernel's acquire; the SQEs behind the old tail are filled.
+  __atomic_store_n(ring_.sq.ktail, tail(), __ATOMIC_RELEASE);
+  ++stats_.entered;
+  int const r = Kernel::enter(ring_.enter_ring_fd, pending(), wait ? 1 : 0,
+                              enter_flags_ | IORING_ENTER_GETEVENTS | flags, argument, size);
+  unheeded_ = r == 0 && !wait && !ready() ? 64 : 0;
+  if (r < 0) return r;
+  stats_.submitted += static_cast<unsigned>(r);
+  return 0;
+}
+
+}  // namespace iowq

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: BSL-1.0
+// iowq/sync/detail/waiter.hpp -- a queue of waiting coroutines.
+//
+// A wait is an operation like any other: it lives in the frame of its coroutine, is counted and
+// dumped, and a stop reaches it the same way. It differs in who ends it: not the kernel, but
+// whoever owns what it waits for. So there is nothing here but the line.
+#pragma once
+
+#include <cerrno>
+#include <coroutine>
+#include <source_location>
+#include <type_traits>
+#include <utility>
+
+#include <iowq/base/result.hpp>
+#include <iowq/coro/detail/promise.hpp>
+#include <iowq/exec/detail/loop.hpp>
+#include <iowq/queue/intrusive_list.hpp>
+
+namespace iowq::detail {
+
+/// One wait, of whatever sort. Owner thread only.
+class waiter : public operation_base {
+ public:
+  waiter* behind;
+  waiter* ahead;
+
+ protected:
+  waiter(const operation_kind& kind, std::source_location at) noexcept : operation_base{kind, at} {}
+  waiter(waiter&& other) noexcept : operation_base{std::move(other)} {}
+  ~waiter() {
+    IOWQ_ASSERT(stage_ <= stage::over || at_fault(source_),
+                "a coroutine was destroyed while it waits in line: request a stop and await its "
+                "end");
+  }
+};
+
+/// Those who wait for one thing, first come, first served.
+class waiting_line {
+ public:
+  [[nodiscard]] bool empty() const noexcept { return line_.empty(); }
+  void join(waiter& w) noexcept { line_.push_back(w); }
+  void leave(waiter& w) noexcept { line_.erase(w); }
+  /// The first one, or null.
+  waiter* pop() noexcept { return line_.pop_front(); }
+  /// The first one's turn, at the loop's next: false if there was none.
+  template <class Wait>
+  bool call_first() noexcept {
+    auto* const first = static_cast<Wait*>(pop());
+    if (first != nullptr) first->granted();
+    return first != nullptr;
+  }
+
+ private:
+  list<&waiter::behind, &waiter::ahead> line_;
+};
+
+/// The wait for a `Thing`, which has a `row`, a `line_`, a `bool take()` that gives what is free
+/// and a `given()` that says what the await yields. Movable until awaited.
+template <class Thing>
+class [[nodiscard("co_await it")]] waiting_for final : public waiter {
+ public:
+  waiting_for(Thing& thing, std::source_location at) noexcept : waiter{kind, at}, thing_{thing} {
+    acts(&on_item);
+  }
+  waiting_for(waiting_for&& other) noexcept : waiter{std::move(other)}, thing_{other.thing_} {
+    acts(&on_item);
+  }
+  ~waiting_for() = default;
+
+  bool await_ready() noexcept {
+    IOWQ_ASSERT(is_fresh(), "a wait was awaited twice");
+    return thing_.take() && over(0);
+  }
+  template <class Promise>
+  bool await_suspend(std::coroutine_handle<Promise> coroutine) noexcept {
+    waiter_ = coroutine;
+    return begin(stop_of(coroutine));
+  }
+  bool start(listener& told, stop_token token) noexcept {
+    hear(told);
+    return !(thing_.take() && over(0)) && begin(token);
+  }
+  decltype(auto) await_resume() {
+    if (answer_.res() < 0) throw_error(answer_.res(), Thing::row.name);
+    return thing_.given();
+  }
+  auto await_resume_result() {
+    using value = decltype(thing_.given());
+    if (answer_.res() < 0) return result<value>{to_error(answer_.res())};
+    if constexpr (std::is_void_v<value>)
+      return result<value>{};
+    else
+      return result<value>{thing_.given()};
+  }
+
+ private:
+  friend waiting_line;
+
+  bool over(int res) noexcept {
+    answer_.set(res);
+    stage_ = stage::over;
+    return true;
+  }
+
+  /// False: it is over already.
+  bool begin(stop_token token) noexcept {
+    loop& here = loop::current();
+    bool const ambient = token == here.ambient();
+    if (ambient ? here.stopping() : token.stop_requested()) return !over(-ECANCELED);
+    if (!ambient && !stop_hook::prepare(here, *this, token)) return !over(-ENOMEM);
+    owner_ = &here;
+    stage_ = stage::in_line;
+    thing_.line_.join(*this);
+    here.watch(*this, token, ambient);
+    return true;
+  }
+
+  /// What it waited for is its own now; it has left the line.
+  void granted() noexcept {
+    IOWQ_ASSERT(this_thread_loop == owner_,
+                "a coroutine was woken from another thread than its executor's: between executors "
+                "there is channel");
+    answer_.set(0);
+    stage_ = stage::ready;
+    owner_->ready(*this);
+  }
+
+  static void on_item(loop_item* self) noexcept {
+    auto& op = *static_cast<waiting_for*>(static_cast<operation_base*>(self));
+    this_thread_loop->finish<Thing::row>(op, &ledger_entry::inline_ops);
+  }
+  static bool disarm(operation_base& op) noexcept {
+    auto& self = static_cast<waiting_for&>(op);
+    self.thing_.line_.leave(self);
+    return true;
+  }
+  static constexpr operation_kind kind{&Thing::row, nullptr, nullptr, nullptr, &disarm, nullptr};
+
+  Thing& thing_;
+  loop* owner_ = nullptr;
+};
+
+}  // namespace iowq::detail

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: BSL-1.0
+#include <iowq/queue/adaptive_spin.hpp>
+
+#include <chrono>
+
+#include <doctest/doctest.h>
+
+namespace {
+using namespace std::chrono_literals;
+
+/// The clock is moved by relax(), a microsecond each, so that nothing here depends on the time.
+struct ticking : iowq::linux_policy {
+  static inline iowq::time_point clock{};
+  static inline int relaxed = 0;
+  static iowq::time_point now() noexcept { return clock; }
+  static void relax() noexcept {
+    ++relaxed;
+    clock += 1us;
+  }
+};
+using spinner = iowq::detail::spinner<ticking>;
+
+/// How many looks a vain spin took.
+int vain(spinner& spins) {
+  ticking::relaxed = 0;
+  CHECK_FALSE(spins.spin([] { return false; }));
+  return ticking::relaxed;
+}
+void find(spinner& spins) {
+  CHECK(spins.spin([] { return true; }));
+}
+}  // namespace
+
+TEST_SUITE("queue/adaptive_spin") {
+  TEST_CASE("a spin of no length is never worth it") {
+    spinner spins;
+    CHECK_FALSE(spins.worth());
+  }
+
+  TEST_CASE("a vain spin ends after its length, a find at once") {
+    spinner spins;
+    spins.length(5us);
+    CHECK(spins.worth());
+    CHECK(vain(spins) >= 5);
+    CHECK(vain(spins) <= 16);  // the clock is asked every 16 looks
+    ticking::relaxed = 0;
+    int looks = 0;
+    CHECK(spins.spin([&] { return ++looks == 3; }));
+    CHECK(ticking::relaxed == 2);
+  }
+
+  TEST_CASE("vain spins stop spinning, and tries come ever more rarely") {
+    spinner spins;
+    spins.length(5us);
+    // How many of so many chances are taken, all in vain.
+    auto taken_of = [&](int chances) {
+      int taken = 0;
+      for (int chance = 0; chance < chances; ++chance)
+        if (spins.worth()) {
+          ++taken;
+          (void)vain(spins);
+        }
+      return taken;
+    };
+    int const early = taken_of(100);
+    int const later = taken_of(10'000);
+    CHECK(early > 8);
+    CHECK(later > 0);
+    CHECK(later < 10'000 / 512);
+    while (!spins.worth()) {
+    }
+    find(spins);  // one find: it is worth another
+    CHECK(spins.worth());
+    for (int i = 0; i < 100; ++i) find(spins);  // and many: it is as it was
+    CHECK(taken_of(100) > 16);
+  }
+
+  TEST_CASE("what finds have saved is spent on one longer spin") {
+    spinner spins;
+    spins.length(5us);
+    int const usual = vain(spins);
+    for (int i = 0; i < 1000; ++i) find(spins);
+    CHECK(vain(spins) > 5 * usual);
+    CHECK(vain(spins) == usual);  // and then they are spent
+  }
+
+  TEST_CASE("what a longer spin leaves of the savings is kept for the next") {
+    spinner spins;
+    spins.length(5us);
+    for (int i = 0; i < 1000; ++i) find(spins);
+    // Each is found a little after a spin has ended, and earns more than it has cost.
+    for (int i = 0; i < 1000; ++i) {
+      auto const due = ticking::clock + 20us;
+      CHECK(spins.spin([&] { return ticking::clock >= due; }));
+    }
+  }
+}
