@@ -117,8 +117,8 @@ double each(std::size_t n, const std::function<void()>& work) {
 
 cost timers(std::size_t n, bool fire) {
   auto const when = deadlines(n);
-  std::deque<iowq::timer> nodes(n);
-  iowq::timers all;
+  std::deque<iowq::detail::timer> nodes(n);
+  iowq::detail::timer_heap all;
   double const arm = each(n, [&] {
     for (std::size_t i = 0; i < n; ++i) all.arm(nodes[i], when[i]);
   });
@@ -127,7 +127,7 @@ cost timers(std::size_t n, bool fire) {
       while (all.pop_due(iowq::never) != nullptr) {
       }
     else
-      for (iowq::timer& one : nodes) all.disarm(one);
+      for (iowq::detail::timer& one : nodes) all.disarm(one);
   });
   return {arm, end};
 }

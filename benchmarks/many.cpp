@@ -20,7 +20,7 @@
 
 namespace {
 
-using iowq::shots;
+using iowq::multishot;
 using iowq::task;
 
 constexpr unsigned burst = 64;
@@ -65,7 +65,7 @@ task<> messages(how way, two& ends, unsigned n, std::size_t size, unsigned at_on
   std::vector<char> const text(size, 'm');
   std::vector<char> buffer(size);
   iowq::buffer_ring buffers{128, size,
-                            way == how::stream_of_many ? shots::automatic : shots::single};
+                            way == how::stream_of_many ? multishot::automatic : multishot::off};
   auto incoming = iowq::recv_many(ends.in, buffers);
   for (unsigned done = 0; done < n; done += at_once) {
     for (unsigned i = 0; i < at_once; ++i)
@@ -87,7 +87,7 @@ task<> messages(how way, two& ends, unsigned n, std::size_t size, unsigned at_on
 task<> player(how way, int in, int out, unsigned n, bool begins) {
   std::array<char, 64> text{};
   iowq::buffer_ring buffers{8, text.size(),
-                            way == how::stream_of_many ? shots::automatic : shots::single};
+                            way == how::stream_of_many ? multishot::automatic : multishot::off};
   auto incoming = iowq::recv_many(in, buffers);
   for (; n != 0; --n) {
     if (begins && ::send(out, text.data(), text.size(), 0) < 0) fail("send");
@@ -110,8 +110,8 @@ task<> ping_pong(how way, unsigned n) {
 task<> connections(how way, unsigned n) {
   iowq::endpoint where;
   iowq::fd const from = listener(where);
-  auto incoming =
-      iowq::accept_many(from, 0, way == how::stream_of_many ? shots::automatic : shots::single);
+  auto incoming = iowq::accept_many(
+      from, 0, way == how::stream_of_many ? multishot::automatic : multishot::off);
   std::vector<iowq::fd> clients(burst);
   ::linger const hard{1, 0};  // no TIME_WAIT, of which there would soon be too many
   for (unsigned done = 0; done < n; done += burst) {

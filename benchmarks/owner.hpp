@@ -8,8 +8,8 @@
 #include <cstdint>
 
 #include <iowq/base/policy.hpp>
-#include <iowq/queue/inbox.hpp>
 #include <iowq/queue/adaptive_spin.hpp>
+#include <iowq/queue/inbox.hpp>
 
 namespace bench {
 
@@ -34,7 +34,7 @@ class owner {
   [[nodiscard]] node* wait() noexcept {
     for (;;) {
       if (node* const oldest = inbox_.drain()) return oldest;
-      if (spins_.worth() && spins_.spin([this] { return !inbox_.empty(); })) continue;
+      if (spins_.should_spin() && spins_.spin([this] { return !inbox_.empty(); })) continue;
       std::uint32_t const before = word_.load(std::memory_order_relaxed);  // relaxed: see post()
       if (!inbox_.park()) continue;
       ++sleeps_;
@@ -49,9 +49,9 @@ class owner {
   [[nodiscard]] std::uint64_t sleeps() const noexcept { return sleeps_; }
 
  private:
-  iowq::detail::spinner<> spins_;
+  iowq::detail::adaptive_spinner<> spins_;
   std::uint64_t sleeps_ = 0;
-  alignas(64) iowq::inbox<&node::next_back> inbox_;
+  alignas(64) iowq::detail::inbox<&node::next_back> inbox_;
   iowq::atomic<std::uint32_t> word_{0};
   iowq::atomic<std::uint64_t> kicks_{0};
 };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
 // The same load through other people's thread pools, as their own examples do it: so many calls in
-// flight, each made by a worker, each completion delivered to the loop of the thread that asked.
+// flight, each made by a worker, each cqe_handler delivered to the loop of the thread that asked.
 #pragma once
 
 #include <algorithm>

@@ -13,21 +13,21 @@ namespace example {
 
 /// One line for each operation, their sum, and what the pool and the ring did for them.
 inline void print_where_the_work_went(std::ostream& out, iowq::executor_stats stats) {
-  auto const line = [&out](std::string_view name, const iowq::ledger_entry& e) {
+  auto const line = [&out](std::string_view name, const iowq::operation_stats& e) {
     out << std::left << std::setw(12) << name << std::right;
     for (auto const n : {e.inline_ops, e.ring_ops, e.punted_ops, e.bounced, e.cancelled})
       out << std::setw(11) << n;
     out << '\n';
   };
-  std::sort(stats.ledger.begin(), stats.ledger.end(), [](const auto& a, const auto& b) {
+  std::sort(stats.operations.begin(), stats.operations.end(), [](const auto& a, const auto& b) {
     return std::string_view{a.name} < std::string_view{b.name};
   });
   out << "where the work went\n" << std::left << std::setw(12) << "operation" << std::right;
   for (std::string_view const head : {"inline", "ring", "punted", "(bounced)", "cancelled"})
     out << std::setw(11) << head;
   out << '\n';
-  iowq::ledger_entry all;
-  for (const iowq::ledger_entry& e : stats.ledger) {
+  iowq::operation_stats all;
+  for (const iowq::operation_stats& e : stats.operations) {
     line(e.name, e);
     all.inline_ops += e.inline_ops;
     all.ring_ops += e.ring_ops;

@@ -9,7 +9,7 @@
 
 #include <doctest/doctest.h>
 
-#include "ledger.hpp"
+#include "leak_check.hpp"
 
 namespace {
 using iowq::descriptor;
@@ -39,14 +39,14 @@ TEST_SUITE("base/fd") {
   }
 
   TEST_CASE("an fd that owns nothing is false and closes nothing") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     const fd none, failed{-EMFILE};
     CHECK_FALSE(none);
     CHECK_FALSE(failed);
   }
 
   TEST_CASE("moving hands the descriptor on, and the old owner forgets it") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     const int number = open_one();
     fd first{number};
     fd second = std::move(first);
@@ -62,7 +62,7 @@ TEST_SUITE("base/fd") {
   }
 
   TEST_CASE("release gives the descriptor up open, reset closes it") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     const int number = open_one();
     fd owner{number};
     CHECK(owner.release() == number);

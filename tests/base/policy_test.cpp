@@ -9,7 +9,7 @@
 
 #include <doctest/doctest.h>
 
-#include "ledger.hpp"
+#include "leak_check.hpp"
 
 namespace {
 using iowq::linux_policy;
@@ -127,7 +127,7 @@ TEST_SUITE("base/policy") {
   }
 
   TEST_CASE("a rung wake descriptor is readable until it is drained") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     const int bell = linux_policy::wake_open();
     REQUIRE(bell >= 0);
     CHECK_FALSE(readable(bell));

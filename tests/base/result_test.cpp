@@ -11,7 +11,7 @@
 #include <doctest/doctest.h>
 
 #include "death.hpp"
-#include "ledger.hpp"
+#include "leak_check.hpp"
 
 namespace {
 using iowq::result;

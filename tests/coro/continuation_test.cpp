@@ -19,14 +19,16 @@ static_assert(iowq::detail::startable<task<int>>);
 static_assert(!iowq::detail::startable<iowq_test::foreign>);
 static_assert(!iowq::detail::startable<int>);
 
-struct ear : iowq::detail::listener {
+struct ear : iowq::detail::completion_callback {
   int heard = 0;
-  ear() : listener{[](listener* self) noexcept { ++static_cast<ear*>(self)->heard; }} {}
+  ear()
+      : completion_callback{
+            [](completion_callback* self) noexcept { ++static_cast<ear*>(self)->heard; }} {}
 };
 }  // namespace
 
 TEST_SUITE("coro/continuation") {
-  TEST_CASE("a continuation is a coroutine, a listener, or nobody") {
+  TEST_CASE("a continuation is a coroutine, a completion_callback, or nobody") {
     ear who;
     CHECK_FALSE(iowq::detail::continuation{});
     CHECK(iowq::detail::continuation{std::noop_coroutine()});
@@ -36,7 +38,7 @@ TEST_SUITE("coro/continuation") {
     CHECK(who.heard == 1);
   }
 
-  TEST_CASE("a task tells its listener at its end, without a coroutine that awaits it") {
+  TEST_CASE("a task tells its completion_callback at its end, without a coroutine that awaits it") {
     ear who;
     iowq_test::suspension point;
     iowq::stop_source source;

@@ -15,7 +15,7 @@
 #include <doctest/doctest.h>
 
 #include "death.hpp"
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "manual.hpp"
 #include "small_stack.hpp"
 

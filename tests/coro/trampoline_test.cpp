@@ -232,17 +232,17 @@ TEST_SUITE("coro/trampoline") {
     CHECK(idle());
   }
 
-  TEST_CASE("in a loop's scope what a coroutine hands over to waits for bounce_on()") {
+  TEST_CASE("in a loop's scope what a coroutine hands over to waits for drain_trampoline()") {
     {
       iowq::detail::trampoline_scope loop;
       two_coroutines both;
       started inner{both.inner()};
       CHECK_FALSE(both.point.waiting());
-      iowq::detail::bounce_on();
+      iowq::detail::drain_trampoline();
       REQUIRE(both.point.waiting());
       both.point.resume();
       CHECK(both.log == std::vector{10});
-      iowq::detail::bounce_on();
+      iowq::detail::drain_trampoline();
       CHECK(both.log == std::vector{10, 11, 12});
       CHECK(inner.ended());
     }
@@ -262,7 +262,8 @@ TEST_SUITE("coro/trampoline") {
         levels = co_await depth(100'000);
       };
       started run{body()};
-      for (iowq::detail::bounce_on(); point.waiting(); iowq::detail::bounce_on()) point.resume();
+      for (iowq::detail::drain_trampoline(); point.waiting(); iowq::detail::drain_trampoline())
+        point.resume();
       CHECK(run.ended());
     });
     CHECK(rounds == 100'000);

@@ -18,15 +18,15 @@
 #include <iowq/exec/executor.hpp>
 #include <iowq/flow/timeout.hpp>
 #include <iowq/op/connect_to.hpp>
-#include <iowq/op/open.hpp>
 #include <iowq/op/file.hpp>
+#include <iowq/op/open.hpp>
+#include <iowq/op/poll.hpp>
 #include <iowq/op/raw.hpp>
 #include <iowq/op/socket.hpp>
 #include <iowq/op/time.hpp>
 #include <iowq/op/vector.hpp>
-#include <iowq/op/poll.hpp>
 
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "manual.hpp"
 #include "waiting.hpp"
 #include "ways.hpp"
@@ -47,8 +47,8 @@ iowq::executor_stats run_by_poll(task<> (*body)(Parameters...), Arguments&&... a
   return here.stats();
 }
 
-iowq::ledger_entry line(const iowq::executor_stats& stats, std::string_view name) {
-  for (const auto& entry : stats.ledger)
+iowq::operation_stats line(const iowq::executor_stats& stats, std::string_view name) {
+  for (const auto& entry : stats.operations)
     if (name == entry.name) return entry;
   return {};
 }
@@ -76,7 +76,7 @@ task<> until(const int& count, int wanted) {
 
 TEST_SUITE("exec/backend_poll") {
   TEST_CASE("who waits for one descriptor, each way and through a duplicate, is told, in order") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     auto const stats = run_by_poll(+[]() -> task<> {
       int ends[2];
       REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
@@ -106,7 +106,7 @@ TEST_SUITE("exec/backend_poll") {
   }
 
   TEST_CASE("no worker waits for a socket, a pipe, an eventfd, a timer or a connection") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     auto const stats = run_by_poll(+[]() -> task<> {
       iowq::fd event{::eventfd(0, EFD_CLOEXEC)};
       iowq::fd timer{::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC)};
@@ -189,7 +189,7 @@ TEST_SUITE("exec/backend_poll") {
   }
 
   TEST_CASE("a stop reaches who waits, from a token of its own or the executor's") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     struct outcome {
       pipe_pair pipe;
       std::error_code first, second;

@@ -16,21 +16,21 @@
 
 #include <doctest/doctest.h>
 
-#include <iowq/exec/punt.hpp>
 #include <iowq/exec/executor.hpp>
+#include <iowq/exec/punt.hpp>
 #include <iowq/op/file.hpp>
 #include <iowq/op/linked.hpp>
 #include <iowq/op/multishot/many.hpp>
+#include <iowq/op/multishot/recv_many.hpp>
 #include <iowq/op/open.hpp>
 #include <iowq/op/raw.hpp>
-#include <iowq/op/multishot/recv_many.hpp>
 #include <iowq/op/socket.hpp>
 #include <iowq/op/time.hpp>
 #include <iowq/sync/channel.hpp>
 #include <iowq/sync/event.hpp>
 
 #include "allocations.hpp"
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "manual.hpp"
 #include "skip.hpp"
 #include "waiting.hpp"
@@ -156,7 +156,7 @@ struct without_memory {
     REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
     iowq::fd const here{pair[0]}, there{pair[1]};
     REQUIRE(::send(there.get(), "ab", 2, 0) == 2);
-    iowq::buffer_ring buffers{1, 1, iowq::shots::single};
+    iowq::buffer_ring buffers{1, 1, iowq::multishot::off};
     auto incoming = iowq::recv_many(here, buffers);
     auto first = co_await incoming.next();
     iowq::buffer_view const lease = std::move(*first);
@@ -179,7 +179,7 @@ struct without_memory {
 
 TEST_SUITE("exec/cancel") {
   TEST_CASE("hazard-5: a stop that races with the completion ends in exactly one of them") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     tally sum;
     iowq_test::pipe_pair pipe{O_CLOEXEC | O_NONBLOCK};
     char byte = 0;
@@ -254,7 +254,7 @@ TEST_SUITE("exec/cancel") {
   }
 
   TEST_CASE("hazard-6: an accept that is cancelled too late leaves no descriptor behind") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     tally sum;
     auto const body = [](tally& all) -> task<> {
       iowq::fd listener = co_await iowq::socket(AF_INET, SOCK_STREAM);
@@ -300,7 +300,7 @@ TEST_SUITE("exec/cancel") {
   }
 
   TEST_CASE("a queued punt is cancelled without running; a close runs although it is stopped") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     auto const body = []() -> task<> {
       iowq_test::pipe_pair hold;
       auto const block = [&] {

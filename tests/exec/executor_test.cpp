@@ -17,7 +17,7 @@
 #include <iowq/op/time.hpp>
 
 #include "death.hpp"
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "ways.hpp"
 
 namespace {
@@ -69,7 +69,7 @@ executor* signalled = nullptr;
 
 TEST_SUITE("exec/executor") {
   TEST_CASE("run returns what its task returns, and rethrows what left it") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     int n = 3;
     CHECK(iowq::run(seven()) == 7);
     CHECK(*iowq::run(owned()) == 7);
@@ -93,7 +93,7 @@ TEST_SUITE("exec/executor") {
   }
 
   TEST_CASE("every post from another thread runs once, on the owner") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     executor here;
     int n = 0;  // no atomic: TSan would tell
     std::vector<std::thread> posters;
@@ -144,7 +144,7 @@ TEST_SUITE("exec/executor") {
   }
 
   TEST_CASE("a stop from another thread, a handler, or inside cancels all there is, and run ends") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     executor here;
     int round = 0;
     SUBCASE("from another thread") {
@@ -272,7 +272,7 @@ TEST_SUITE("exec/executor") {
   }
 
   TEST_CASE("a hundred executors, one after the other and many at once, leave nothing behind") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (int i = 0; i < 100; ++i) CHECK(iowq::run(seven()) == 7);
     std::vector<std::unique_ptr<executor>> all;  // more than the 16 registered-ring slots
     for (int i = 0; i < 40; ++i) all.push_back(std::make_unique<executor>());

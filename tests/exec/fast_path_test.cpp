@@ -13,7 +13,7 @@
 #include <iowq/op/raw.hpp>
 #include <iowq/op/socket.hpp>
 
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "skip.hpp"
 #include "ways.hpp"
 
@@ -91,7 +91,7 @@ TEST_SUITE("exec/fast_path") {
     // Goal: lose or keep one that ended out of order, by an error, or never in its turn. Method:
     // ask each time one goes on; rings so small that their slots are wanted again at once.
     if (!iowq_test::rings_allowed()) SKIP_CASE("of the ring: there is none");
-    iowq_test::ledger no_leak;
+    iowq_test::leak_check no_leak;
     for (auto const& [entries, dumps] : {std::pair{1U, true},
                                          {4U, true},
                                          {64U, true},

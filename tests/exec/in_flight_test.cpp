@@ -9,7 +9,7 @@
 #include <doctest/doctest.h>
 
 namespace {
-using iowq::detail::census;
+using iowq::detail::in_flight_registry;
 using iowq::detail::operation_base;
 
 constexpr iowq::operation_row row_of_all{.name = "fake", .reason = "none"};
@@ -34,9 +34,9 @@ struct fake : operation_base {
   int first, second = -1;
 };
 
-std::vector<const operation_base*> on(census& all, int number) {
+std::vector<const operation_base*> on(in_flight_registry& all, int number) {
   std::vector<const operation_base*> found;
-  all.for_each_on(number, [&found](const operation_base& op) { found.push_back(&op); });
+  all.for_each_using(number, [&found](const operation_base& op) { found.push_back(&op); });
   std::sort(found.begin(), found.end());
   return found;
 }
@@ -44,28 +44,28 @@ std::vector<const operation_base*> on(census& all, int number) {
 
 TEST_SUITE("exec/in_flight") {
   TEST_CASE("who uses a descriptor is found, by either of two, until he leaves") {
-    iowq::detail::ledger counts;
-    census all{counts};
+    iowq::detail::operation_counters counts;
+    in_flight_registry all{counts};
     fake a{3}, b{3}, far{3 + 64}, both{3, 5}, none{-1};
-    for (fake* op : {&a, &b, &far, &both, &none}) all.enter(*op);
+    for (fake* op : {&a, &b, &far, &both, &none}) all.add(*op);
     CHECK(on(all, 3).size() == 3);
     CHECK(on(all, 5).size() == 1);
     CHECK(on(all, 67).size() == 1);
     CHECK(on(all, 4).empty());
     CHECK(on(all, -1).empty());
-    census::leave(a);
-    census::leave(both);
+    in_flight_registry::remove(a);
+    in_flight_registry::remove(both);
     CHECK(on(all, 3).size() == 1);
     CHECK(on(all, 5).empty());
-    for (fake* op : {&b, &far}) census::leave(*op);
+    for (fake* op : {&b, &far}) in_flight_registry::remove(*op);
     CHECK_FALSE(all.empty());
-    census::leave(none);
+    in_flight_registry::remove(none);
     CHECK(all.empty());
   }
 
   TEST_CASE("random entering, leaving and asking agrees with a list") {
-    iowq::detail::ledger counts;
-    census all{counts};
+    iowq::detail::operation_counters counts;
+    in_flight_registry all{counts};
     std::mt19937 random{7};
     std::vector<std::unique_ptr<fake>> in;
     int wrong = 0;
@@ -76,12 +76,12 @@ TEST_SUITE("exec/in_flight") {
         case 1:
           in.push_back(random() % 8 == 0 ? std::make_unique<fake>(number, number / 2)
                                          : std::make_unique<fake>(number));
-          all.enter(*in.back());
+          all.add(*in.back());
           break;
         case 2:
           if (in.empty()) break;
           std::swap(in[random() % in.size()], in.back());
-          census::leave(*in.back());
+          in_flight_registry::remove(*in.back());
           in.pop_back();
           break;
         default:
@@ -96,22 +96,22 @@ TEST_SUITE("exec/in_flight") {
     std::size_t seen = 0;
     all.for_each([&seen](const operation_base&) { ++seen; });
     CHECK(seen == in.size());
-    for (auto const& op : in) census::leave(*op);
+    for (auto const& op : in) in_flight_registry::remove(*op);
     CHECK(all.empty());
   }
 
   TEST_CASE("among ten thousand descriptors, those of one are found without asking the rest") {
-    iowq::detail::ledger counts;
-    census all{counts};
+    iowq::detail::operation_counters counts;
+    in_flight_registry all{counts};
     std::vector<std::unique_ptr<fake>> in;
     for (int number = 0; number < 10'000; ++number) {
       in.push_back(std::make_unique<fake>(number));
-      all.enter(*in.back());
+      all.add(*in.back());
     }
     fake::asked = 0;
     for (int number = 0; number < 10'000; ++number) CHECK(on(all, number).size() == 1);
     // 10,000 questions of a list would be a hundred million.
     CHECK(fake::asked < 20 * in.size());
-    for (auto const& op : in) census::leave(*op);
+    for (auto const& op : in) in_flight_registry::remove(*op);
   }
 }

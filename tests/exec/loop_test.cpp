@@ -9,11 +9,11 @@
 #include <doctest/doctest.h>
 
 #include <iowq/exec/executor.hpp>
+#include <iowq/op/poll.hpp>
 #include <iowq/op/raw.hpp>
 #include <iowq/op/time.hpp>
-#include <iowq/op/poll.hpp>
 
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "skip.hpp"
 #include "waiting.hpp"
 #include "ways.hpp"
@@ -66,7 +66,7 @@ task<long> most(long others, counts& all, long counts::* count, Await await) {
 TEST_SUITE("exec/loop") {
   TEST_CASE("hazard-96: a thousand that yield keep a completion waiting for two turns at most") {
     if (!iowq_test::rings_allowed()) SKIP_CASE("of the ring: there is none");
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     counts all;
     iowq::executor here;
     for (int i = 0; i < 1000; ++i) here.spawn(yield_always(all));
@@ -79,7 +79,7 @@ TEST_SUITE("exec/loop") {
   }
 
   TEST_CASE("hazard-96: nor do they keep a timer that is due waiting for longer than one another") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     counts all;
     iowq::executor here;
     for (int i = 0; i < 1000; ++i) here.spawn(yield_always(all));
@@ -91,7 +91,7 @@ TEST_SUITE("exec/loop") {
 
   TEST_CASE("hazard-96: a flood of completions keeps a yield waiting for one turn at most") {
     if (!iowq_test::rings_allowed()) SKIP_CASE("of the ring: there is none");
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     counts all;
     iowq::executor here{{.entries = 4096}};
     for (int i = 0; i < 4000; ++i) here.spawn(nop_always(all));
@@ -102,7 +102,7 @@ TEST_SUITE("exec/loop") {
 
   TEST_CASE("hazard-101: with 100,000 operations in flight a timer that is due waits a turn") {
     if (!iowq_test::rings_allowed()) SKIP_CASE("of the ring: there is none");
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     counts all;
     iowq::executor here{{.entries = 4096}};
     for (int i = 0; i < 100'000; ++i) here.spawn(nop_always(all));

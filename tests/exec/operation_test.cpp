@@ -11,8 +11,8 @@
 
 #include <doctest/doctest.h>
 
-#include <iowq/exec/punt.hpp>
 #include <iowq/exec/executor.hpp>
+#include <iowq/exec/punt.hpp>
 #include <iowq/op/file.hpp>
 #include <iowq/op/open.hpp>
 #include <iowq/op/raw.hpp>
@@ -21,7 +21,7 @@
 
 #include "allocations.hpp"
 #include "death.hpp"
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "manual.hpp"
 #include "skip.hpp"
 #include "waiting.hpp"
@@ -90,9 +90,9 @@ TEST_SUITE("exec/operation") {
     };
     auto const stats = iowq::run(body());
     auto const line = [&](std::string_view name) {
-      for (const auto& e : stats.ledger)
+      for (const auto& e : stats.operations)
         if (name == e.name) return e;
-      return iowq::ledger_entry{};
+      return iowq::operation_stats{};
     };
     CHECK(line("read").ring_ops == 5);
     CHECK(line("read").punted_ops == 3);
@@ -150,12 +150,15 @@ TEST_SUITE("exec/operation") {
     CHECK(text.find("3 in flight") != text.npos);
   }
 
-  TEST_CASE("an operation ends for a listener as for a coroutine, whichever way it goes") {
-    struct ear : iowq::detail::listener {
+  TEST_CASE(
+      "an operation ends for a completion_callback as for a coroutine, whichever way it goes") {
+    struct ear : iowq::detail::completion_callback {
       int heard = 0;
-      ear() : listener{[](listener* self) noexcept { ++static_cast<ear*>(self)->heard; }} {}
+      ear()
+          : completion_callback{
+                [](completion_callback* self) noexcept { ++static_cast<ear*>(self)->heard; }} {}
     };
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     auto const body = [](way go) -> task<> {
       iowq_test::pipe_pair pipe;
       char byte = 0;

@@ -16,17 +16,17 @@
 
 #include <doctest/doctest.h>
 
-#include <iowq/exec/punt.hpp>
 #include <iowq/exec/executor.hpp>
+#include <iowq/exec/punt.hpp>
 #include <iowq/op/file.hpp>
 #include <iowq/op/open.hpp>
+#include <iowq/op/poll.hpp>
 #include <iowq/op/socket.hpp>
 #include <iowq/op/time.hpp>
 #include <iowq/op/transfer.hpp>
-#include <iowq/op/poll.hpp>
 
 #include "death.hpp"
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "manual.hpp"
 #include "waiting.hpp"
 #include "ways.hpp"
@@ -129,7 +129,7 @@ TEST_SUITE("exec/pending_close") {
             CAPTURE(when);
             CAPTURE(by_ring);
             CAPTURE(entries);
-            iowq_test::ledger books;
+            iowq_test::leak_check books;
             iowq::run(body(go, when, by_ring), {.entries = entries});
           }
   }

@@ -16,7 +16,7 @@
 #include <iowq/exec/executor.hpp>
 #include <iowq/flow/for_each.hpp>
 
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "waiting.hpp"
 
 namespace {
@@ -31,7 +31,7 @@ std::string thread_name() {
 
 TEST_SUITE("exec/punt") {
   TEST_CASE("a punt yields what the callable returns, whatever that is") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     auto const body = []() -> task<> {
       int here = 5;
       auto const ref = [&here]() -> int& { return here; };
@@ -147,7 +147,7 @@ TEST_SUITE("exec/punt") {
   }
 
   TEST_CASE("hazard-52: punts that block take no worker from others, bound or unbound") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     auto const body = []() -> task<> {
       int ends[2];
       REQUIRE(::pipe(ends) == 0);

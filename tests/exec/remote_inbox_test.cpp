@@ -11,13 +11,13 @@
 #include <iowq/op/time.hpp>
 
 #include "bounded.hpp"
-#include "ledger.hpp"
+#include "leak_check.hpp"
 
 namespace {
 using namespace std::chrono_literals;
 using iowq::task;
 using iowq::detail::loop_item;
-using iowq::detail::mailbox;
+using iowq::detail::remote_inbox;
 
 void nothing(loop_item*) noexcept {}
 void until(const std::atomic<bool>& flag) {
@@ -27,7 +27,7 @@ void until(const std::atomic<bool>& flag) {
 
 TEST_SUITE("exec/remote_inbox") {
   TEST_CASE("only who finds the owner parked wakes it, once a park") {
-    mailbox box;
+    remote_inbox box;
     loop_item a{&nothing}, b{&nothing}, c{&nothing};
     int wakes = 0;
     auto const wake = [&] { ++wakes; };
@@ -50,7 +50,7 @@ TEST_SUITE("exec/remote_inbox") {
     // Goal: the end of the loop between an item's arrival and its poster's wake-up. Method: the
     // wake-up is held until the owner has the item and is about to go.
     for (int round = 0; round < 100; ++round) {
-      mailbox box;
+      remote_inbox box;
       loop_item last{&nothing};
       std::atomic<bool> waking{false}, going{false}, gone{false};
       REQUIRE(box.park());
@@ -75,11 +75,11 @@ TEST_SUITE("exec/remote_inbox") {
 
   TEST_CASE("the owner is not gone before a visit has ended") {
     for (int round = 0; round < 100; ++round) {
-      mailbox box;
+      remote_inbox box;
       std::atomic<bool> stopping{false}, going{false}, gone{false};
       bool early = true;
       std::thread visitor{[&] {
-        box.visit([&] {
+        box.call_while_alive([&] {
           stopping = true;
           until(going);
           for (int chance = 0; chance < 20; ++chance) std::this_thread::yield();
@@ -98,7 +98,7 @@ TEST_SUITE("exec/remote_inbox") {
   TEST_CASE("an executor may end by what is posted to it, before post() has returned") {
     // Goal: a post, or a stop, that touches an executor which is gone. Method: it ends, and its
     // memory is free, as soon as it has what it waits for, and sleeps as often as not; ASan tells.
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     auto const wait_for = [](const int& flag) -> task<> {
       while (flag == 0) co_await iowq::sleep_for(20us);
     };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// exec/thread_change, and the homecoming of flow/.
+// exec/migration, and the homecoming of flow/.
 #include <iowq/exec/detail/migration.hpp>  // first and alone
 
 #include <atomic>
@@ -10,8 +10,8 @@
 #include <doctest/doctest.h>
 
 #include <iowq/coro/as_result.hpp>
-#include <iowq/exec/punt.hpp>
 #include <iowq/exec/executor.hpp>
+#include <iowq/exec/punt.hpp>
 #include <iowq/exec/runtime.hpp>
 #include <iowq/flow/task_group.hpp>
 #include <iowq/flow/timeout.hpp>
@@ -21,7 +21,7 @@
 
 #include "bounded.hpp"
 #include "death.hpp"
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "waiting.hpp"
 
 namespace {
@@ -46,7 +46,7 @@ task<> fail_there(executor& there) {
 
 TEST_SUITE("exec/resume_on") {
   TEST_CASE("who awaits resume_on goes on there, as does who awaits that; run() returns at home") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     runtime other{{.threads = 1}};
     executor here;
     auto const body = [](executor& there, int home) -> task<int> {
@@ -120,7 +120,7 @@ TEST_SUITE("exec/resume_on") {
   }
 
   TEST_CASE("those of several come home before they are counted: when_all, timeout, task_group") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     runtime others{{.threads = 3}};
     auto const body = [](runtime& all) -> task<> {
       int const home = thread();
@@ -210,7 +210,7 @@ TEST_SUITE("exec/resume_on") {
     auto const unvisited = iowq_test::death_output([] {
       auto there = std::make_unique<executor>();
       std::atomic<bool> left{false};
-      std::thread traveller{[&] {
+      std::thread coroutine{[&] {
         auto const body = [](executor& host, std::atomic<bool>& gone) -> task<> {
           auto const tell = [](std::atomic<bool>& flag) -> task<> {
             flag = true;
@@ -223,7 +223,7 @@ TEST_SUITE("exec/resume_on") {
       }};
       iowq_test::spin_until([&] { return left.load(); });
       there.reset();
-      traveller.join();
+      coroutine.join();
     });
     CHECK(unvisited.says("while a coroutine was on its way to it (resume_on)"));
   }

@@ -16,20 +16,20 @@
 #include <iowq/coro/as_result.hpp>
 #include <iowq/exec/executor.hpp>
 #include <iowq/flow/timeout.hpp>
-#include <iowq/op/metadata.hpp>
 #include <iowq/op/connect_to.hpp>
 #include <iowq/op/file.hpp>
 #include <iowq/op/futex.hpp>
 #include <iowq/op/message.hpp>
-#include <iowq/op/open.hpp>
+#include <iowq/op/metadata.hpp>
 #include <iowq/op/names.hpp>
+#include <iowq/op/open.hpp>
+#include <iowq/op/poll.hpp>
 #include <iowq/op/process.hpp>
 #include <iowq/op/socket.hpp>
 #include <iowq/op/time.hpp>
 #include <iowq/op/vector.hpp>
-#include <iowq/op/poll.hpp>
 
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "waiting.hpp"
 #include "ways.hpp"
 #include "without.hpp"
@@ -152,7 +152,7 @@ task<std::string> everything() {
 
 TEST_SUITE("exec/route") {
   TEST_CASE("hazard-43: what a kernel lacks changes how an operation is done, and no result") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     std::string const expected = iowq::run(everything());
     CHECK(std::count(expected.begin(), expected.end(), '\n') > 25);
     for (int opcode = 0; opcode < 64; ++opcode) {
@@ -162,7 +162,7 @@ TEST_SUITE("exec/route") {
       without const hidden{one};
       iowq::executor here;
       CHECK(here.run(everything()) == expected);
-      for (const auto& line : here.stats().ledger)
+      for (const auto& line : here.stats().operations)
         if (opcode == IORING_OP_RECV && here.backend() == iowq::backend_kind::io_uring &&
             line.name == std::string_view{"recv"}) {
           CHECK(line.ring_ops == 0);  // it was hidden indeed

@@ -17,14 +17,14 @@
 
 #include <doctest/doctest.h>
 
-#include <iowq/exec/punt.hpp>
 #include <iowq/exec/executor.hpp>
+#include <iowq/exec/punt.hpp>
 #include <iowq/op/file.hpp>
 #include <iowq/op/time.hpp>
 #include <iowq/sync/channel.hpp>
 
 #include "death.hpp"
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "skip.hpp"
 #include "waiting.hpp"
 #include "ways.hpp"
@@ -90,7 +90,7 @@ TEST_SUITE("exec/runtime") {
   TEST_CASE("spawn() goes round, as many to each; each executor has a thread of its own") {
     for (unsigned const n : sizes) {
       CAPTURE(n);
-      iowq_test::ledger books;
+      iowq_test::leak_check books;
       notes all;
       {
         runtime r{{.threads = n}};
@@ -141,7 +141,7 @@ TEST_SUITE("exec/runtime") {
   TEST_CASE("the destructor waits for what was spawned, by whomever, wherever, however late") {
     for (unsigned const n : sizes) {
       CAPTURE(n);
-      iowq_test::ledger books;
+      iowq_test::leak_check books;
       std::atomic<int> ended{0};
       {
         // A task that has spawned one elsewhere is over before that begins: all executors may have
@@ -163,7 +163,7 @@ TEST_SUITE("exec/runtime") {
   TEST_CASE("a stop at every phase ends everything: before, right after, during, from a handler") {
     for (unsigned const n : sizes) {
       CAPTURE(n);
-      iowq_test::ledger books;
+      iowq_test::leak_check books;
       {
         runtime r{{.threads = n}};
         r.request_stop();
@@ -215,7 +215,7 @@ TEST_SUITE("exec/runtime") {
   }
 
   TEST_CASE("a hundred runtimes, with nothing to do or with little, leave nothing behind") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     std::atomic<int> n{0};
     for (int i = 0; i < 50; ++i) {
       {
@@ -228,7 +228,7 @@ TEST_SUITE("exec/runtime") {
   }
 
   TEST_CASE("where one thread's ring cannot be made, the constructor throws why; none is left") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     rlimit before{};
     ::getrlimit(RLIMIT_NOFILE, &before);
     int thrown = 0;
@@ -319,7 +319,7 @@ TEST_SUITE("exec/runtime") {
   }
 
   TEST_CASE("one pool for all, if told to: its items end where they were awaited") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     std::atomic<int> wrong{0}, peak{0};
     auto const work = [](int creator, std::atomic<int>& bad, std::atomic<int>& most) -> task<> {
       int const home = thread();

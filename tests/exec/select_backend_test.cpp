@@ -12,11 +12,11 @@
 #include <doctest/doctest.h>
 
 #include <iowq/coro/as_result.hpp>
-#include <iowq/exec/punt.hpp>
 #include <iowq/exec/executor.hpp>
+#include <iowq/exec/punt.hpp>
 #include <iowq/op/connect_to.hpp>
-#include <iowq/op/open.hpp>
 #include <iowq/op/file.hpp>
+#include <iowq/op/open.hpp>
 #include <iowq/op/socket.hpp>
 #include <iowq/op/time.hpp>
 

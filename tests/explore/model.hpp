@@ -164,7 +164,7 @@ class job : public iowq::work {
 inline void until_stopped(job&, const iowq::stop_token& stop) {
   while (!asked_to_stop(stop)) {
     wait_readable(wake_descriptor());
-    policy::relax();  // it may be rung a moment before
+    policy::relax();  // it may be cancel_requested a moment before
   }
 }
 
@@ -172,7 +172,7 @@ inline void until_stopped(job&, const iowq::stop_token& stop) {
   iowq::pool_options options;
   options.max_workers = {bound, unbound};
   options.spin = {};
-  options.check_drift = iowq::drift_check::off;
+  options.check_drift = iowq::context_check_mode::off;
   return options;
 }
 

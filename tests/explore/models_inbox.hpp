@@ -12,7 +12,7 @@ struct letter {
   letter* next = nullptr;
   var<int> text;
 };
-using inbox = iowq::inbox<&letter::next, policy>;
+using inbox = iowq::detail::inbox<&letter::next, policy>;
 
 /// A consumer that sleeps on a futex while it is parked, as a loop does in the kernel.
 struct consumer {

@@ -90,7 +90,8 @@ EXPLORE_MODEL(cancel, stopped_twice, "what rang for the first item does not ring
             until_stopped(self, stop);
           }};
   job two{{}, [&](job& self, const iowq::stop_token& stop) {
-            check(!is_readable(wake_descriptor()), "its descriptor was rung before it began");
+            check(!is_readable(wake_descriptor()),
+                  "its descriptor was cancel_requested before it began");
             begun.open();
             until_stopped(self, stop);
           }};
@@ -238,7 +239,7 @@ EXPLORE_MODEL(key, leader_cancelled,
 }
 
 EXPLORE_MODEL(key, concurrent_heir,
-              "the next item of a cancelled leader gets the worker of its own that it wants") {
+              "the next item of a cancelled key_head gets the worker of its own that it wants") {
   gate opened;
   job busy{{}, [&](job&, auto&) {
              while (!opened.is_open()) policy::relax();  // computes: the watch finds it running
@@ -484,10 +485,11 @@ EXPLORE_MODEL(context, while_others_enqueue,
   two.done.wait();
 }
 
-EXPLORE_MODEL(context, drift, "an owner that compares its context with the manager's meets one") {
+EXPLORE_MODEL(context, context_check,
+              "an owner that compares its context with the manager's meets one") {
   job one, two;
   iowq::pool_options options = workers(1);
-  options.check_drift = iowq::drift_check::always;
+  options.check_drift = iowq::context_check_mode::always;
   pool_under_test pool{options};
   pool.enqueue(one);
   pool.context_changed();

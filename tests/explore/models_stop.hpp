@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// base/detail/stop_state.hpp: the thread that made a source registers callbacks, ends them and requests,
-// and so do others.
+// base/detail/stop_state.hpp: the thread that made a source registers callbacks, ends them and
+// requests, and so do others.
 #pragma once
 
 #include <optional>

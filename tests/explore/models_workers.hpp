@@ -48,7 +48,7 @@ EXPLORE_MODEL(wake, again_from_finished, "an item may be enqueued again from its
   one.done.wait(2);
 }
 
-EXPLORE_MODEL(wake, spinner, "a worker that spins sees an item, or sleeps and is woken") {
+EXPLORE_MODEL(wake, adaptive_spinner, "a worker that spins sees an item, or sleeps and is woken") {
   here.spinners_are_free = true;
   the_machine.processors = 4;
   job one, two;

@@ -7,7 +7,7 @@
 
 A mutant is a name, a header, a text that occurs in it exactly once, what stands there instead, and
 the models that must fail. If the text is gone the test fails: the code has changed, and the mutant
-has to follow it, or to go with a reason.
+has to start_successor it, or to go with a reason.
 """
 
 import pathlib
@@ -76,18 +76,18 @@ MUTANTS = [
            'while (self_.word.load(std::memory_order_relaxed) == worker_type::unborn)',
            'if (self_.word.load(std::memory_order_relaxed) == worker_type::unborn)',
            ('wake.for_no_reason',)),
-    Mutant('wake: a spinner goes to sleep over its activation', 'pool/detail/worker_thread.hpp',
+    Mutant('wake: a adaptive_spinner goes to sleep over its activation', 'pool/detail/worker_thread.hpp',
            '(void)self_.word.compare_exchange_strong(expected, worker_type::idle,\n'
            '                                               std::memory_order_relaxed);',
            '{ (void)expected; self_.word.store(worker_type::idle, std::memory_order_relaxed); }',
-           ('wake.spinner',)),
+           ('wake.adaptive_spinner',)),
     Mutant('wake: an activation looks, then acts', 'pool/detail/state.hpp',
            '''    return sleeper.word.exchange(worker_type::awake, std::memory_order_relaxed) !=
            worker_type::spinning;''',
            '''    bool const spins = sleeper.word.load(std::memory_order_relaxed) == worker_type::spinning;
     sleeper.word.store(worker_type::awake, std::memory_order_relaxed);
     return !spins;''',
-           ('wake.spinner',)),
+           ('wake.adaptive_spinner',)),
     Mutant('wake: no watch while somebody is idle', 'pool/detail/account.hpp',
            '         (counts.idle > 0 || counts.live + counts.creating < counts.max_workers);',
            '         counts.idle == 0 && counts.live + counts.creating < counts.max_workers;',
@@ -108,8 +108,8 @@ MUTANTS = [
            'if (self_.state != worker_state::idle) {  // D3', 'if (false) {',
            ('idle.time_out_against_enqueue',)),
     Mutant('idle: who leaves tells nobody', 'pool/detail/state.hpp',
-           '    settle(account, leaver.node, false, todo);\n    call_manager(true, todo);\n',
-           '    settle(account, leaver.node, false, todo);\n',
+           '    ensure_worker(account, leaver.node, false, todo);\n    call_manager(true, todo);\n',
+           '    ensure_worker(account, leaver.node, false, todo);\n',
            ('end.idle',)),
 
     # ---- Creation, limits, context ----
@@ -131,7 +131,7 @@ MUTANTS = [
            '        again = true;\n', '',
            ('create.no_manager_for_keys',)),
     Mutant('limit: raised for nobody', 'pool/pool.hpp',
-           '    state_.settle(account, 0, account.concurrent > 0, todo);\n', '    (void)todo;\n',
+           '    state_.ensure_worker(account, 0, account.concurrent > 0, todo);\n', '    (void)todo;\n',
            ('limit.raised',)),
     Mutant('limit: more are promised than are allowed', 'pool/detail/account.hpp',
            'if (counts.live + counts.creating >= counts.max_workers) return step::none;',
@@ -147,27 +147,28 @@ MUTANTS = [
 
     Mutant('context: a worker is taken for running before its canceller released it',
            'pool/detail/worker_thread.hpp',
-           '''    if (self_.rung) let_go(held);
-    // Last: let_go() releases M, and then the manager or context_changed() may mark this worker.
+           '''    if (self_.cancel_requested) end_cancellation(held);
+    // Last: end_cancellation() releases M, and then the manager or context_changed() may mark this
+    // worker.
     if (self_.state == worker_state::sleeping) pool_.mark_running(self_);
 ''',
            '''    if (self_.state == worker_state::sleeping) pool_.mark_running(self_);
-    if (self_.rung) let_go(held);
+    if (self_.cancel_requested) end_cancellation(held);
 ''',
            ('context.cancelled_worker', 'context.all_cancelled')),
 
     # ---- Cancel ----
     Mutant('cancel: the worker is not held', 'pool/detail/cancellation.hpp',
-           'runner.rung = runner.held = true;', 'runner.rung = true;',
+           'worker_thread.cancel_requested = worker_thread.canceller_active = true;', 'worker_thread.cancel_requested = true;',
            ('cancel.against_end',)),
     Mutant('cancel: a held worker is let go for no reason', 'pool/detail/worker_thread.hpp',
-           'while (self_.held) {', 'if (self_.held) {',
+           'while (self_.canceller_active) {', 'if (self_.canceller_active) {',
            ('cancel.for_no_reason',)),
     Mutant('cancel: the holder wakes nobody', 'pool/detail/cancellation.hpp',
-           '    Policy::futex_wake(runner.word, 1);\n', '',
+           '    Policy::futex_wake(worker_thread.word, 1);\n', '',
            ('cancel.against_end',)),
-    Mutant('cancel: who opens its descriptor late is not rung', 'pool/detail/worker.hpp',
-           '        if (rung) Policy::wake_ring(fd);  // the canceller looked before there was one\n',
+    Mutant('cancel: who opens its descriptor late is not cancel_requested', 'pool/detail/worker.hpp',
+           '        if (cancel_requested) Policy::wake_ring(fd);  // the canceller looked before there was one\n',
            '',
            ('cancel.wakes_a_poll',)),
     Mutant('cancel: a descriptor is published by nothing', 'pool/detail/worker.hpp',
@@ -178,47 +179,47 @@ MUTANTS = [
            'one->wake_fd.load(std::memory_order_acquire)',
            'one->wake_fd.load(std::memory_order_relaxed)',
            ('cancel.wakes_a_poll',)),
-    Mutant('cancel: the descriptor stays rung', 'pool/detail/worker_thread.hpp',
+    Mutant('cancel: the descriptor stays cancel_requested', 'pool/detail/worker_thread.hpp',
            '      Policy::wake_drain(fd);\n', '      (void)fd;\n',
            ('cancel.stopped_twice',)),
     Mutant('cancel: the token stays stopped', 'pool/detail/worker_thread.hpp',
            '    self_.stop.emplace();\n', '',
            ('cancel.stopped_twice',)),
-    Mutant('cancel: followers of what runs are not looked at', 'pool/detail/cancellation.hpp',
+    Mutant('cancel: waiters of what runs are not looked at', 'pool/detail/cancellation.hpp',
            'if (one->cur != nullptr && one->cur->keyed) dequeue_followers(*one->cur, wanted);',
            '(void)one;',
            ('key.all_cancelled',)),
 
     # ---- Keys, links, nodes ----
-    Mutant('key: an heir inherits nobody', 'pool/detail/key_table.hpp',
-           '    heir->followers = leader.followers;\n', '    heir->followers = nullptr;\n',
+    Mutant('key: an next_head inherits nobody', 'pool/detail/key_table.hpp',
+           '    next_head->waiters = key_head.waiters;\n', '    next_head->waiters = nullptr;\n',
            ('key.in_order',)),
     Mutant('key: a follower does not wait', 'pool/detail/key_table.hpp',
-           '    if (item* const leader = *find(entered.key); leader != nullptr) {\n',
-           '    if (item* const leader = *find(entered.key);\n'
-           '        leader != nullptr && leader->state != item_state::running) {\n',
+           '    if (item* const key_head = *find(entered.key); key_head != nullptr) {\n',
+           '    if (item* const key_head = *find(entered.key);\n'
+           '        key_head != nullptr && key_head->state != item_state::running) {\n',
            ('key.two_enqueuers', 'key.in_order')),
-    Mutant('key: the heir of what ran wakes nobody', 'pool/detail/state.hpp',
-           '    make_ready(*heir, todo);\n  }\n',
-           '    (void)todo;\n    this->account_of(heir->kind()).make_ready(*heir);\n  }\n',
+    Mutant('key: the next_head of what ran wakes nobody', 'pool/detail/state.hpp',
+           '    make_ready(*next_head, todo);\n  }\n',
+           '    (void)todo;\n    this->account_of(next_head->kind()).make_ready(*next_head);\n  }\n',
            ('key.across_classes', 'link.key_during_a_successor')),
-    Mutant('key: the heir of what was cancelled wakes nobody', 'pool/detail/state.hpp',
-           'if (heir != nullptr) make_ready(*heir, todo);',
-           'if (heir != nullptr) this->account_of(heir->kind()).make_ready(*heir);',
+    Mutant('key: the next_head of what was cancelled wakes nobody', 'pool/detail/state.hpp',
+           'if (next_head != nullptr) make_ready(*next_head, todo);',
+           'if (next_head != nullptr) this->account_of(next_head->kind()).make_ready(*next_head);',
            ('key.leader_cancelled',)),
-    Mutant('key: an heir that wants a worker of its own gets none', 'pool/detail/state.hpp',
-           '        todo.became_runnable(*heir);\n', '',
+    Mutant('key: an next_head that wants a worker of its own gets none', 'pool/detail/state.hpp',
+           '        todo.became_runnable(*next_head);\n', '',
            ('key.concurrent_heir',)),
     Mutant('link: what is linked runs beside its key', 'pool/detail/state.hpp',
            'bool const here = !successor.keyed && !successor.withdrawn',
            'bool const here = !successor.withdrawn',
            ('link.to_a_busy_key',)),
     Mutant('link: a worker keeps a successor and the next item of the key', 'pool/detail/state.hpp',
-           'if (after.next == nullptr && ender.later == nullptr && heir->kind() == ender.kind &&',
-           'if (after.next == nullptr && heir->kind() == ender.kind &&',
+           'if (after.next == nullptr && ender.later == nullptr && next_head->kind() == ender.kind &&',
+           'if (after.next == nullptr && next_head->kind() == ender.kind &&',
            ('link.behind_a_key',)),
     Mutant('link: what became runnable at an end is not settled', 'pool/detail/worker_thread.hpp',
-           '      pool_.settle(todo);\n      bool const repin',
+           '      pool_.ensure_worker(todo);\n      bool const repin',
            '      todo.unsettled[0] = todo.unsettled[1] = {};\n      bool const repin',
            ('key.across_classes', 'link.key_during_a_successor')),
     Mutant('node: nobody steals', 'pool/detail/state.hpp',
@@ -251,7 +252,7 @@ MUTANTS = [
            '~guarded() { finishers->drop(); }', '~guarded() { delete finishers; }',
            ('end.inside_the_last_finished', 'end.inside_a_failed_finished')),
     Mutant('end: idle workers are not told', 'pool/pool.hpp',
-           'for (auto& account : state_.accounts) state_.rouse(account);\n    }\n    everything',
+           'for (auto& account : state_.accounts) state_.wake_all_idle(account);\n    }\n    everything',
            '}\n    everything',
            ('end.idle',)),
     Mutant('end: the manager is not told', 'pool/detail/manager.hpp',
@@ -267,7 +268,7 @@ MUTANTS = [
 ''',
            ('end.lowered', 'end.timing_out')),
     Mutant('end: the rest of a batch is taken for done', 'pool/detail/worker_thread.hpp',
-           '    if (last->next != nullptr) pool_.abandon_rest(self_, *last, never);\n', '',
+           '    if (last->next != nullptr) pool_.abandon_rest(self_, *last, not_run);\n', '',
            ('end.brief',)),
     Mutant('end: descriptors are left open', 'pool/detail/manager.hpp',
            '    if (fd >= 0) Policy::wake_close(fd);\n', '    (void)fd;\n',

@@ -109,7 +109,7 @@ inline machine the_machine;
 
 /// An eventfd that is read with poll(2).
 struct descriptor {
-  std::uint64_t rung = 0;
+  std::uint64_t cancel_requested = 0;
   bool open = false;
   std::uint64_t history = 0;
   clock_vector opened;  // what its opener knew
@@ -161,10 +161,10 @@ struct policy {
     return fd + first_fd;
   }
   static void wake_ring(int fd, const where& at = where::current()) noexcept {
-    touch(fd, "ring eventfd", at).rung = 1;
+    touch(fd, "ring eventfd", at).cancel_requested = 1;
   }
   static void wake_drain(int fd, const where& at = where::current()) noexcept {
-    touch(fd, "drain eventfd", at).rung = 0;
+    touch(fd, "drain eventfd", at).cancel_requested = 0;
   }
   static void wake_close(int fd, const where& at = where::current()) noexcept {
     descriptor& closed = touch(fd, "close eventfd", at);
@@ -278,14 +278,14 @@ struct policy {
   here.turn();
   (void)here.tick();
   here.happened(the_descriptors[fd - 100].history);
-  return the_descriptors[fd - 100].rung != 0;
+  return the_descriptors[fd - 100].cancel_requested != 0;
 }
 
 /// poll(2) of one descriptor, without end: the thread sleeps in it.
 inline void wait_readable(int fd, const where& at = where::current()) {
   descriptor& polled = the_descriptors[fd - 100];
   here.trace("poll", 0, 0, at);
-  (void)here.wait(polled.rung, 1, "a descriptor to become readable");
+  (void)here.wait(polled.cancel_requested, 1, "a descriptor to become readable");
   (void)here.tick();
   here.happened(polled.history);
 }

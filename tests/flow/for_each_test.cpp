@@ -17,7 +17,7 @@
 #include <iowq/op/time.hpp>
 
 #include "allocations.hpp"
-#include "ledger.hpp"
+#include "leak_check.hpp"
 
 namespace {
 using namespace std::chrono_literals;

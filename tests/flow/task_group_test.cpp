@@ -16,7 +16,7 @@
 #include <iowq/op/time.hpp>
 
 #include "death.hpp"
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "manual.hpp"
 #include "waiting.hpp"
 
@@ -56,7 +56,7 @@ task<> joined(task_group& group) { co_await group.join(); }
 
 TEST_SUITE("flow/task_group") {
   TEST_CASE("tasks start in order at the next turn, run beside their parent, and are joined") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     record all;
     auto const body = [](record& r) -> task<> {
       task_group group;
@@ -96,7 +96,7 @@ TEST_SUITE("flow/task_group") {
   }
 
   TEST_CASE("the first failure stops the others and is rethrown when they have ended") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     record all;
     auto const body = [](record& r) -> task<> {
       task_group group;

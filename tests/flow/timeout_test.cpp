@@ -9,12 +9,12 @@
 #include <doctest/doctest.h>
 
 #include <iowq/coro/as_result.hpp>
-#include <iowq/exec/punt.hpp>
 #include <iowq/exec/executor.hpp>
+#include <iowq/exec/punt.hpp>
 #include <iowq/flow/when_all.hpp>
 #include <iowq/op/file.hpp>
 
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "manual.hpp"
 #include "ways.hpp"
 
@@ -35,7 +35,7 @@ task<std::unique_ptr<int>> seven() {
 
 TEST_SUITE("flow/timeout") {
   TEST_CASE("what ends in time yields its value, and no timer is left") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     auto const body = []() -> task<> {
       auto const value = co_await iowq::timeout(seven(), 1h);
       CHECK(*value == 7);
@@ -49,7 +49,7 @@ TEST_SUITE("flow/timeout") {
   }
 
   TEST_CASE("what does not is stopped, awaited, and fails with timed_out") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     int cancelled = 0;
     auto const body = [](int& count) -> task<> {
       auto const end = co_await iowq::as_result(iowq::timeout(endless(count), 1ms));
@@ -125,7 +125,7 @@ TEST_SUITE("flow/timeout") {
   }
 
   TEST_CASE("a call in the pool sees the stop if it runs when its time is up, else never runs") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     auto const body = []() -> task<> {
       for (auto const limit : {0ms, 1ms, 20ms}) {
         bool ran = false;

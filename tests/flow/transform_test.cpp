@@ -12,13 +12,13 @@
 #include <range/v3/view/filter.hpp>
 #include <range/v3/view/iota.hpp>
 
-#include <iowq/exec/punt.hpp>
 #include <iowq/exec/executor.hpp>
+#include <iowq/exec/punt.hpp>
 #include <iowq/op/time.hpp>
 
 #include "allocations.hpp"
 #include "death.hpp"
-#include "ledger.hpp"
+#include "leak_check.hpp"
 
 namespace {
 using namespace std::chrono_literals;
@@ -50,7 +50,7 @@ task<> collect(iowq::stream<T>& from, std::vector<T>& all) {
 
 TEST_SUITE("flow/transform") {
   TEST_CASE("results come in the order of the range, at most `limit` in work") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     meter m;
     auto const f = [&m](int n) { return twice(n, m); };
     auto const body = [](auto each, meter& all) -> task<> {
@@ -106,7 +106,7 @@ TEST_SUITE("flow/transform") {
   }
 
   TEST_CASE("the function may return an operation") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     auto const square = [](int n) {
       auto const call = [n] { return n * n; };
       return iowq::punt(call);
@@ -121,7 +121,7 @@ TEST_SUITE("flow/transform") {
   }
 
   TEST_CASE("the first failure stops the others and is rethrown when they have ended") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     meter m;
     auto const f = [&m](int n) -> task<int> {
       if (n == 3) {
@@ -167,7 +167,7 @@ TEST_SUITE("flow/transform") {
   }
 
   TEST_CASE("finish() ends it early; the stop of whoever awaits next() ends it as well") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     meter m;
     auto const f = [&m](int n) { return n < 3 ? twice(n, m) : endless(m); };
     auto const body = [](auto each, meter& all) -> task<> {

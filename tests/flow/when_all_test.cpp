@@ -17,15 +17,15 @@
 #include <range/v3/view/transform.hpp>
 
 #include <iowq/coro/as_result.hpp>
-#include <iowq/exec/punt.hpp>
 #include <iowq/exec/executor.hpp>
+#include <iowq/exec/punt.hpp>
 #include <iowq/op/file.hpp>
 #include <iowq/op/open.hpp>
 #include <iowq/op/time.hpp>
 
 #include "allocations.hpp"
 #include "death.hpp"
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "manual.hpp"
 #include "waiting.hpp"
 #include "ways.hpp"
@@ -78,7 +78,7 @@ task<> endless(ends& all) {
 
 TEST_SUITE("flow/when_all") {
   TEST_CASE("yields a tuple in the order of the arguments, whatever ended first") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     auto const body = []() -> task<> {
       int n = 5;
       auto all = co_await iowq::when_all(soon(1), at_once(2), owned(3), refer(n), nothing());
@@ -94,7 +94,7 @@ TEST_SUITE("flow/when_all") {
   }
 
   TEST_CASE("tasks, operations, punts, foreign awaitables and others of its kind, mixed") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     auto const body = []() -> task<> {
       iowq_test::pipe_pair pipe;
       std::array<char, 4> in{};
@@ -144,7 +144,7 @@ TEST_SUITE("flow/when_all") {
   }
 
   TEST_CASE("the first failure stops the rest and is rethrown when they have ended") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     ends seen;
     auto const body = [](ends& all) -> task<> {
       bool threw = false;
@@ -186,7 +186,7 @@ TEST_SUITE("flow/when_all") {
   }
 
   TEST_CASE("a stop from outside reaches each: timer, ring, queued and running in the pool") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     auto const body = []() -> task<> {
       iowq_test::pipe_pair pipe;
       iowq::stop_source source;

@@ -15,15 +15,15 @@
 #include <range/v3/view/transform.hpp>
 
 #include <iowq/coro/as_result.hpp>
-#include <iowq/exec/punt.hpp>
 #include <iowq/exec/executor.hpp>
+#include <iowq/exec/punt.hpp>
 #include <iowq/flow/when_all.hpp>
 #include <iowq/op/file.hpp>
 #include <iowq/op/open.hpp>
 #include <iowq/op/time.hpp>
 
 #include "death.hpp"
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "manual.hpp"
 #include "waiting.hpp"
 #include "ways.hpp"
@@ -57,7 +57,7 @@ task<> count_cancelled(int& cancelled) {
 
 TEST_SUITE("flow/when_any") {
   TEST_CASE("the first to succeed wins, the others are stopped and have ended") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     int cancelled = 0;
     auto const body = [](int& losers) -> task<> {
       auto any = co_await iowq::when_any(count_cancelled(losers), owned(5, 5), owned(2, 2),
@@ -100,7 +100,7 @@ TEST_SUITE("flow/when_any") {
   }
 
   TEST_CASE("a range yields index() and value(); an empty one is refused") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     auto const body = []() -> task<> {
       auto const make = [](int n) { return after(10 - n, n); };
       auto const any =
@@ -126,7 +126,7 @@ TEST_SUITE("flow/when_any") {
   }
 
   TEST_CASE("hazard-6: a loser that succeeded all the same leaves no descriptor behind") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     auto const body = []() -> task<> {
       for (int i = 0; i < 50; ++i) {
         auto any = co_await iowq::when_any(iowq::open("/dev/null", O_RDONLY),
@@ -156,7 +156,7 @@ TEST_SUITE("flow/when_any") {
   }
 
   TEST_CASE("a loser in the pool is stopped while it is queued and while it runs") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     auto const body = []() -> task<> {
       std::atomic<bool> running{false};
       bool ran = false;

@@ -2,15 +2,15 @@
 /*
  * tests/model/chain.pml -- how a key is handed from item to item while others cancel them.
  *
- * The protocol of pool/detail/key_table.hpp (leader, ring of followers, heir), of the item's moves in
- * pool/detail/state.hpp (insert, take, end, withdraw) and of pool/detail/cancellation.hpp (dequeue, hold, release,
- * and the worker's let_go() in runner.hpp): two producers, two workers, two keys and an item
+ * The protocol of pool/detail/key_table.hpp (key_head, ring of waiters, next_head), of the item's moves in
+ * pool/detail/state.hpp (insert, take, end, dequeue_item) and of pool/detail/cancellation.hpp (dequeue, hold, release,
+ * and the worker's end_cancellation() in worker_thread.hpp): two producers, two workers, two keys and an item
  * without one, two threads that each cancel one item, whichever and whenever they like. Each
  * step names the function it stands for; the ring is the code's, link by link.
  *
  * What is one step: as in sleep.pml, a critical section under M, or a deed after it. How workers
  * sleep is sleep.pml's matter: here who is activated comes, and nobody else does. Whether a
- * worker goes on with its key or puts the heir at the end of the queue (max_batch and
+ * worker goes on with its key or puts the next_head at the end of the queue (max_batch and
  * max_batch_time decide) may go either way.
  *
  * Claims. C1 and C2 (chain.hpp) and W2 (work.hpp) after every section; items of one key start in
@@ -51,19 +51,19 @@ mtype:outcome = { not_found, dequeued, was_running }                 /* cancel_o
 /* Under M: what is in an item, ... */
 mtype:state state_of[ITEMS] = fresh;
 byte next[ITEMS] = NONE, prev[ITEMS] = NONE; /* in a ring */
-byte followers[ITEMS] = NONE;                /* a leader's: the newest that waits behind it */
-byte runner[ITEMS] = NONE;
+byte waiters[ITEMS] = NONE;                /* a key_head's: the newest that waits behind it */
+byte worker_thread[ITEMS] = NONE;
 /* ... the table of keys, whose buckets are of no interest here, ... */
-byte leader[2] = NONE;
+byte key_head[2] = NONE;
 /* ... the ready list, oldest first, and the counts, of each class, ... */
 chan ready[2] = [ITEMS] of { byte };
 byte nr_idle[2], waking[2];
 /* ... and what is in a worker. */
 byte cur[WORKERS] = NONE;
-bool idle[WORKERS], rung[WORKERS], held[WORKERS];
+bool idle[WORKERS], cancel_requested[WORKERS], held[WORKERS];
 
 bool activated[WORKERS];
-bool waits_for_holder[WORKERS], on_futex[WORKERS]; /* worker::word */
+bool waits_for_canceller[WORKERS], on_futex[WORKERS]; /* worker::word */
 bool stopped[WORKERS];                             /* worker::stop */
 
 /* What is claimed about. */
@@ -73,7 +73,7 @@ byte nr_finished;
 
 #define is_queued(i) (state_of[i] == queued_ready || state_of[i] == queued_chained)
 
-byte i_, j_, n_, heir; /* within one section; 0 after it */
+byte i_, j_, n_, next_head; /* within one section; 0 after it */
 
 /* The end of a critical section. */
 inline check() {
@@ -85,13 +85,13 @@ inline check() {
       :: state_of[i_] == queued_ready ->
         n_++;
         assert(ready[kind_of(i_)] ?? [eval(i_)]);                   /* W2 */
-        assert(key_of(i_) == UNKEYED || leader[key_of(i_)] == i_);  /* C1 */
+        assert(key_of(i_) == UNKEYED || key_head[key_of(i_)] == i_);  /* C1 */
       :: state_of[i_] == running ->
-        assert(key_of(i_) == UNKEYED || leader[key_of(i_)] == i_);  /* C1 */
-        assert(cur[runner[i_]] == i_)
+        assert(key_of(i_) == UNKEYED || key_head[key_of(i_)] == i_);  /* C1 */
+        assert(cur[worker_thread[i_]] == i_)
       :: state_of[i_] == queued_chained ->
-        j_ = leader[key_of(i_)];
-        assert(j_ != NONE && j_ != i_ && followers[j_] != NONE);
+        j_ = key_head[key_of(i_)];
+        assert(j_ != NONE && j_ != i_ && waiters[j_] != NONE);
         assert(prev[next[i_]] == i_ && next[prev[i_]] == i_);
         assert(key_of(i_) == key_of(j_))
       :: else
@@ -103,12 +103,12 @@ inline check() {
     /* D2, as far as it is a matter of this model: who could take it is awake. */
     assert(nr_idle[0] == 0 || len(ready[0]) <= waking[0]);
     assert(nr_idle[1] == 0 || len(ready[1]) <= waking[1]);
-    i_ = 0; j_ = 0; n_ = 0; heir = 0
+    i_ = 0; j_ = 0; n_ = 0; next_head = 0
   }
 }
 
-/* roster::settle(), as far as it wakes. */
-inline settle(kind) {
+/* roster::ensure_worker(), as far as it wakes. */
+inline ensure_worker(kind) {
   do
   :: len(ready[kind]) > waking[kind] && nr_idle[kind] > 0 ->
     if
@@ -127,10 +127,10 @@ inline make_ready(i) {
   ready[kind_of(i)] ! i
 }
 
-/* chain_table::unlink() */
+/* key_table::unlink() */
 inline unlink(ahead, waiting) {
   if
-  :: next[waiting] == waiting -> followers[ahead] = NONE
+  :: next[waiting] == waiting -> waiters[ahead] = NONE
   :: else ->
     prev[next[waiting]] = prev[waiting];
     next[prev[waiting]] = next[waiting];
@@ -138,7 +138,7 @@ inline unlink(ahead, waiting) {
 #if defined(FORGET_THE_TAIL)
     :: false /* the kernel's 204361a77f40: the list's end still names it */
 #else
-    :: followers[ahead] == waiting -> followers[ahead] = prev[waiting]
+    :: waiters[ahead] == waiting -> waiters[ahead] = prev[waiting]
 #endif
     :: else
     fi
@@ -146,27 +146,27 @@ inline unlink(ahead, waiting) {
   next[waiting] = NONE; prev[waiting] = NONE
 }
 
-/* chain_table::release(): `heir` is the next leader, in no list yet, or NONE. */
+/* key_table::release(): `next_head` is the next key_head, in no list yet, or NONE. */
 inline release(i) {
-  assert(leader[key_of(i)] == i); /* C1 */
+  assert(key_head[key_of(i)] == i); /* C1 */
   if
-  :: followers[i] == NONE -> heir = NONE; leader[key_of(i)] = NONE
+  :: waiters[i] == NONE -> next_head = NONE; key_head[key_of(i)] = NONE
   :: else ->
 #if defined(NEWEST_FIRST)
-    heir = followers[i];
+    next_head = waiters[i];
 #else
-    heir = next[followers[i]]; /* C2 */
+    next_head = next[waiters[i]]; /* C2 */
 #endif
-    unlink(i, heir);
-    followers[heir] = followers[i];
+    unlink(i, next_head);
+    waiters[next_head] = waiters[i];
 #if defined(FREE_THE_KEY)
-    leader[key_of(i)] = NONE; /* while it still has work */
+    key_head[key_of(i)] = NONE; /* while it still has work */
 #else
-    leader[key_of(i)] = heir;
+    key_head[key_of(i)] = next_head;
 #endif
-    followers[i] = NONE
+    waiters[i] = NONE
 #if defined(LOSE_THE_HEIR)
-    ; heir = NONE
+    ; next_head = NONE
 #endif
   fi
 }
@@ -183,9 +183,9 @@ inline begin(w, i) {
     fi;
     assert(cur[1 - w] == NONE || key_of(cur[1 - w]) != key_of(i) || key_of(i) == UNKEYED);
     assert(!executed[i] && pending[i]);
-    assert(!stopped[w] && !rung[w] && !held[w]); /* what was meant for the last one */
+    assert(!stopped[w] && !cancel_requested[w] && !held[w]); /* what was meant for the last one */
     state_of[i] = running;
-    runner[i] = w;
+    worker_thread[i] = w;
     cur[w] = i
   }
 }
@@ -197,7 +197,7 @@ inline finish(i) {
   nr_finished++
 }
 
-/* basic_pool::enqueue(), pool_state::insert(), chain_table::enter() */
+/* basic_pool::enqueue(), pool_state::insert(), key_table::enter() */
 inline enqueue(i) {
   atomic {
     assert(!pending[i]);
@@ -206,24 +206,24 @@ inline enqueue(i) {
     :: key_of(i) != UNKEYED -> line[key_of(i)] ! i
     :: else
     fi;
-    followers[i] = NONE;
+    waiters[i] = NONE;
     if
-    :: key_of(i) != UNKEYED && leader[key_of(i)] != NONE ->
-      j_ = leader[key_of(i)];
+    :: key_of(i) != UNKEYED && key_head[key_of(i)] != NONE ->
+      j_ = key_head[key_of(i)];
       state_of[i] = queued_chained;
       if
-      :: followers[j_] == NONE -> next[i] = i; prev[i] = i
-      :: else -> next[i] = next[followers[j_]]; prev[i] = followers[j_]
+      :: waiters[j_] == NONE -> next[i] = i; prev[i] = i
+      :: else -> next[i] = next[waiters[j_]]; prev[i] = waiters[j_]
       fi;
       prev[next[i]] = i; next[prev[i]] = i;
-      followers[j_] = i
+      waiters[j_] = i
     :: else ->
       if
-      :: key_of(i) != UNKEYED -> leader[key_of(i)] = i
+      :: key_of(i) != UNKEYED -> key_head[key_of(i)] = i
       :: else
       fi;
       make_ready(i);
-      settle(kind_of(i))
+      ensure_worker(kind_of(i))
     fi;
     check()
   }
@@ -265,7 +265,7 @@ waits:
   atomic {
     activated[w];
     activated[w] = false;
-    waking[kind_of_worker(w)]--; /* roster::arrive() */
+    waking[kind_of_worker(w)]--; /* roster::worker_started_looking() */
     take_or_go_idle();
     check()
   };
@@ -284,19 +284,19 @@ unlocked:
 
 ends:
   atomic {
-    /* runner::let_go() */
+    /* worker_thread::end_cancellation() */
 #if !defined(HOLD_NOBODY)
     if
-    :: rung[w] && held[w] -> waits_for_holder[w] = true; goto lets_go
+    :: cancel_requested[w] && held[w] -> waits_for_canceller[w] = true; goto lets_go
     :: else
     fi;
 #endif
-    waits_for_holder[w] = false;
+    waits_for_canceller[w] = false;
 #if defined(KEEP_THE_TOKEN)
-    rung[w] = false;
+    cancel_requested[w] = false;
 #else
     if
-    :: rung[w] -> stopped[w] = false; rung[w] = false
+    :: cancel_requested[w] -> stopped[w] = false; cancel_requested[w] = false
     :: else
     fi;
 #endif
@@ -305,27 +305,27 @@ ends:
     ended = cur[w];
     cur[w] = NONE;
     state_of[ended] = done; over[ended] = true;
-    runner[ended] = NONE;
-    heir = NONE;
+    worker_thread[ended] = NONE;
+    next_head = NONE;
     if
     :: key_of(ended) != UNKEYED -> release(ended)
 #if defined(UNKEYED_ENDS_A_KEY)
-    :: key_of(ended) == UNKEYED -> leader[0] = NONE /* the kernel's bug 28 */
+    :: key_of(ended) == UNKEYED -> key_head[0] = NONE /* the kernel's bug 28 */
 #endif
     :: else
     fi;
     if
-    :: heir != NONE && kind_of(heir) == kind_of_worker(w) -> /* pass_on() */
+    :: next_head != NONE && kind_of(next_head) == kind_of_worker(w) -> /* release_key() */
       if
-      :: begin(w, heir); check(); goto unlocked
-      :: make_ready(heir) /* to the end of its queue; we look there next */
+      :: begin(w, next_head); check(); goto unlocked
+      :: make_ready(next_head) /* to the end of its queue; we look there next */
       fi
-    :: heir != NONE && kind_of(heir) != kind_of_worker(w) ->
-      make_ready(heir);
+    :: next_head != NONE && kind_of(next_head) != kind_of_worker(w) ->
+      make_ready(next_head);
 #if defined(HEIR_UNSETTLED)
       skip
 #else
-      settle(kind_of(heir))
+      ensure_worker(kind_of(next_head))
 #endif
     :: else
     fi;
@@ -335,7 +335,7 @@ ends:
   goto unlocked;
 
 lets_go:
-  atomic { on_futex[w] = waits_for_holder[w] };
+  atomic { on_futex[w] = waits_for_canceller[w] };
   !on_futex[w];
   goto ends
 
@@ -346,16 +346,16 @@ takes:
 #endif
 }
 
-/* pool_state::withdraw() */
-inline withdraw(i) {
+/* pool_state::dequeue_item() */
+inline dequeue_item(i) {
   if
   :: key_of(i) != UNKEYED -> line[key_of(i)] ?? eval(i)
   :: else
   fi;
   if
-  :: state_of[i] == queued_chained -> unlink(leader[key_of(i)], i)
+  :: state_of[i] == queued_chained -> unlink(key_head[key_of(i)], i)
   :: state_of[i] == queued_ready ->
-    heir = NONE;
+    next_head = NONE;
     if
 #if !defined(LEADER_KEEPS_ITS_KEY)
     :: key_of(i) != UNKEYED -> release(i)
@@ -363,30 +363,30 @@ inline withdraw(i) {
     :: else
     fi;
     if
-    :: heir != NONE && kind_of(heir) == kind_of(i) -> /* account::make_ready_at() */
+    :: next_head != NONE && kind_of(next_head) == kind_of(i) -> /* account::make_ready_at() */
       d_step {
         n_ = len(ready[kind_of(i)]);
         do
         :: n_ > 0 ->
           ready[kind_of(i)] ? j_;
           if
-          :: j_ == i -> ready[kind_of(i)] ! heir
+          :: j_ == i -> ready[kind_of(i)] ! next_head
           :: else -> ready[kind_of(i)] ! j_
           fi;
           n_--
         :: else -> break
         od;
-        state_of[heir] = queued_ready
+        state_of[next_head] = queued_ready
       }
     :: else -> /* unready() */
       ready[kind_of(i)] ?? eval(i);
       if
-      :: heir != NONE -> make_ready(heir); settle(kind_of(heir))
+      :: next_head != NONE -> make_ready(next_head); ensure_worker(kind_of(next_head))
       :: else
       fi
     fi
   fi;
-  state_of[i] = done; over[i] = true /* forget() */
+  state_of[i] = done; over[i] = true /* drop_queued() */
 }
 
 /* cancellation::release(): the wake is made under M. */
@@ -394,7 +394,7 @@ inline release_worker(w) {
   atomic {
     held[w] = false;
     if
-    :: waits_for_holder[w] -> waits_for_holder[w] = false; on_futex[w] = false
+    :: waits_for_canceller[w] -> waits_for_canceller[w] = false; on_futex[w] = false
     :: else
     fi
   }
@@ -407,13 +407,13 @@ proctype canceller() {
   select(it : 0 .. ITEMS - 1);
   atomic {
     if
-    :: is_queued(it) -> withdraw(it); answer = dequeued
+    :: is_queued(it) -> dequeue_item(it); answer = dequeued
     :: state_of[it] == running ->
       answer = was_running;
       if
-      :: !rung[runner[it]] -> /* hold() */
-        mine = runner[it];
-        rung[mine] = true; held[mine] = true
+      :: !cancel_requested[worker_thread[it]] -> /* hold() */
+        mine = worker_thread[it];
+        cancel_requested[mine] = true; held[mine] = true
       :: else
       fi
     :: else -> answer = not_found
@@ -434,15 +434,15 @@ proctype canceller() {
 #if defined(ALL)
 /* cancellation::add_all() and deliver(), for whatever match() says: one section, one pass. First
  * those behind others of their key, then the ready ones, then those that run. */
-inline add_one(it, in_turn) {
+inline add_one(it, interleave) {
   if
-  :: state_of[it] == in_turn -> withdraw(it); taken = taken | (1 << it)
+  :: state_of[it] == interleave -> dequeue_item(it); taken = taken | (1 << it)
   :: skip
   fi
 }
 inline hold_one(w) {
   if
-  :: cur[w] != NONE && !rung[w] -> rung[w] = true; held[w] = true; holds = holds | (1 << w)
+  :: cur[w] != NONE && !cancel_requested[w] -> cancel_requested[w] = true; held[w] = true; holds = holds | (1 << w)
   :: skip
   fi
 }
@@ -496,9 +496,9 @@ init {
 active proctype judge() {
   timeout;
   assert(nr_finished == ENQUEUED);
-  assert(leader[0] == NONE && leader[1] == NONE && len(ready[0]) + len(ready[1]) == 0);
+  assert(key_head[0] == NONE && key_head[1] == NONE && len(ready[0]) + len(ready[1]) == 0);
   assert(idle[0] && idle[1] && waking[0] + waking[1] == 0);
-  assert(!held[0] && !held[1] && !rung[0] && !rung[1])
+  assert(!held[0] && !held[1] && !cancel_requested[0] && !cancel_requested[1])
 }
 
 ltl ended { <> (nr_finished == ENQUEUED) }

@@ -2,7 +2,7 @@
 /*
  * tests/model/sleep.pml -- how workers sleep, wake and leave, and why no item waits for ever.
  *
- * The protocol of pool/detail/state.hpp, dispatch.hpp, runner.hpp, watch.hpp and manager.hpp for one
+ * The protocol of pool/detail/state.hpp, dispatch.hpp, worker_thread.hpp, watch.hpp and manager.hpp for one
  * class of work on one node: two producers enqueue, at most MAX workers run, idle, spin and time
  * out, one manager forks, watches, joins and parks. Each step names the function it stands for.
  *
@@ -64,7 +64,7 @@ bool on_futex[RECORDS], manager_on_futex;
 bool exists[RECORDS], blocked[RECORDS];
 byte failures = FAILURES;
 
-/* worker::stamp, as the manager sees it: is it another than stamp_seen? */
+/* worker::progress_counter, as the manager sees it: is it another than progress_seen? */
 bool moved[RECORDS];
 
 bool disturbed = true;
@@ -138,7 +138,7 @@ inline activate(w) {
   fi;
 #endif
 #if defined(LOOK_THEN_STORE)
-  if /* not an exchange: a spinner may fall asleep between the two, and needs no M for it */
+  if /* not an exchange: a adaptive_spinner may fall asleep between the two, and needs no M for it */
   :: word[w] == spins -> stores = stores | bit(w)
   :: else -> word[w] = awake
   fi
@@ -147,8 +147,8 @@ inline activate(w) {
 #endif
 }
 
-/* roster::settle(), with dispatch.hpp's next_step(). */
-inline settle() {
+/* roster::ensure_worker(), with dispatch.hpp's next_step(). */
+inline ensure_worker() {
   do
   :: !unserved -> break
   :: unserved && nr_idle > 0 ->
@@ -179,8 +179,8 @@ inline settle() {
   od
 }
 
-/* roster::carry_out(), after M. A record may have another thread by now, woken for nothing. */
-inline carry_out() {
+/* roster::run_deferred(), after M. A record may have another thread by now, woken for nothing. */
+inline run_deferred() {
 #if defined(LOOK_THEN_STORE)
   atomic {
     if :: stores & bit(0) -> word[0] = awake :: else fi;
@@ -224,18 +224,18 @@ inline finish(i) {
 inline enqueue(i) {
 #if defined(DECIDE_BEFORE_INSERT)
   /* What the kernel did once (bugs 12 and 13): decides for the item that is not there yet. */
-  atomic { runnable++; settle(); runnable-- };
+  atomic { runnable++; ensure_worker(); runnable-- };
   atomic { enqueued[i] = true; ready ! i; runnable++ };
 #else
-  atomic { /* pool_state::insert(), settle(): D1 */
+  atomic { /* pool_state::insert(), ensure_worker(): D1 */
     enqueued[i] = true;
     ready ! i;
     runnable++;
-    settle();
+    ensure_worker();
     check()
   };
 #endif
-  carry_out()
+  run_deferred()
 }
 
 active proctype first_producer() {
@@ -277,7 +277,7 @@ inline take_or_go_idle() {
 /* roster::leave() */
 inline leave() {
   word[w] = awake; state_of[w] = retired; live--; nr_running--;
-  settle();
+  ensure_worker();
   call_manager(true);
   check()
 }
@@ -286,14 +286,14 @@ inline leave() {
 inline mark_sleeping(w) { state_of[w] = sleeping; nr_running--; nr_sleeping++ }
 inline mark_running(w) { state_of[w] = running; nr_sleeping--; nr_running++ }
 
-/* runner, on the thread of record w; and once more each time that the record is used again. */
+/* worker_thread, on the thread of record w; and once more each time that the record is used again. */
 proctype worker(byte w) {
   byte wakes, stores, ended = NOBODY;
   bool unpark, timed_out, patient, spins_itself;
 born:
   exists[w]; /* policy::thread_start() */
 
-  /* runner::run(): the start latch. It is counted before it moves. */
+  /* worker_thread::run(): the start latch. It is counted before it moves. */
   do
   :: word[w] == unborn ->
     atomic { on_futex[w] = (word[w] == unborn) };
@@ -307,7 +307,7 @@ born:
   atomic { state_of[w] = running; live++; nr_running++; waking++; check() };
 #endif
   atomic {
-    waking--; /* roster::arrive() */
+    waking--; /* roster::worker_started_looking() */
     take_or_go_idle()
   };
 
@@ -320,7 +320,7 @@ unlocked:
     fi;
     if
     :: cur[w] == NOBODY -> goto waits
-    :: else -> moved[w] = true /* runner::execute(), worker::enter() */
+    :: else -> moved[w] = true /* worker_thread::execute(), worker::enter() */
     fi
   };
   if
@@ -347,10 +347,10 @@ idles_late: /* M was free, and nobody looks again */
   goto unlocked;
 #endif
 
-waits: /* runner::wait_for_work(), and first runner::spin() */
+waits: /* worker_thread::wait_for_work(), and first worker_thread::spin() */
   if
 #if defined(ASK_THE_WORD)
-  :: word[w] == spins -> /* if it was activated already, the spinner's place stays taken */
+  :: word[w] == spins -> /* if it was activated already, the adaptive_spinner's place stays taken */
 #else
   :: spins_itself ->
 #endif
@@ -388,13 +388,13 @@ sleeps:
 #else
     :: state_of[w] != idle -> /* D3 */
 #endif
-      waking--; /* roster::arrive() */
+      waking--; /* roster::worker_started_looking() */
       timed_out = false; patient = false;
       take_or_go_idle();
       goto unlocked
     :: state_of[w] == idle && timed_out && (live > 1 || EXIT_ON_IDLE) -> /* may_time_out() */
       timed_out = false; patient = false;
-      nr_idle--; nr_running++; /* activate() and arrive(), of itself */
+      nr_idle--; nr_running++; /* activate() and worker_started_looking(), of itself */
       leave();
       goto leaves
     :: state_of[w] == idle && timed_out && !(live > 1 || EXIT_ON_IDLE) ->
@@ -404,7 +404,7 @@ sleeps:
   goto sleeps;
 
 leaves:
-  carry_out();
+  run_deferred();
   exists[w] = false; /* the thread ends; manager::reap() joins it then */
   goto born
 }
@@ -601,8 +601,8 @@ samples: /* watch::sample(), still under M */
   atomic {
     apply_sample(0); apply_sample(1); apply_sample(2);
     still = waking + promised;
-    settle();
-    /* carry_out(), under M; it is not parked. */
+    ensure_worker();
+    /* run_deferred(), under M; it is not parked. */
     if :: wakes & bit(0) -> on_futex[0] = false :: else fi;
     if :: wakes & bit(1) -> on_futex[1] = false :: else fi;
     if :: wakes & bit(2) -> on_futex[2] = false :: else fi;

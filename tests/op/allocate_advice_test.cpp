@@ -10,7 +10,7 @@
 #include <iowq/op/file.hpp>
 #include <iowq/op/open.hpp>
 
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "ways.hpp"
 
 namespace {
@@ -23,7 +23,7 @@ constexpr unsigned write_and_wait =
 
 TEST_SUITE("op/allocate_advice") {
   TEST_CASE("sync_file_range takes and refuses what sync_file_range(2) does") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
       iowq_test::scratch dir;
@@ -47,7 +47,7 @@ TEST_SUITE("op/allocate_advice") {
   }
 
   TEST_CASE("fadvise takes and refuses what posix_fadvise(2) does, and sets flags inline") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
       iowq_test::scratch dir;

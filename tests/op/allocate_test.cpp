@@ -11,13 +11,13 @@
 
 #include <doctest/doctest.h>
 
-#include <iowq/exec/punt.hpp>
 #include <iowq/exec/executor.hpp>
+#include <iowq/exec/punt.hpp>
 #include <iowq/op/file.hpp>
 #include <iowq/op/open.hpp>
 
 #include "jobs.hpp"
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "manual.hpp"
 #include "waiting.hpp"
 #include "ways.hpp"
@@ -35,7 +35,7 @@ off_t size_of(int file) {
 
 TEST_SUITE("op/allocate") {
   TEST_CASE("fallocate and ftruncate do what fallocate(2) and ftruncate(2) do") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
       iowq_test::scratch dir;

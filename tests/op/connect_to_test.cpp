@@ -15,14 +15,14 @@
 
 #include <doctest/doctest.h>
 
-#include <iowq/exec/punt.hpp>
 #include <iowq/exec/executor.hpp>
+#include <iowq/exec/punt.hpp>
 #include <iowq/flow/task_group.hpp>
 #include <iowq/op/time.hpp>
 
 #include "bounded.hpp"
 #include "jobs.hpp"
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "manual.hpp"
 #include "waiting.hpp"
 #include "ways.hpp"
@@ -116,7 +116,7 @@ TEST_SUITE("op/connect_to") {
   }
 
   TEST_CASE("resolve finds addresses in numbers and names of this machine, each once") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     auto const body = []() -> task<> {
       auto const v4 = co_await iowq::resolve("127.0.0.1", "80");
       REQUIRE(v4.size() == 1);
@@ -146,7 +146,7 @@ TEST_SUITE("op/connect_to") {
   }
 
   TEST_CASE("a resolve is stopped at once, though its worker still asks") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     auto const body = []() -> task<> {
       iowq::stop_source source;
       std::error_code end;
@@ -162,7 +162,7 @@ TEST_SUITE("op/connect_to") {
   }
 
   TEST_CASE("a resolve that no worker has begun is taken back when it is stopped") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     iowq::executor_options one_worker;
     one_worker.pool.max_workers.unbound = 1;
     auto const body = []() -> task<> {
@@ -192,7 +192,7 @@ TEST_SUITE("op/connect_to") {
   }
 
   TEST_CASE("listen_on listens, connect_to connects, and the socket blocks as others do") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     iowq_test::scratch dir;
     auto const body = [](iowq_test::scratch& in) -> task<> {
       iowq::endpoint const local[] = {iowq::endpoint::ip("127.0.0.1", 0),
@@ -220,7 +220,7 @@ TEST_SUITE("op/connect_to") {
   }
 
   TEST_CASE("connect_to goes on past addresses that refuse, and past one that never answers") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     auto const body = []() -> task<> {
       iowq::fd good = co_await iowq::listen_on(iowq::endpoint::ip("127.0.0.1", 0));
       iowq::endpoint const answers = iowq::endpoint::local_of(good.get());
@@ -273,7 +273,7 @@ TEST_SUITE("op/connect_to") {
     auto const ip = [](const char* text) { return iowq::endpoint::ip(text, 1); };
     std::vector<std::string> names;
     for (const iowq::endpoint& one :
-         iowq::detail::in_turn({ip("::1"), ip("::2"), ip("::3"), ip("1.0.0.1"), ip("1.0.0.2")}))
+         iowq::detail::interleave({ip("::1"), ip("::2"), ip("::3"), ip("1.0.0.1"), ip("1.0.0.2")}))
       names.push_back(one.to_string());
     CHECK(names ==
           std::vector<std::string>{"[::1]:1", "1.0.0.1:1", "[::2]:1", "1.0.0.2:1", "[::3]:1"});

@@ -9,7 +9,7 @@
 #include <iowq/exec/executor.hpp>
 #include <iowq/op/file.hpp>
 
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "ways.hpp"
 
 namespace {
@@ -23,7 +23,7 @@ bool closes_on_exec(const iowq::fd& file) {
 
 TEST_SUITE("op/descriptor") {
   TEST_CASE("a pipe has two ends, with the flags asked for and close-on-exec") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
       auto const body = [](way w) -> task<> {
@@ -46,7 +46,7 @@ TEST_SUITE("op/descriptor") {
   }
 
   TEST_CASE("dup names the same open file, close-on-exec") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
       auto const body = [](way w) -> task<> {

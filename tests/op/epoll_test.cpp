@@ -12,7 +12,7 @@
 #include <iowq/exec/executor.hpp>
 #include <iowq/op/time.hpp>
 
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "manual.hpp"
 #include "waiting.hpp"
 #include "ways.hpp"
@@ -26,7 +26,7 @@ TEST_SUITE("op/epoll") {
   TEST_CASE("epoll_wait tells what is ready, waits until something is, and can be stopped") {
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
-      iowq_test::ledger books;
+      iowq_test::leak_check books;
       auto const body = [](way w) -> task<> {
         iowq_test::pipe_pair pipes[3];
         iowq::fd set{::epoll_create1(EPOLL_CLOEXEC)};

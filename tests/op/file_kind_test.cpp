@@ -18,9 +18,9 @@
 #include <doctest/doctest.h>
 
 #include <iowq/exec/executor.hpp>
+#include <iowq/op/allocate.hpp>
 #include <iowq/op/file.hpp>
 #include <iowq/op/open.hpp>
-#include <iowq/op/allocate.hpp>
 #include <iowq/op/transfer.hpp>
 #include <iowq/op/vector.hpp>
 
@@ -69,7 +69,7 @@ struct made {
 };
 made writes() {
   made sum;
-  for (auto const& line : iowq::executor::current().stats().ledger)
+  for (auto const& line : iowq::executor::current().stats().operations)
     if (std::string_view{line.name} == "write")
       sum.stream += line.ring_ops + line.inline_ops, sum.pool += line.punted_ops;
   return sum;

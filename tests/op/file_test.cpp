@@ -17,7 +17,7 @@
 #include <iowq/flow/for_each.hpp>
 #include <iowq/op/open.hpp>
 
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "manual.hpp"
 #include "waiting.hpp"
 #include "ways.hpp"
@@ -30,7 +30,7 @@ constexpr int new_file = O_RDWR | O_CREAT | O_TRUNC;
 
 TEST_SUITE("op/file") {
   TEST_CASE("reads and writes go where read(2), pread(2) and theirs would") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
       iowq_test::scratch dir;
@@ -81,7 +81,7 @@ TEST_SUITE("op/file") {
   }
 
   TEST_CASE("hazard-85: an empty pipe, eventfd or O_NONBLOCK descriptor is waited for") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (way go : iowq_test::all_ways)
       for (int const flags : {O_CLOEXEC, O_CLOEXEC | O_NONBLOCK}) {
         CAPTURE(go);

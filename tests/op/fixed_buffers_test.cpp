@@ -9,7 +9,7 @@
 #include <iowq/exec/executor.hpp>
 #include <iowq/op/open.hpp>
 
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "ways.hpp"
 
 namespace {
@@ -22,7 +22,7 @@ TEST_SUITE("op/fixed_buffers") {
   TEST_CASE("what is written from one buffer is read into another") {
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
-      iowq_test::ledger books;
+      iowq_test::leak_check books;
       auto const body = [](way w) -> task<> {
         iowq_test::scratch dir;
         iowq::fd file = co_await iowq::open(dir / "file", O_RDWR | O_CREAT, 0600);
@@ -64,7 +64,7 @@ TEST_SUITE("op/fixed_buffers") {
   }
 
   TEST_CASE("a table serves one executor after another, and may go before or after it") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     fixed_buffers lasting{2, 64};
     for (int round = 0; round < 3; ++round) {
       auto const body = [](fixed_buffers& table) -> task<> {

@@ -21,7 +21,7 @@
 #include <iowq/op/time.hpp>
 
 #include "death.hpp"
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "loopback.hpp"
 #include "manual.hpp"
 #include "turns.hpp"
@@ -61,7 +61,7 @@ template <class Body>
 void in_all_tables(Body body) {
   for (int which = 0; which < 3; ++which) {
     CAPTURE(which);
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     std::optional<without> hidden;
     if (which == 2) hidden.emplace(tables());
     auto const root = [](int w, Body& inner) -> task<> {
@@ -191,7 +191,7 @@ task<std::string> everything() {
 TEST_SUITE("op/fixed_file") {
   TEST_CASE(
       "hazard-43: a file in a slot does the same in every table, and whatever a kernel lacks") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     std::string const expected = iowq::run(everything(), {.backend = iowq::backend_kind::poll});
     CHECK(std::count(expected.begin(), expected.end(), '\n') > 30);
     CHECK(iowq::run(everything()) == expected);
@@ -212,7 +212,7 @@ TEST_SUITE("op/fixed_file") {
 
   TEST_CASE("what the kernel accepts into a slot has no descriptor; on_pool() of it says so") {
     if (!grants_tables()) return;  // then it has one
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     auto const body = []() -> task<> {
       listening listener;
       fixed_files files{2};
@@ -251,7 +251,7 @@ TEST_SUITE("op/fixed_file") {
         co_await as(go, iowq::fsync(file));
         iowq::fd const same = co_await as(go, iowq::dup(file));
         CHECK(::lseek(same.get(), 0, SEEK_END) == 3);
-        for (const auto& line : iowq::executor::current().stats().ledger)
+        for (const auto& line : iowq::executor::current().stats().operations)
           if (line.name == std::string_view{"write"} && go == way::usual)
             CHECK(line.punted_ops == 1);
         int const before = iowq_test::open_descriptors();
@@ -294,7 +294,7 @@ TEST_SUITE("op/fixed_file") {
   }
 
   TEST_CASE("of more slots than descriptors are allowed the table is ours alone") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     auto const body = []() -> task<> {
       ::rlimit before{};
       ::getrlimit(RLIMIT_NOFILE, &before);
@@ -424,7 +424,7 @@ TEST_SUITE("op/fixed_file") {
   TEST_CASE("what was accepted ends with its executor; what was added goes on on the next") {
     for (bool plain : {false, true}) {
       CAPTURE(plain);
-      iowq_test::ledger books;
+      iowq_test::leak_check books;
       std::optional<without> hidden;
       if (plain) hidden.emplace(tables());
       fixed_files files{3};
@@ -469,7 +469,7 @@ TEST_SUITE("op/fixed_file") {
         CHECK(co_await iowq::send(one, "x") == 1);
       }
     });
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     listening listener;
     iowq::fd client = listener.call();
     fixed_file orphan;

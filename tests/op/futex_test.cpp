@@ -10,7 +10,7 @@
 #include <iowq/exec/executor.hpp>
 
 #include "bounded.hpp"
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "manual.hpp"
 #include "waiting.hpp"
 #include "ways.hpp"
@@ -30,7 +30,7 @@ task<> waiter(way w, std::atomic<std::uint32_t>& word, iowq::stop_token token, i
 
 TEST_SUITE("op/futex") {
   TEST_CASE("who waits is woken by futex_wake, as many as asked for, and by a plain futex(2)") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
       auto const body = [](way w) -> task<> {
@@ -92,7 +92,7 @@ TEST_SUITE("op/futex") {
   }
 
   TEST_CASE("a futex_wait is cancelled, and takes no wake from another") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
       auto const body = [](way w) -> task<> {

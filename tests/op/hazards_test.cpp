@@ -24,22 +24,22 @@
 
 #include <doctest/doctest.h>
 
-#include <iowq/exec/punt.hpp>
 #include <iowq/exec/executor.hpp>
+#include <iowq/exec/punt.hpp>
 #include <iowq/flow/timeout.hpp>
-#include <iowq/op/metadata.hpp>
 #include <iowq/op/file.hpp>
 #include <iowq/op/message.hpp>
-#include <iowq/op/open.hpp>
+#include <iowq/op/metadata.hpp>
 #include <iowq/op/names.hpp>
+#include <iowq/op/open.hpp>
+#include <iowq/op/poll.hpp>
 #include <iowq/op/socket.hpp>
 #include <iowq/op/time.hpp>
 #include <iowq/op/transfer.hpp>
 #include <iowq/op/vector.hpp>
-#include <iowq/op/poll.hpp>
 
 #include "death.hpp"
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "manual.hpp"
 #include "skip.hpp"
 #include "waiting.hpp"
@@ -251,7 +251,7 @@ TEST_SUITE("op/hazards") {
     };
     for (way go : all_ways) {
       CAPTURE(go);
-      iowq_test::ledger books;
+      iowq_test::leak_check books;
       iowq::run(body(go));
     }
   }

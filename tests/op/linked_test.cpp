@@ -11,10 +11,10 @@
 
 #include <iowq/exec/executor.hpp>
 #include <iowq/op/open.hpp>
-#include <iowq/op/time.hpp>
 #include <iowq/op/poll.hpp>
+#include <iowq/op/time.hpp>
 
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "manual.hpp"
 #include "skip.hpp"
 #include "waiting.hpp"
@@ -26,8 +26,8 @@ using iowq_test::way;
 
 constexpr std::errc canceled = std::errc::operation_canceled;
 
-std::uint64_t count_of(const char* name, std::uint64_t iowq::ledger_entry::* how) {
-  for (const auto& line : iowq::executor::current().stats().ledger)
+std::uint64_t count_of(const char* name, std::uint64_t iowq::operation_stats::* how) {
+  for (const auto& line : iowq::executor::current().stats().operations)
     if (std::string_view{line.name} == name) return line.*how;
   return 0;
 }
@@ -37,7 +37,7 @@ TEST_SUITE("op/linked") {
   TEST_CASE("a write and its fsync: in order and with both results, in the kernel or one by one") {
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
-      iowq_test::ledger books;
+      iowq_test::leak_check books;
       auto const body = [](way w) -> task<> {
         iowq_test::scratch dir;
         iowq::fd file = co_await iowq::open(dir / "log", O_RDWR | O_CREAT | O_APPEND, 0600);
@@ -55,8 +55,8 @@ TEST_SUITE("op/linked") {
         ::lseek(file.get(), 0, SEEK_SET);
         CHECK(co_await iowq::read_all(file) == expected);
         bool const in_kernel = w == way::ring && iowq_test::on_a_ring();
-        CHECK(count_of("fsync", in_kernel ? &iowq::ledger_entry::ring_ops
-                                          : &iowq::ledger_entry::punted_ops) == 100);
+        CHECK(count_of("fsync", in_kernel ? &iowq::operation_stats::ring_ops
+                                          : &iowq::operation_stats::punted_ops) == 100);
       };
       iowq::run(body(go));
     }
@@ -65,7 +65,7 @@ TEST_SUITE("op/linked") {
   TEST_CASE("hazard-33: a failure cancels the rest, and so does a short transfer") {
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
-      iowq_test::ledger books;
+      iowq_test::leak_check books;
       auto const body = [](way w) -> task<> {
         iowq_test::scratch dir;
         iowq::fd file = co_await iowq::open(dir / "file", O_RDWR | O_CREAT, 0600);
@@ -104,7 +104,7 @@ TEST_SUITE("op/linked") {
   TEST_CASE("hazard-33: a short recv or send breaks a chain with MSG_WAITALL only") {
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
-      iowq_test::ledger books;
+      iowq_test::leak_check books;
       auto const body = [](way w) -> task<> {
         int ends[2];
         REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0);
@@ -132,7 +132,7 @@ TEST_SUITE("op/linked") {
       for (unsigned done = 0; done < 3; ++done) {
         CAPTURE(go);
         CAPTURE(done);
-        iowq_test::ledger books;
+        iowq_test::leak_check books;
         auto const body = [](way w, unsigned n) -> task<> {
           std::array<iowq_test::pipe_pair, 3> pipes;
           std::array<std::array<char, 1>, 3> bytes;
@@ -171,7 +171,7 @@ TEST_SUITE("op/linked") {
       "hazard-34: a chain is never split, and one that is larger than the ring is a chain, too") {
     for (unsigned const entries : {1U, 2U, 4U, 8U}) {
       CAPTURE(entries);
-      iowq_test::ledger books;
+      iowq_test::leak_check books;
       auto const body = []() -> task<> {
         iowq_test::pipe_pair pipe;
         std::array<char, 6> got;
@@ -195,7 +195,7 @@ TEST_SUITE("op/linked") {
   }
 
   TEST_CASE("descriptors with O_NONBLOCK are waited for in a chain") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     auto const body = []() -> task<> {
       iowq_test::pipe_pair pipe{O_CLOEXEC | O_NONBLOCK};
       std::array<char, 1> byte;
@@ -235,19 +235,19 @@ TEST_SUITE("op/linked") {
 
   TEST_CASE("under punt_policy::kernel a write and its fsync are one chain of the kernel's") {
     if (!iowq_test::rings_allowed()) SKIP_CASE("no ring");
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     auto const body = []() -> task<> {
       iowq_test::scratch dir;
       iowq::fd file = co_await iowq::open(dir / "log", O_RDWR | O_CREAT, 0600);
       auto all = co_await iowq::linked(iowq::pwrite(file, "text", 0), iowq::fsync(file));
       CHECK(std::get<0>(all).value() == 4);
       CHECK(std::get<1>(all));
-      CHECK(count_of("write", &iowq::ledger_entry::ring_ops) == 1);
-      CHECK(count_of("fsync", &iowq::ledger_entry::ring_ops) == 1);
+      CHECK(count_of("write", &iowq::operation_stats::ring_ops) == 1);
+      CHECK(count_of("fsync", &iowq::operation_stats::ring_ops) == 1);
       auto const hashed =
           co_await iowq::linked(iowq::hashed(1, iowq::pwrite(file, "more", 0)), iowq::fsync(file));
       CHECK(std::get<0>(hashed).has_value());  // a key is the pool's: one by one, then
-      CHECK(count_of("write", &iowq::ledger_entry::punted_ops) == 1);
+      CHECK(count_of("write", &iowq::operation_stats::punted_ops) == 1);
     };
     iowq::run(body(), {.punt = iowq::punt_policy::kernel});
   }

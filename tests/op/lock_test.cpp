@@ -7,7 +7,7 @@
 #include <iowq/exec/executor.hpp>
 #include <iowq/op/open.hpp>
 
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "manual.hpp"
 #include "waiting.hpp"
 #include "ways.hpp"
@@ -19,7 +19,7 @@ using iowq_test::way;
 
 TEST_SUITE("op/lock") {
   TEST_CASE("flock excludes and shares as flock(2) does, and waits until the holder lets go") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
       iowq_test::scratch dir;
@@ -55,7 +55,7 @@ TEST_SUITE("op/lock") {
   }
 
   TEST_CASE("a flock that waits is cancelled, and holds nothing then") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     iowq_test::scratch dir;
     auto const body = [](iowq_test::scratch& in) -> task<> {
       iowq::fd one = co_await iowq::open(in / "file", O_CREAT | O_RDWR);

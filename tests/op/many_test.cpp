@@ -15,7 +15,7 @@
 #include <iowq/op/open.hpp>
 #include <iowq/op/time.hpp>
 
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "loopback.hpp"
 #include "manual.hpp"
 #include "shots.hpp"
@@ -25,11 +25,11 @@
 #include "ways.hpp"
 
 namespace {
-using iowq::shots;
+using iowq::multishot;
 using iowq::task;
 using iowq_test::listening;
 using iowq_test::turns;
-constexpr shots both[] = {shots::automatic, shots::single};
+constexpr multishot both[] = {multishot::automatic, multishot::off};
 
 task<bool> accepts_ahead() {
   co_return iowq::detail::loop::current().backend().features().accepts_many();
@@ -58,10 +58,10 @@ task<> pull_until_error(iowq::stream<T>& from, iowq::stop_token token, outcome& 
 
 TEST_SUITE("op/many") {
   TEST_CASE("every connection comes once, and is close-on-exec") {
-    for (shots how : both) {
+    for (multishot how : both) {
       CAPTURE(how);
-      iowq_test::ledger books;
-      auto const body = [](shots h) -> task<> {
+      iowq_test::leak_check books;
+      auto const body = [](multishot h) -> task<> {
         listening listener;
         std::vector<iowq::fd> clients, accepted;
         auto connections = iowq::accept_many(listener.socket, 0, h);
@@ -85,7 +85,7 @@ TEST_SUITE("op/many") {
   TEST_CASE("accept_many pauses when nobody takes, and goes on when somebody does") {
     if (!iowq::run(accepts_ahead()))
       SKIP_CASE("no multishot accept (Linux 5.19): nothing is accepted ahead");
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     auto const body = []() -> task<> {
       listening listener;
       std::vector<iowq::fd> clients;
@@ -110,13 +110,13 @@ TEST_SUITE("op/many") {
   }
 
   TEST_CASE("hazard-06: a stream that is dropped closes what came late, and the port is free") {
-    for (shots how : both)
+    for (multishot how : both)
       for (int taken = 0; taken < 3; ++taken) {
         CAPTURE(how);
         CAPTURE(taken);
-        iowq_test::ledger books;
+        iowq_test::leak_check books;
         std::optional<iowq::endpoint> where;
-        auto const body = [](shots h, int n, std::optional<iowq::endpoint>& at) -> task<> {
+        auto const body = [](multishot h, int n, std::optional<iowq::endpoint>& at) -> task<> {
           listening listener;
           at = listener.where;
           std::vector<iowq::fd> clients;
@@ -136,10 +136,10 @@ TEST_SUITE("op/many") {
   }
 
   TEST_CASE("hazard-08: a stop ends it while it waits, before it waits, and after what had come") {
-    for (shots how : both) {
+    for (multishot how : both) {
       CAPTURE(how);
-      iowq_test::ledger books;
-      auto const body = [](shots h) -> task<> {
+      iowq_test::leak_check books;
+      auto const body = [](multishot h) -> task<> {
         listening listener;
         {
           iowq::stop_source source;
@@ -166,7 +166,7 @@ TEST_SUITE("op/many") {
       iowq::run(body(how));
     }
     if (!iowq::run(accepts_ahead())) return;  // nothing comes ahead
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     auto const late = []() -> task<> {
       listening listener;
       std::vector<iowq::fd> clients;
@@ -188,10 +188,10 @@ TEST_SUITE("op/many") {
   }
 
   TEST_CASE("executor::request_stop() ends streams, with and without somebody who waits") {
-    for (shots how : both) {
+    for (multishot how : both) {
       CAPTURE(how);
-      iowq_test::ledger books;
-      auto const body = [](shots h) -> task<> {
+      iowq_test::leak_check books;
+      auto const body = [](multishot h) -> task<> {
         listening listener;
         iowq::fd client = listener.call();
         auto connections = iowq::accept_many(listener.socket, 0, h);
@@ -206,7 +206,7 @@ TEST_SUITE("op/many") {
   }
 
   TEST_CASE("a stream may outlive the run, and its executor") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     listening listener;
     std::optional<iowq::stream<iowq::fd>> connections;
     {
@@ -234,10 +234,10 @@ TEST_SUITE("op/many") {
   }
 
   TEST_CASE("a listener with O_NONBLOCK is waited for; what is none is an error") {
-    for (shots how : both) {
+    for (multishot how : both) {
       CAPTURE(how);
-      iowq_test::ledger books;
-      auto const body = [](shots h) -> task<> {
+      iowq_test::leak_check books;
+      auto const body = [](multishot h) -> task<> {
         listening listener{SOCK_NONBLOCK};
         auto connections = iowq::accept_many(listener.socket, SOCK_NONBLOCK, h);
         outcome end;
@@ -264,10 +264,10 @@ TEST_SUITE("op/many") {
 
   TEST_CASE(
       "hazard-45: without a free descriptor accept_many says so; what waits is accepted later") {
-    for (shots how : both) {
+    for (multishot how : both) {
       CAPTURE(how);
-      iowq_test::ledger books;
-      auto const body = [](shots h) -> task<> {
+      iowq_test::leak_check books;
+      auto const body = [](multishot h) -> task<> {
         listening listener;
         iowq::fd client = listener.call();
         ::rlimit before{};
@@ -288,10 +288,10 @@ TEST_SUITE("op/many") {
   }
 
   TEST_CASE("poll_many tells of each time that something comes, and of many times at once") {
-    for (shots how : both) {
+    for (multishot how : both) {
       CAPTURE(how);
-      iowq_test::ledger books;
-      auto const body = [](shots h) -> task<> {
+      iowq_test::leak_check books;
+      auto const body = [](multishot h) -> task<> {
         iowq_test::pipe_pair pipe{O_CLOEXEC | O_NONBLOCK};
         auto ready = iowq::poll_many(pipe.in, POLLIN, h);
         char byte;
@@ -316,10 +316,10 @@ TEST_SUITE("op/many") {
   }
 
   TEST_CASE("poll_many can be stopped and dropped, and refuses what is no descriptor") {
-    for (shots how : both) {
+    for (multishot how : both) {
       CAPTURE(how);
-      iowq_test::ledger books;
-      auto const body = [](shots h) -> task<> {
+      iowq_test::leak_check books;
+      auto const body = [](multishot h) -> task<> {
         iowq_test::pipe_pair pipe;
         {
           auto writable = iowq::poll_many(pipe.out, POLLOUT, h);
@@ -342,7 +342,7 @@ TEST_SUITE("op/many") {
   }
 
   TEST_CASE("hazard-23: in a ring of one entry streams wait for room, and can be stopped there") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     auto const body = []() -> task<> {
       std::vector<listening> listeners(8);
       std::vector<iowq::stream<iowq::fd>> streams;

@@ -20,7 +20,7 @@
 #include <iowq/op/socket.hpp>
 #include <iowq/op/socket_option.hpp>
 
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "manual.hpp"
 #include "waiting.hpp"
 #include "ways.hpp"
@@ -101,7 +101,7 @@ task<iowq::fd> udp() {
 
 TEST_SUITE("op/message") {
   TEST_CASE("datagrams say whom they are for and from whom they came") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
       auto const body = [](way w) -> task<> {
@@ -142,7 +142,7 @@ TEST_SUITE("op/message") {
   }
 
   TEST_CASE("messages have parts, and carry descriptors, which are close-on-exec") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
       auto const body = [](way w) -> task<> {
@@ -177,7 +177,7 @@ TEST_SUITE("op/message") {
   }
 
   TEST_CASE("with MSG_WAITALL a message of a stream is complete") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
       auto const body = [](way w) -> task<> {
@@ -203,7 +203,7 @@ TEST_SUITE("op/message") {
   }
 
   TEST_CASE("what came of a receive with MSG_WAITALL is told when that is stopped") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     auto const body = [](way w, receiver receives) -> task<> {
       socket_pair sockets;
       letter part{"....", "...."};
@@ -222,7 +222,7 @@ TEST_SUITE("op/message") {
       CHECK(size == 3);
       CHECK(part.first + part.second == "abc.....");
       if (!iowq::detail::loop::current().backend().features().keeps_parts())
-        for (auto const& line : here.stats().ledger)
+        for (auto const& line : here.stats().operations)
           if (std::string_view{line.name}.starts_with("recv")) CHECK(line.ring_ops == 0);
     };
     for (bool old : {false, true}) {
@@ -239,7 +239,7 @@ TEST_SUITE("op/message") {
   }
 
   TEST_CASE("socket options are read and set, a bool as the int that the kernel wants") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
       auto const body = [](way w) -> task<> {

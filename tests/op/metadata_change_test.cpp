@@ -16,7 +16,7 @@
 #include <iowq/op/open.hpp>
 #include <iowq/op/xattr.hpp>
 
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "skip.hpp"
 #include "ways.hpp"
 
@@ -37,7 +37,7 @@ constexpr std::string_view nul{"a\0b", 3};
 
 TEST_SUITE("op/metadata_change") {
   TEST_CASE("chmod, chown and theirs of a descriptor change what their system calls change") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
       iowq_test::scratch dir;
@@ -80,7 +80,7 @@ TEST_SUITE("op/metadata_change") {
   }
 
   TEST_CASE("utimens sets either time to the nanosecond, to now, or leaves it") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
       iowq_test::scratch dir;
@@ -117,7 +117,7 @@ TEST_SUITE("op/metadata_change") {
     iowq_test::scratch probe;
     if (::setxattr(probe.path().c_str(), "user.iowq", "x", 1, 0) != 0)
       SKIP_CASE("the file system of the temporary directory has no user attributes");
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
       iowq_test::scratch dir;

@@ -78,7 +78,7 @@ MUTANTS = [
 
     # ---- The pool's checklist ----
     (Mutant('pool: a lowered limit retires no idle worker', 'pool/pool.hpp',
-            '    if (account.live > account.max_workers) state_.rouse(account);\n', ''),
+            '    if (account.live > account.max_workers) state_.wake_all_idle(account);\n', ''),
      Case('pool/pool', 'wq-9:*', 'bound.workers == 3')),
     (Mutant('pool: the manager watches workers although no item waits', 'pool/detail/account.hpp',
             'return counts.unserved() &&', 'return counts.nr_running > 0 &&'),
@@ -128,7 +128,7 @@ def what_failed(program, case):
     return code, output
 
 
-def finds(mutant, cases, root, scratch, doctest, compiler):
+def can_get(mutant, cases, root, scratch, doctest, compiler):
     """Does each case fail as it should?"""
     copy = mutate(mutant, root, scratch)
     programs, found = {}, True
@@ -159,7 +159,7 @@ def main():
     if not chosen:
         sys.exit(f'no mutant is named {name}')
     lives = [mutant.name for mutant, *cases in chosen
-             if not finds(mutant, cases, pathlib.Path(root), pathlib.Path(scratch), doctest, compiler)]
+             if not can_get(mutant, cases, pathlib.Path(root), pathlib.Path(scratch), doctest, compiler)]
     for one in lives:
         print(f'it lives: {one}')
     return 1 if lives else 0

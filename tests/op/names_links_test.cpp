@@ -11,7 +11,7 @@
 #include <iowq/exec/executor.hpp>
 #include <iowq/op/open.hpp>
 
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "ways.hpp"
 
 namespace {
@@ -27,7 +27,7 @@ struct ::stat about(const std::string& path) {
 
 TEST_SUITE("op/names_links") {
   TEST_CASE("link and linkat give a file more names") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
       iowq_test::scratch dir;
@@ -56,7 +56,7 @@ TEST_SUITE("op/names_links") {
   }
 
   TEST_CASE("symbolic links say what they were told, however long") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
       iowq_test::scratch dir;
@@ -92,7 +92,7 @@ TEST_SUITE("op/names_links") {
   }
 
   TEST_CASE("mkstemp and mkdtemp make what nobody had") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
       iowq_test::scratch dir;

@@ -14,7 +14,7 @@
 #include <iowq/op/metadata.hpp>
 #include <iowq/op/names.hpp>
 
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "ways.hpp"
 
 namespace {
@@ -39,7 +39,7 @@ void same(const iowq::file_status& ours, const struct stat& theirs) {
 
 TEST_SUITE("op/names") {
   TEST_CASE("names come, move and go as by mkdir(2), rename(2), unlink(2), rmdir(2)") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
       iowq_test::scratch dir;
@@ -104,7 +104,7 @@ TEST_SUITE("op/names") {
   }
 
   TEST_CASE("read_directory yields each of ten thousand names once, without . and ..") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     iowq_test::scratch dir;
     std::set<std::string> made;
     for (int i = 0; i < 10'000; ++i) {

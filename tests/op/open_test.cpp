@@ -11,7 +11,7 @@
 #include <iowq/coro/as_result.hpp>
 #include <iowq/exec/executor.hpp>
 
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "waiting.hpp"
 #include "ways.hpp"
 
@@ -30,7 +30,7 @@ std::error_code error_of(way go, std::string path, int flags) {
 
 TEST_SUITE("op/open") {
   TEST_CASE("open makes what open(2) makes: mode, umask, close-on-exec, O_EXCL, O_TMPFILE") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
       iowq_test::scratch dir;

@@ -7,10 +7,10 @@
 #include <doctest/doctest.h>
 
 #include <iowq/exec/executor.hpp>
-#include <iowq/op/open.hpp>
 #include <iowq/op/file.hpp>
+#include <iowq/op/open.hpp>
 
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "manual.hpp"
 #include "waiting.hpp"
 #include "ways.hpp"
@@ -34,7 +34,7 @@ task<std::string> output_of(way w, iowq::argument_list program, iowq::spawn_opti
 
 TEST_SUITE("op/process") {
   TEST_CASE("a program gets arguments, descriptors, environment and directory, and says its code") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
       iowq_test::scratch dir;
@@ -78,7 +78,7 @@ TEST_SUITE("op/process") {
 
   TEST_CASE("standard descriptors may change places") {
     // The child's output goes where our error goes and the other way round; both are pipes here.
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     auto const body = []() -> task<> {
       iowq_test::pipe_pair for_out, for_err;
       iowq::fd const old_out{::fcntl(1, F_DUPFD_CLOEXEC, 3)};
@@ -101,7 +101,7 @@ TEST_SUITE("op/process") {
   }
 
   TEST_CASE("what cannot be started says why") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     auto const body = []() -> task<> {
       std::vector<std::string> const missing{"/nowhere/program"};
       auto const none = co_await iowq::as_result(iowq::spawn_process(missing));
@@ -126,7 +126,7 @@ TEST_SUITE("op/process") {
   }
 
   TEST_CASE("waiting for a child is cancelled, and its end is still there to be awaited") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
       auto const body = [](way w) -> task<> {
@@ -159,7 +159,7 @@ TEST_SUITE("op/process") {
   }
 
   TEST_CASE("waitid says what waitid(2) says: any child, a stop, nothing yet, none at all") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
       auto const body = [](way w) -> task<> {

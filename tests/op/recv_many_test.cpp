@@ -20,7 +20,7 @@
 #include <iowq/op/socket.hpp>
 #include <iowq/op/time.hpp>
 
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "manual.hpp"
 #include "shots.hpp"
 #include "turns.hpp"
@@ -30,10 +30,10 @@
 namespace {
 using iowq::buffer_ring;
 using iowq::buffer_view;
-using iowq::shots;
+using iowq::multishot;
 using iowq::task;
 using iowq_test::turns;
-constexpr shots both[] = {shots::automatic, shots::single};
+constexpr multishot both[] = {multishot::automatic, multishot::off};
 
 struct socket_pair {
   explicit socket_pair(int type) {
@@ -76,12 +76,12 @@ task<> pull(iowq::stream<buffer_view>& from, iowq::stop_token token, outcome& en
 
 TEST_SUITE("op/recv_many") {
   TEST_CASE("hazard-29: 10^5 datagrams come in order, whatever the number of buffers") {
-    for (shots how : both)
+    for (multishot how : both)
       for (unsigned count : {1U, 2U, 64U}) {
         CAPTURE(how);
         CAPTURE(count);
-        iowq_test::ledger books;
-        auto const body = [](shots h, unsigned n) -> task<> {
+        iowq_test::leak_check books;
+        auto const body = [](multishot h, unsigned n) -> task<> {
           constexpr std::uint32_t all = 100'000;
           socket_pair pair{SOCK_DGRAM};
           buffer_ring buffers{n, 64, h};
@@ -111,7 +111,7 @@ TEST_SUITE("op/recv_many") {
   }
 
   TEST_CASE("hazard-28: a request that a full CQ ends early begins again; nothing is lost") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     auto const body = []() -> task<> {
       socket_pair pair{SOCK_SEQPACKET};
       buffer_ring buffers{64, 16};
@@ -136,10 +136,10 @@ TEST_SUITE("op/recv_many") {
   }
 
   TEST_CASE("a byte stream arrives whole through leases that end out of order; wrap-around") {
-    for (shots how : both) {
+    for (multishot how : both) {
       CAPTURE(how);
-      iowq_test::ledger books;
-      auto const body = [](shots h) -> task<> {
+      iowq_test::leak_check books;
+      auto const body = [](multishot h) -> task<> {
         socket_pair pair = co_await tcp();
         buffer_ring buffers{8, 1000, h};
         std::string sent(3'000'000, ' ');
@@ -173,10 +173,10 @@ TEST_SUITE("op/recv_many") {
   }
 
   TEST_CASE("hazard-30: what came before the end comes before the end, and before a reset") {
-    for (shots how : both) {
+    for (multishot how : both) {
       CAPTURE(how);
-      iowq_test::ledger books;
-      auto const body = [](shots h) -> task<> {
+      iowq_test::leak_check books;
+      auto const body = [](multishot h) -> task<> {
         buffer_ring buffers{4, 16, h};
         {
           socket_pair pair = co_await tcp();
@@ -207,10 +207,10 @@ TEST_SUITE("op/recv_many") {
   }
 
   TEST_CASE("an empty datagram is an item, a closed peer's socket of packets the end") {
-    for (shots how : both) {
+    for (multishot how : both) {
       CAPTURE(how);
-      iowq_test::ledger books;
-      auto const body = [](shots h) -> task<> {
+      iowq_test::leak_check books;
+      auto const body = [](multishot h) -> task<> {
         buffer_ring buffers{2, 16, h};
         socket_pair pair{SOCK_DGRAM};
         for (const char* text : {"a", "", "bc", "", ""})
@@ -232,10 +232,10 @@ TEST_SUITE("op/recv_many") {
   }
 
   TEST_CASE("without a free buffer it waits for a lease to end, and can be stopped there") {
-    for (shots how : both) {
+    for (multishot how : both) {
       CAPTURE(how);
-      iowq_test::ledger books;
-      auto const body = [](shots h) -> task<> {
+      iowq_test::leak_check books;
+      auto const body = [](multishot h) -> task<> {
         buffer_ring buffers{2, 16, h};
         socket_pair pair{SOCK_DGRAM};
         for (const char* text : {"1", "2", "3", "4"})
@@ -274,10 +274,10 @@ TEST_SUITE("op/recv_many") {
   }
 
   TEST_CASE("hazard-05: a stop gives what had come before it ends; bytes are not lost") {
-    for (shots how : both) {
+    for (multishot how : both) {
       CAPTURE(how);
-      iowq_test::ledger books;
-      auto const body = [](shots h) -> task<> {
+      iowq_test::leak_check books;
+      auto const body = [](multishot h) -> task<> {
         buffer_ring buffers{8, 16, h};
         for (int stage = 0; stage < 20; ++stage) {
           socket_pair pair = co_await tcp();
@@ -303,10 +303,10 @@ TEST_SUITE("op/recv_many") {
 
   TEST_CASE(
       "hazard-06: a stream that is dropped gives its buffers back, those that come late too") {
-    for (shots how : both) {
+    for (multishot how : both) {
       CAPTURE(how);
-      iowq_test::ledger books;
-      auto const body = [](shots h) -> task<> {
+      iowq_test::leak_check books;
+      auto const body = [](multishot h) -> task<> {
         buffer_ring buffers{8, 16, h};
         for (int after = 0; after < 5; ++after) {
           socket_pair pair{SOCK_DGRAM};
@@ -327,11 +327,11 @@ TEST_SUITE("op/recv_many") {
   }
 
   TEST_CASE("hazard-32: leases outlive their ring, its streams and the executor") {
-    for (shots how : both) {
+    for (multishot how : both) {
       CAPTURE(how);
-      iowq_test::ledger books;
+      iowq_test::leak_check books;
       std::vector<buffer_view> kept;
-      auto const body = [](shots h, std::vector<buffer_view>& leases) -> task<> {
+      auto const body = [](multishot h, std::vector<buffer_view>& leases) -> task<> {
         buffer_ring buffers{4, 16, h};
         socket_pair pair{SOCK_DGRAM};
         auto incoming = iowq::recv_many(pair.in, buffers);
@@ -346,9 +346,9 @@ TEST_SUITE("op/recv_many") {
   }
 
   TEST_CASE("a buffer_ring serves one executor after another") {
-    for (shots how : both) {
+    for (multishot how : both) {
       CAPTURE(how);
-      iowq_test::ledger books;
+      iowq_test::leak_check books;
       buffer_ring buffers{2, 16, how};
       std::optional<buffer_view> kept;
       for (int round = 0; round < 3; ++round) {
@@ -369,10 +369,10 @@ TEST_SUITE("op/recv_many") {
   }
 
   TEST_CASE("a hundred connections share two buffers") {
-    for (shots how : both) {
+    for (multishot how : both) {
       CAPTURE(how);
-      iowq_test::ledger books;
-      auto const body = [](shots h) -> task<> {
+      iowq_test::leak_check books;
+      auto const body = [](multishot h) -> task<> {
         constexpr std::size_t count = 100;
         buffer_ring buffers{2, 8, h};
         std::vector<socket_pair> pairs;
@@ -397,10 +397,10 @@ TEST_SUITE("op/recv_many") {
   }
 
   TEST_CASE("sockets with O_NONBLOCK are waited for; what is no socket is an error") {
-    for (shots how : both) {
+    for (multishot how : both) {
       CAPTURE(how);
-      iowq_test::ledger books;
-      auto const body = [](shots h) -> task<> {
+      iowq_test::leak_check books;
+      auto const body = [](multishot h) -> task<> {
         buffer_ring buffers{2, 16, h};
         socket_pair pair{SOCK_STREAM | SOCK_NONBLOCK};
         auto incoming = iowq::recv_many(pair.in, buffers);

@@ -20,7 +20,7 @@
 
 #include "bounded.hpp"
 #include "death.hpp"
-#include "ledger.hpp"
+#include "leak_check.hpp"
 
 namespace {
 using namespace std::chrono_literals;
@@ -44,7 +44,7 @@ void foreign_handler(int) { ++foreign_calls; }
 
 TEST_SUITE("op/signal") {
   TEST_CASE("yields the signal that came; the handler is gone when run() has returned") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     void* const before = disposition_of(SIGUSR1);
     auto const body = [](void* old) -> task<int> {
       executor::current().spawn(signal_us_soon(SIGUSR1));
@@ -75,7 +75,7 @@ TEST_SUITE("op/signal") {
   }
 
   TEST_CASE("everyone who awaits it is told: in one executor, and in several") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     std::atomic<int> told{0}, waiting{0};
     auto const one = [](std::atomic<int>& in, std::atomic<int>& out, int other) -> task<> {
       ++in;
@@ -93,7 +93,7 @@ TEST_SUITE("op/signal") {
   }
 
   TEST_CASE("a stop and a deadline end the wait; what cannot be caught is invalid_argument") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     auto const body = []() -> task<> {
       auto late = iowq::timeout(until_signal({SIGUSR1}), 1ms);
       auto const end = co_await iowq::as_result(std::move(late));
@@ -155,7 +155,7 @@ TEST_SUITE("op/signal") {
   TEST_CASE("signals that rain while waits come and go are neither lost nor touch what is gone") {
     // Goal: a handler in a note that was freed, a bell that nobody hears. Method: threads raise
     // while executors wait, give up, and end.
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     std::atomic<bool> over{false};
     struct sigaction ignore{}, before{};
     ignore.sa_handler = SIG_IGN;

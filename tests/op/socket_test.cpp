@@ -11,7 +11,7 @@
 #include <iowq/op/open.hpp>
 #include <iowq/op/poll.hpp>
 
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "loopback.hpp"
 #include "manual.hpp"
 #include "skip.hpp"
@@ -39,7 +39,7 @@ task<connected> pair_of(way w, iowq::endpoint where) {
 
 TEST_SUITE("op/socket") {
   TEST_CASE("bytes go both ways, and the end of one side is no error") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     iowq_test::scratch dir;
     std::vector<iowq::endpoint> where{iowq::endpoint::ip("127.0.0.1", 0), {}};
     if (iowq_test::has_ipv6())
@@ -76,7 +76,7 @@ TEST_SUITE("op/socket") {
   TEST_CASE("bind and listen do the same inline, on the ring and on the pool") {
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
-      iowq_test::ledger books;
+      iowq_test::leak_check books;
       auto const body = [](way w) -> task<> {
         iowq_test::scratch dir;
         iowq_test::pipe_pair pipe;

@@ -14,7 +14,7 @@
 #include <iowq/op/open.hpp>
 #include <iowq/op/poll.hpp>
 
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "manual.hpp"
 #include "waiting.hpp"
 #include "ways.hpp"
@@ -67,7 +67,7 @@ task<iowq::result<std::size_t>> stopped(Op op, int other_end = -1) {
 
 TEST_SUITE("op/transfer") {
   TEST_CASE("copy_file_range copies, moves positions where no offset is given, and refuses") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
       iowq_test::scratch dir;
@@ -100,7 +100,7 @@ TEST_SUITE("op/transfer") {
   }
 
   TEST_CASE("sendfile sends to sockets, pipes and files as sendfile(2) does") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
       iowq_test::scratch dir;
@@ -148,7 +148,7 @@ TEST_SUITE("op/transfer") {
   }
 
   TEST_CASE("hazard-76: a sendfile that is stopped says how much was sent") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
       iowq_test::scratch dir;
@@ -174,7 +174,7 @@ TEST_SUITE("op/transfer") {
   }
 
   TEST_CASE("splice moves between pipes, files and sockets as splice(2) does; tee takes nothing") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
       iowq_test::scratch dir;
@@ -222,7 +222,7 @@ TEST_SUITE("op/transfer") {
   }
 
   TEST_CASE("splice and tee wait for either end, O_NONBLOCK or not, and are cancelled there") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (way go : iowq_test::all_ways)
       for (int const flags : {O_CLOEXEC, O_CLOEXEC | O_NONBLOCK}) {
         CAPTURE(go);

@@ -12,7 +12,7 @@
 #include <iowq/exec/executor.hpp>
 #include <iowq/op/open.hpp>
 
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "manual.hpp"
 #include "waiting.hpp"
 #include "ways.hpp"
@@ -25,7 +25,7 @@ constexpr int new_file = O_RDWR | O_CREAT | O_TRUNC;
 
 TEST_SUITE("op/vector") {
   TEST_CASE("the parts are read and written in order, as by readv(2), pwritev(2) and theirs") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
       iowq_test::scratch dir;
@@ -80,7 +80,7 @@ TEST_SUITE("op/vector") {
   }
 
   TEST_CASE("hazard-81, hazard-85: pipes are waited for, O_NONBLOCK or not, and raise no signal") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (way go : iowq_test::all_ways)
       for (int const flags : {O_CLOEXEC, O_CLOEXEC | O_NONBLOCK}) {
         CAPTURE(go);
@@ -136,7 +136,7 @@ TEST_SUITE("op/vector") {
   }
 
   TEST_CASE("read_all has a file, a pipe and a file of /proc as a whole") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     iowq_test::scratch dir;
     auto const body = [](iowq_test::scratch& in) -> task<> {
       std::string text;

@@ -18,13 +18,13 @@
 
 #include <doctest/doctest.h>
 
-#include <iowq/exec/punt.hpp>
 #include <iowq/exec/executor.hpp>
+#include <iowq/exec/punt.hpp>
 #include <iowq/exec/runtime.hpp>
 #include <iowq/flow/with_stop.hpp>
 #include <iowq/op/time.hpp>
 
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "waiting.hpp"
 #include "ways.hpp"
 
@@ -87,8 +87,8 @@ void make_tree(const std::string& path, int each, int levels) {
   }
 }
 
-iowq::ledger_entry walks() {
-  for (const auto& line : iowq::executor::current().stats().ledger)
+iowq::operation_stats walks() {
+  for (const auto& line : iowq::executor::current().stats().operations)
     if (std::string_view{line.name} == "walk") return line;
   return {};
 }
@@ -122,7 +122,7 @@ class busy_worker {
 
 TEST_SUITE("op/walk") {
   TEST_CASE("a walk sees what std::filesystem sees, and follows no link") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     iowq_test::scratch dir;
     for (int i = 0; i < 20; ++i) {
       std::string const sub = dir / ("sub" + std::to_string(i));
@@ -147,7 +147,7 @@ TEST_SUITE("op/walk") {
   }
 
   TEST_CASE("a large directory and a deep tree, of paths longer than PATH_MAX") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     iowq_test::scratch dir;
     for (int i = 0; i < 20'000; ++i) make(dir / ("entry-" + std::to_string(i)));
     std::string const name(200, 'd');
@@ -177,7 +177,7 @@ TEST_SUITE("op/walk") {
   }
 
   TEST_CASE("a directory that cannot be entered says so, and the walk goes on") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     iowq_test::scratch dir;
     fs::create_directories(dir / "one/inside");
     fs::create_directories(dir / "two/inside");
@@ -206,7 +206,7 @@ TEST_SUITE("op/walk") {
   }
 
   TEST_CASE("hazard-88: a tree that changes under the walk leads it nowhere else") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     iowq_test::scratch outside, dir;
     make(outside / "secret");
     for (int i = 0; i < 8; ++i) fs::create_directories(dir / ("d" + std::to_string(i) + "/e/f"));
@@ -236,7 +236,7 @@ TEST_SUITE("op/walk") {
   }
 
   TEST_CASE("directories are read before their turn: eight, and no more; all in bounded memory") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     iowq_test::scratch dir{in_memory()};
     static constexpr int directories = 60, files = 100;
     std::string const long_name(240, 'n');
@@ -270,7 +270,7 @@ TEST_SUITE("op/walk") {
   }
 
   TEST_CASE("in a deep tree that is broad, too, at most 32 are ahead") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     iowq_test::scratch dir{in_memory()};
     make_tree(dir.path(), 2, 9);
     std::string spine = dir.path();
@@ -296,7 +296,7 @@ TEST_SUITE("op/walk") {
   }
 
   TEST_CASE("a chain of 5,000 directories takes a few descriptors") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     iowq_test::scratch dir{in_memory()};
     static constexpr int levels = 5000;
     {
@@ -330,7 +330,7 @@ TEST_SUITE("op/walk") {
   }
 
   TEST_CASE("100,000 entries of one directory, by large batches") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     iowq_test::scratch dir{in_memory()};
     static constexpr std::uint64_t files = 100'000;
     iowq::fd const at{::open(dir.path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
@@ -352,7 +352,7 @@ TEST_SUITE("op/walk") {
   }
 
   TEST_CASE("what is removed when it is seen is not entered, though it was read; nor is the rest") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     iowq_test::scratch dir;
     make_tree(dir.path(), 6, 2);
     auto const body = [](std::string path) -> task<> {
@@ -417,13 +417,13 @@ TEST_SUITE("op/walk") {
     // One a level, the top one's among them.
     for (int descriptors : {4, 5, 6, 8, 11}) {
       CAPTURE(descriptors);
-      iowq_test::ledger books;
+      iowq_test::leak_check books;
       iowq::run(body(dir.path(), theirs.size(), descriptors), one_worker());
     }
   }
 
   TEST_CASE("a stream that is dropped cancels what it reads ahead; what runs ends before the run") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     iowq_test::scratch dir;
     make_tree(dir.path(), 20, 1);
     fs::remove(dir / "file");
@@ -460,7 +460,7 @@ TEST_SUITE("op/walk") {
   }
 
   TEST_CASE("a stop ends the wait for a directory that is read ahead, from wherever it comes") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     iowq_test::scratch dir;
     make_tree(dir.path(), 20, 1);
     busy_worker busy;
@@ -497,7 +497,7 @@ TEST_SUITE("op/walk") {
   }
 
   TEST_CASE("a walk goes on on another executor, and may end there") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     iowq_test::scratch dir;
     make_tree(dir.path(), 5, 3);
     tree const theirs = by_the_standard(dir.path());

@@ -12,7 +12,7 @@
 #include <iowq/op/connect_to.hpp>
 #include <iowq/op/file.hpp>
 
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "manual.hpp"
 #include "waiting.hpp"
 #include "ways.hpp"
@@ -59,7 +59,7 @@ TEST_SUITE("op/zero_copy") {
       for (bool local : {false, true}) {
         CAPTURE(go);
         CAPTURE(local);
-        iowq_test::ledger books;
+        iowq_test::leak_check books;
         auto const body = [](way w, bool unix_socket) -> task<> {
           two both = co_await connected(unix_socket);
           std::string got;
@@ -93,7 +93,7 @@ TEST_SUITE("op/zero_copy") {
   TEST_CASE("hazard-31: a stop while the peer does not read keeps what was taken") {
     for (way go : iowq_test::all_ways) {
       CAPTURE(go);
-      iowq_test::ledger books;
+      iowq_test::leak_check books;
       auto const body = [](way w) -> task<> {
         two both = co_await connected(false);
         pages block{1 << 22};
@@ -135,7 +135,7 @@ TEST_SUITE("op/zero_copy") {
       for (bool local : {false, true}) {
         CAPTURE(go);
         CAPTURE(local);
-        iowq_test::ledger books;
+        iowq_test::leak_check books;
         auto const body = [](way w, bool unix_socket) -> task<> {
           two both = co_await connected(unix_socket);
           std::string first = "first, ", second = "second";

@@ -25,7 +25,7 @@ using iowq::detail::item_state;
 
 account on_nodes(unsigned nodes, unsigned limit) {
   account made;
-  made.lanes = decltype(made.lanes)(nodes);
+  made.node_queues = decltype(made.node_queues)(nodes);
   made.max_workers = limit;
   return made;
 }
@@ -46,11 +46,11 @@ TEST_SUITE("pool/account") {
     std::vector<std::uint8_t> const near{0, 1}, far{1, 0};
     CHECK(all.newest_idle(near) == &b);
     CHECK(all.newest_idle(far) == &c);
-    all.unidle(b);
+    all.remove_idle(b);
     CHECK(all.newest_idle(near) == &a);
-    all.unidle(a);
+    all.remove_idle(a);
     CHECK(all.newest_idle(near) == &c);
-    all.unidle(c);
+    all.remove_idle(c);
     CHECK(all.newest_idle(near) == nullptr);
     CHECK(all.waking == 3);
     all.check();
@@ -60,25 +60,26 @@ TEST_SUITE("pool/account") {
     CHECK(all.peak == 3);
   }
 
-  TEST_CASE("ready items are counted by lane and by whether they want a worker of their own") {
+  TEST_CASE(
+      "ready items are counted by node_queue and by whether they want a worker of their own") {
     account all = on_nodes(2, 4);
     item a, b;
-    b.lane = 1;
+    b.node_queue = 1;
     b.concurrent = true;
     all.make_ready(a);
     all.make_ready(b);
     CHECK(a.state == item_state::ready);
     CHECK(all.runnable == 2);
     CHECK(all.concurrent == 1);
-    CHECK(all.lanes[1].nr_ready == 1);
-    item heir;
-    heir.lane = 1;
-    all.make_ready_at(b, heir);
+    CHECK(all.node_queues[1].nr_ready == 1);
+    item next_head;
+    next_head.node_queue = 1;
+    all.make_ready_at(b, next_head);
     CHECK(all.runnable == 2);
     CHECK(all.concurrent == 0);
-    CHECK(all.lanes[1].ready.front() == &heir);
+    CHECK(all.node_queues[1].ready.front() == &next_head);
     all.unready(a);
-    all.unready(heir);
+    all.unready(next_head);
     CHECK(all.runnable == 0);
   }
 

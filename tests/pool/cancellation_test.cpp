@@ -26,7 +26,7 @@
 #include "bounded.hpp"
 #include "death.hpp"
 #include "jobs.hpp"
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "scripted_policy.hpp"
 
 namespace {
@@ -267,11 +267,11 @@ TEST_SUITE("pool/cancellation") {
 
   TEST_CASE("wq-43: an item that ended waits for its canceller, and the next starts clean") {
     iowq::pool pool{{.max_workers = {1, 1}}};
-    gate registered, in_callback, let_go;
+    gate registered, in_callback, end_cancellation;
     job victim{[&](const iowq::stop_token& stop) {
       iowq::stop_callback slow{stop, [&] {
                                  in_callback.open();
-                                 (void)let_go.wait();
+                                 (void)end_cancellation.wait();
                                }};
       registered.open();
       (void)in_callback.wait();
@@ -286,7 +286,7 @@ TEST_SUITE("pool/cancellation") {
       REQUIRE(in_callback.wait());
       CHECK(pool.cancel(victim) == cancel_outcome::running);  // twice is once
       CHECK(next.starts() == 0);
-      let_go.open();
+      end_cancellation.open();
     }
     CHECK(victim.wait());
     CHECK(next.wait());
@@ -315,15 +315,15 @@ TEST_SUITE("pool/cancellation") {
     }
   }
 
-  TEST_CASE("cancelling the ready leader of a key lets its follower run") {
+  TEST_CASE("cancelling the ready key_head of a key lets its follower run") {
     iowq::pool pool{{.max_workers = {1, 1}}};
     gate hold;
-    job busy{behind(hold)}, leader{{}, {.key = 1}}, follower{{}, {.key = 1}};
+    job busy{behind(hold)}, key_head{{}, {.key = 1}}, follower{{}, {.key = 1}};
     pool.enqueue(busy);
     REQUIRE(busy.wait_started());
-    pool.enqueue(leader);
+    pool.enqueue(key_head);
     pool.enqueue(follower);
-    CHECK(pool.cancel(leader) == cancel_outcome::dequeued);
+    CHECK(pool.cancel(key_head) == cancel_outcome::dequeued);
     hold.open();
     CHECK(follower.wait());
     CHECK(follower.starts() == 1);
@@ -563,7 +563,7 @@ TEST_SUITE("pool/cancellation") {
   }
 
   TEST_CASE("hazard-58: cancelled from many threads while it runs, an item still ends once") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     iowq::pool pool{{.max_workers = {3, 3}}};
     jobs all;
     for (int i = 0; i < 12; ++i) {

@@ -25,7 +25,7 @@
 #include "skip.hpp"
 
 namespace {
-using iowq::drift_check;
+using iowq::context_check_mode;
 using iowq_test::job;
 
 void enqueue_one(iowq::pool& pool) {
@@ -36,7 +36,7 @@ void enqueue_one(iowq::pool& pool) {
 
 /// A pool whose reports are kept.
 struct watched {
-  explicit watched(drift_check check = drift_check::always)
+  explicit watched(context_check_mode check = context_check_mode::always)
       : pool{{.check_drift = check,
               .on_drift = [this](std::string_view report) { reports.emplace_back(report); }}} {}
 
@@ -178,7 +178,7 @@ TEST_SUITE("pool/context_check") {
 
   TEST_CASE("switched off, nothing is said; and only the owner's thread is looked at") {
     std::thread owner{[] {
-      watched quiet{drift_check::off};
+      watched quiet{context_check_mode::off};
       watched loud;
       CHECK(::unshare(CLONE_FS) == 0);
       CHECK(::chdir("/proc") == 0);
@@ -198,13 +198,13 @@ TEST_SUITE("pool/context_check") {
 
   TEST_CASE("the first items of a context are looked at one by one, the later ones now and then") {
     std::thread owner{[] {
-      watched it{drift_check::sometimes};
+      watched it{context_check_mode::sometimes};
       for (int i = 0; i < 63; ++i) enqueue_one(it.pool);
       CHECK(::unshare(CLONE_FS) == 0);
       CHECK(::chdir("/proc") == 0);
       enqueue_one(it.pool);
       CHECK(it.reports.size() == 1);
-      watched later{drift_check::sometimes};
+      watched later{context_check_mode::sometimes};
       for (int i = 0; i < 200; ++i) enqueue_one(later.pool);
       CHECK(::unshare(CLONE_FS) == 0);
       CHECK(::chdir("/") == 0);
@@ -223,7 +223,7 @@ TEST_SUITE("pool/context_check") {
     static constexpr std::size_t reports = 0;
 #endif
     std::thread owner{[] {
-      watched it{drift_check::automatic};
+      watched it{context_check_mode::automatic};
       CHECK(::unshare(CLONE_FS) == 0);
       CHECK(::chdir("/proc") == 0);
       enqueue_one(it.pool);
@@ -234,7 +234,7 @@ TEST_SUITE("pool/context_check") {
 
   TEST_CASE("without a handler the report goes to stderr") {
     auto const died = iowq_test::death_output([] {
-      iowq::pool pool{{.check_drift = drift_check::always}};
+      iowq::pool pool{{.check_drift = context_check_mode::always}};
       if (::unshare(CLONE_FS) != 0 || ::chdir("/proc") != 0) ::_exit(2);
       job one;
       pool.enqueue(one);

@@ -33,7 +33,7 @@
 
 #include "death.hpp"
 #include "jobs.hpp"
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "skip.hpp"
 
 namespace {
@@ -150,8 +150,8 @@ TEST_SUITE("pool/context") {
     std::thread owner{[] {
       context const before = context::mine();
       // One node: a worker of one among others keeps to its processors.
-      iowq::pool pool{
-          {.nodes = iowq::topology::of({before.affinity}), .check_drift = iowq::drift_check::off}};
+      iowq::pool pool{{.nodes = iowq::topology::of({before.affinity}),
+                       .check_drift = iowq::context_check_mode::off}};
       CHECK(on_worker(pool) == before);
       unsigned first = 0;
       while (!before.affinity.contains(first)) ++first;
@@ -253,7 +253,7 @@ TEST_SUITE("pool/context") {
 
   TEST_CASE("wq-54: after the change no item runs on an old worker, even if it is busy") {
     std::thread owner{[] {
-      iowq_test::ledger books;
+      iowq_test::leak_check books;
       iowq::pool pool;
       gate hold;
       std::atomic<int> old_worker{0};
@@ -324,7 +324,7 @@ TEST_SUITE("pool/context") {
   TEST_CASE("wq-55: a capability that was dropped is missing from all that is enqueued after") {
     if (::geteuid() != 0) SKIP_CASE("capabilities to drop need root");
     std::thread owner{[] {
-      iowq::pool pool{{.check_drift = iowq::drift_check::off}};
+      iowq::pool pool{{.check_drift = iowq::context_check_mode::off}};
       auto on_it = [&pool] {
         int error = -1;
         job look{[&](const iowq::stop_token&) { error = ::chroot("/") == 0 ? 0 : errno; }};
@@ -344,7 +344,7 @@ TEST_SUITE("pool/context") {
   }
 
   TEST_CASE("context changes race with enqueuing from elsewhere, and nothing is lost") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     jobs all;
     constexpr int items = 20'000;
     for (int i = 0; i < items; ++i) {

@@ -11,9 +11,9 @@
 #include <doctest/doctest.h>
 
 namespace {
-using iowq::detail::chain_table;
 using iowq::detail::item;
 using iowq::detail::item_state;
+using iowq::detail::key_table;
 
 struct keyed : item {
   explicit keyed(std::uint64_t of_key, int number = 0) : serial{number} {
@@ -26,8 +26,8 @@ int serial(const item* one) { return one == nullptr ? -1 : static_cast<const key
 }  // namespace
 
 TEST_SUITE("pool/key_table") {
-  TEST_CASE("wq-31: the next leader of a key is the oldest that waits") {
-    chain_table table;
+  TEST_CASE("wq-31: the next key_head of a key is the oldest that waits") {
+    key_table table;
     keyed a{1, 0}, b{1, 1}, c{1, 2};
     CHECK(table.enter(a));
     CHECK_FALSE(table.enter(b));
@@ -41,7 +41,7 @@ TEST_SUITE("pool/key_table") {
   }
 
   TEST_CASE("wq-33: different keys never wait for each other, wherever they hash") {
-    chain_table table;
+    key_table table;
     std::vector<keyed> items;
     for (std::uint64_t key = 0; key < 1000; ++key) items.emplace_back(key << 6);
     int leaders = 0;
@@ -52,15 +52,15 @@ TEST_SUITE("pool/key_table") {
 
   TEST_CASE("wq-35: head, middle and tail leave a key's queue and order stays") {
     for (int gone = 1; gone <= 3; ++gone) {
-      chain_table table;
+      key_table table;
       keyed items[] = {keyed{5, 0}, keyed{5, 1}, keyed{5, 2}, keyed{5, 3}};
       keyed late{5, 9};
       for (keyed& one : items) (void)table.enter(one);
       table.leave(items[gone]);
       (void)table.enter(late);
       std::vector<int> order;
-      for (item* leader = &items[0]; leader != nullptr; leader = table.release(*leader))
-        order.push_back(serial(leader));
+      for (item* key_head = &items[0]; key_head != nullptr; key_head = table.release(*key_head))
+        order.push_back(serial(key_head));
       std::vector<int> expected;
       for (int number = 0; number < 4; ++number)
         if (number != gone) expected.push_back(number);
@@ -70,7 +70,7 @@ TEST_SUITE("pool/key_table") {
   }
 
   TEST_CASE("the last that waits leaves, and the key is as if it never had") {
-    chain_table table;
+    key_table table;
     keyed a{5}, b{5};
     (void)table.enter(a);
     (void)table.enter(b);
@@ -80,23 +80,23 @@ TEST_SUITE("pool/key_table") {
     CHECK(table.release(b) == nullptr);
   }
 
-  TEST_CASE("extract takes the followers that match, oldest first") {
-    chain_table table;
+  TEST_CASE("extract takes the waiters that match, oldest first") {
+    key_table table;
     keyed items[] = {keyed{5, 0}, keyed{5, 1}, keyed{5, 2}, keyed{5, 3}, keyed{5, 4}};
     for (keyed& one : items) (void)table.enter(one);
     std::vector<int> taken;
-    chain_table::extract(
+    key_table::extract(
         items[0], [](item& one) { return serial(&one) % 2 == 0; },
         [&](item& one) { taken.push_back(serial(&one)); });
     CHECK(taken == std::vector{2, 4});
     CHECK(serial(table.release(items[0])) == 1);
     CHECK(serial(table.release(items[1])) == 3);
     CHECK(table.release(items[3]) == nullptr);
-    chain_table::extract(items[0], [](item&) { return true; }, [](item&) { CHECK(false); });
+    key_table::extract(items[0], [](item&) { return true; }, [](item&) { CHECK(false); });
   }
 
   TEST_CASE("a million keys leave no memory behind") {
-    chain_table table;
+    key_table table;
     std::vector<keyed> items;
     items.reserve(1'000'000);
     for (std::uint64_t key = 0; key < 1'000'000; ++key) items.emplace_back(key);
@@ -110,8 +110,8 @@ TEST_SUITE("pool/key_table") {
 
   TEST_CASE("hazard-57: random entering, leaving and releasing agrees with a model") {
     std::mt19937 random{7};
-    chain_table table;
-    std::map<std::uint64_t, std::deque<keyed*>> model;  // the front is the leader
+    key_table table;
+    std::map<std::uint64_t, std::deque<keyed*>> model;  // the front is the key_head
     std::vector<std::unique_ptr<keyed>> items;
     for (int round = 0; round < 20'000; ++round) {
       std::uint64_t const key = random() % 300;
@@ -125,9 +125,9 @@ TEST_SUITE("pool/key_table") {
         }
         case 1:
           if (!queue.empty()) {
-            item* const heir = table.release(*queue.front());
+            item* const next_head = table.release(*queue.front());
             queue.pop_front();
-            REQUIRE(heir == (queue.empty() ? nullptr : queue.front()));
+            REQUIRE(next_head == (queue.empty() ? nullptr : queue.front()));
           }
           break;
         default:

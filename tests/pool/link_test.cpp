@@ -20,7 +20,7 @@
 #include <doctest/doctest.h>
 
 #include "jobs.hpp"
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "scripted_policy.hpp"
 #include "small_stack.hpp"
 

@@ -8,7 +8,7 @@
 #include <doctest/doctest.h>
 
 #include "jobs.hpp"
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "scripted_policy.hpp"
 
 namespace {
@@ -88,26 +88,26 @@ TEST_SUITE("pool/manager_sampler") {
     }
   }
 
-  TEST_CASE("only a worker whose stamp stood still is looked at") {
+  TEST_CASE("only a worker whose progress_counter stood still is looked at") {
     script script;
     script.probe = probing::says_sleeping;
     using policy = iowq_test::scripted_policy;
     iowq::detail::pool_state<policy> state;
     state.nodes = iowq::topology::of({iowq::cpu_set{}});
     auto& account = state.accounts[0];
-    account.lanes = decltype(account.lanes)(1);
+    account.node_queues = decltype(account.node_queues)(1);
     account.max_workers = 4;
     iowq::detail::worker<policy> worker{state};
     account.reserve();
     account.add(worker);
-    state.arrive(worker);
+    state.worker_started_looking(worker);
     worker.state = iowq::detail::worker_state::running;
     job one, two;
-    iowq::detail::deeds<policy> todo;
-    state.insert(iowq::detail::door::in(one), todo);
-    state.insert(iowq::detail::door::in(two), todo);
+    iowq::detail::deferred_wakes<policy> todo;
+    state.insert(iowq::detail::work_access::to_item(one), todo);
+    state.insert(iowq::detail::work_access::to_item(two), todo);
     REQUIRE(state.take(worker) != nullptr);
-    iowq::detail::watch<policy> watch{state};
+    iowq::detail::worker_sampler<policy> watch{state};
     auto held = state.acquire();
     worker.enter(iowq::detail::phase::item);
     CHECK_FALSE(watch.sample(held));
@@ -118,7 +118,7 @@ TEST_SUITE("pool/manager_sampler") {
     CHECK_FALSE(watch.sample(held));
     CHECK_FALSE(watch.sample(held));  // it stands still, but in the pool: it waits for M
     CHECK(script.looks == 0);
-    worker.enter(iowq::detail::phase::region);
+    worker.enter(iowq::detail::phase::blocking_region);
     CHECK(watch.sample(held));  // it said that it may block
     CHECK(script.looks == 1);
     CHECK(account.sleeping == 1);
@@ -138,17 +138,17 @@ TEST_SUITE("pool/manager_sampler") {
     iowq::detail::pool_state<policy> state;
     state.nodes = iowq::topology::of({iowq::cpu_set{}});
     auto& account = state.accounts[0];
-    account.lanes = decltype(account.lanes)(1);
+    account.node_queues = decltype(account.node_queues)(1);
     account.max_workers = 3;
     iowq::detail::worker<policy> worker{state};
     account.reserve();
     account.add(worker);
-    state.arrive(worker);
+    state.worker_started_looking(worker);
     worker.state = iowq::detail::worker_state::running;
     jobs all;
-    iowq::detail::deeds<policy> todo;
-    for (int i = 0; i < 4; ++i) state.insert(iowq::detail::door::in(all.add()), todo);
-    iowq::detail::watch<policy> watch{state};
+    iowq::detail::deferred_wakes<policy> todo;
+    for (int i = 0; i < 4; ++i) state.insert(iowq::detail::work_access::to_item(all.add()), todo);
+    iowq::detail::worker_sampler<policy> watch{state};
     auto held = state.acquire();
     // One sample after the other; between them the worker has begun another item.
     auto sample_next = [&](probing says) {
@@ -166,7 +166,7 @@ TEST_SUITE("pool/manager_sampler") {
     CHECK(account.creating == 0);
     CHECK(account.sleeping == 0);
     REQUIRE(account.runnable == 1);
-    for (int i = 0; i < 4; ++i) state.insert(iowq::detail::door::in(all.add()), todo);
+    for (int i = 0; i < 4; ++i) state.insert(iowq::detail::work_access::to_item(all.add()), todo);
     CHECK_FALSE(sample_next(probing::says_sleeping));
     CHECK(sample_next(probing::says_sleeping));
     CHECK(account.creating == 1);  // one more for the one that dozes

@@ -17,7 +17,7 @@
 
 #include "bounded.hpp"
 #include "jobs.hpp"
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "scripted_policy.hpp"
 
 namespace {
@@ -194,15 +194,15 @@ TEST_SUITE("pool/manager") {
     script script;
     script.refuse(EPERM);
     job one;
-    job leader{{}, {.unbound = true, .key = 1}}, heir{{}, {.key = 1}};
+    job key_head{{}, {.unbound = true, .key = 1}}, next_head{{}, {.key = 1}};
     scripted_pool pool;
     pool.enqueue(one);
     REQUIRE(one.ends() == 1);  // at once: nobody else would
     CHECK(one.error() == EPERM);
-    pool.enqueue(leader);
-    pool.enqueue(heir);
-    CHECK(leader.error() == EPERM);
-    CHECK(heir.error() == EPERM);
+    pool.enqueue(key_head);
+    pool.enqueue(next_head);
+    CHECK(key_head.error() == EPERM);
+    CHECK(next_head.error() == EPERM);
     std::jthread stranger{[&] { pool.enqueue(one); }};  // who must not fork
     CHECK(one.wait(2));
     stranger.join();
@@ -219,21 +219,21 @@ TEST_SUITE("pool/manager") {
     gate hold;
     scripted_pool pool{{.max_workers = {1, 1}}};
     job bound{behind(hold)}, unbound{behind(hold), {.unbound = true}};
-    job leader{{}, {.unbound = true, .key = 1}}, heir{{}, {.key = 1}}, plain;
+    job key_head{{}, {.unbound = true, .key = 1}}, next_head{{}, {.key = 1}}, plain;
     pool.enqueue(bound);
     pool.enqueue(unbound);
     REQUIRE(bound.wait_started());
     REQUIRE(unbound.wait_started());
-    for (job* one : {&leader, &heir, &plain}) pool.enqueue(*one);
+    for (job* one : {&key_head, &next_head, &plain}) pool.enqueue(*one);
     script.refuse(EPERM);
     pool.context_changed();
-    for (job* one : {&leader, &heir, &plain}) CHECK(one->error() == EPERM);
+    for (job* one : {&key_head, &next_head, &plain}) CHECK(one->error() == EPERM);
     CHECK(bound.ends() + unbound.ends() == 0);
     hold.open();
     CHECK(bound.wait());
     CHECK(unbound.wait());
     script.refuse(0, 0);
-    for (job* one : {&leader, &heir, &plain}) {
+    for (job* one : {&key_head, &next_head, &plain}) {
       pool.enqueue(*one);
       CHECK(one->wait(2));
       CHECK(one->error() == 0);
@@ -435,7 +435,7 @@ TEST_SUITE("pool/manager") {
   TEST_CASE("the pool's end interrupts a creation that is being retried") {
     // The second attempt is held until the owner waits for the manager, which then has to notice
     // that before it makes the third.
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     int const me = iowq::linux_policy::thread_id();
     for (int round = 0; round < 20; ++round) {
       script script;

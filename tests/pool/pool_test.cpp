@@ -21,7 +21,7 @@
 #include "bounded.hpp"
 #include "death.hpp"
 #include "jobs.hpp"
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "pids_group.hpp"
 #include "skip.hpp"
 
@@ -59,7 +59,7 @@ TEST_SUITE("pool/pool") {
   TEST_CASE("wq-1: every item finishes exactly once, whoever enqueues, cancels or resizes") {
     // Goal: lose an item, or finish one twice. Method: sixteen threads enqueue items of both
     // classes, with keys and without, one cancels at random, one changes the limits.
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     constexpr int threads = 16, each = 500;
     jobs all;
     std::atomic<int> ran{0};
@@ -241,7 +241,7 @@ TEST_SUITE("pool/pool") {
   TEST_CASE("wq-12: an item enqueued as the last idle worker leaves is not lost") {
     // Goal: strand an item between time-out and activation. Method: no time to idle at all, and
     // the last worker leaves as well.
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (bool const exit_on_idle : {true, false}) {
       iowq::pool pool{{.max_workers = {3, 1}, .idle_timeout = 0ms, .exit_on_idle = exit_on_idle}};
       job a, b;
@@ -257,7 +257,7 @@ TEST_SUITE("pool/pool") {
   TEST_CASE("wq-11: a million items, in bursts, against workers that leave at once") {
     // Goal: an item that waits until somebody else comes. Method: bursts of any size, so that
     // workers leave, are woken and are made at each of its moments; each burst is waited for.
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     iowq::pool pool{{.max_workers = {4, 1}, .idle_timeout = 0ms}};
     constexpr int enough = IOWQ_TSAN || IOWQ_ASAN ? 50'000 : 1'000'000;
     constexpr std::size_t most = 128;
@@ -287,7 +287,7 @@ TEST_SUITE("pool/pool") {
   }
 
   TEST_CASE("wq-14: idle workers leave when their time is up, one of each class remains") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     iowq::pool pool{{.max_workers = {4, 4}, .idle_timeout = 1ms}};
     counter met;
     jobs all;
@@ -391,17 +391,17 @@ TEST_SUITE("pool/pool") {
   TEST_CASE("wq-30, wq-31: items of a key never overlap and run in order") {
     iowq::pool pool{{.max_workers = {8, 8}, .nodes = iowq::topology::of({{0}, {1}})}};
     constexpr std::size_t keys = 10, each = 300;
-    struct lane {
+    struct node_queue {
       std::atomic<int> inside{0};
       std::vector<std::size_t> order;
     };
-    std::vector<lane> lanes(keys);
+    std::vector<node_queue> node_queues(keys);
     std::atomic<int> overlaps{0};
     jobs all;
     for (std::size_t i = 0; i < keys * each; ++i)
       all.add(
           [&, i](const iowq::stop_token&) {
-            lane& mine = lanes[i % keys];
+            node_queue& mine = node_queues[i % keys];
             if (mine.inside.fetch_add(1) != 0) overlaps.fetch_add(1);
             mine.order.push_back(i);
             if (i % 64 == 0) std::this_thread::sleep_for(20us);
@@ -414,7 +414,7 @@ TEST_SUITE("pool/pool") {
     all.enqueue_all(pool);
     REQUIRE(all.wait_all());
     CHECK(overlaps == 0);
-    for (lane& one : lanes) {
+    for (node_queue& one : node_queues) {
       CHECK(one.order.size() == each);
       CHECK(std::is_sorted(one.order.begin(), one.order.end()));
     }
@@ -468,7 +468,7 @@ TEST_SUITE("pool/pool") {
     CHECK(pool.stats().bound.peak_workers <= 2);  // wq-60: the limit is the pool's
   }
 
-  TEST_CASE("workers keep to the processors they were given, and follow a change") {
+  TEST_CASE("workers keep to the processors they were given, and start_successor a change") {
     cpu_set_t own;
     REQUIRE(iowq::linux_policy::affinity(own));
     unsigned first = 0;
@@ -533,7 +533,7 @@ TEST_SUITE("pool/pool") {
   }
 
   TEST_CASE("wq-62: a pool ends with work queued, running and waiting for workers") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (int round = 0; round < 200; ++round) {
       jobs all;
       std::atomic<int> ran{0};
@@ -614,7 +614,7 @@ TEST_SUITE("pool/pool") {
   }
 
   TEST_CASE("wq-65: a worker ends while its owner waits for it in the destructor") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (int round = 0; round < 50; ++round) {
       iowq::pool pool{{.max_workers = {4, 4}, .idle_timeout = 0ms}};
       jobs all;
@@ -640,7 +640,7 @@ TEST_SUITE("pool/pool") {
   }
 
   TEST_CASE("wq-67: ten thousand pools leave no descriptor, thread or memory behind") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     job one;
     int const rounds = IOWQ_TSAN || IOWQ_ASAN ? 500 : 10'000;
     auto const heap = iowq_test::allocations::now();

@@ -17,7 +17,7 @@
 
 #include "death.hpp"
 #include "jobs.hpp"
-#include "ledger.hpp"
+#include "leak_check.hpp"
 
 namespace {
 using iowq_test::eventually;
@@ -250,13 +250,13 @@ TEST_SUITE("pool/quiesce") {
   TEST_CASE("wq-62: bound work behind an unbound item's key is drained when that was stopped") {
     std::optional<iowq::pool> pool;
     pool.emplace(iowq::pool_options{.max_workers = {1, 1}, .drain_bounded = true});
-    job leader{[](const iowq::stop_token& stop) {
-                 CHECK(eventually([&] { return stop.stop_requested(); }));
-               },
-               {.unbound = true, .key = 1}};
+    job key_head{[](const iowq::stop_token& stop) {
+                   CHECK(eventually([&] { return stop.stop_requested(); }));
+                 },
+                 {.unbound = true, .key = 1}};
     job follower{{}, {.key = 1}};
-    pool->enqueue(leader);
-    REQUIRE(leader.wait_started());
+    pool->enqueue(key_head);
+    REQUIRE(key_head.wait_started());
     pool->enqueue(follower);
     pool.reset();
     CHECK(follower.starts() == 1);

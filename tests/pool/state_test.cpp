@@ -27,7 +27,7 @@ struct timeless_policy : iowq::linux_policy {
 
 namespace {
 using iowq::work_class;
-using iowq::detail::deeds;
+using iowq::detail::deferred_wakes;
 using iowq::detail::item;
 using iowq::detail::item_state;
 using iowq::detail::worker_state;
@@ -39,7 +39,7 @@ struct still {
   explicit still(unsigned limit, iowq::topology nodes = iowq::topology::of({iowq::cpu_set{}})) {
     state.nodes = nodes;
     for (auto& account : state.accounts) {
-      account.lanes = decltype(account.lanes)(nodes.size());
+      account.node_queues = decltype(account.node_queues)(nodes.size());
       account.max_workers = limit;
     }
   }
@@ -63,26 +63,27 @@ struct still {
     state.account_of(kind).reserve();
     state.account_of(kind).add(one);
     one.state = worker_state::running;
-    state.arrive(one);
+    state.worker_started_looking(one);
     return one;
   }
-  deeds<policy> insert(iowq::work& one, unsigned lane = 0) {
-    deeds<policy> todo;
-    in(one).lane = static_cast<std::uint8_t>(lane);
+  deferred_wakes<policy> insert(iowq::work& one, unsigned node_queue = 0) {
+    deferred_wakes<policy> todo;
+    in(one).node_queue = static_cast<std::uint8_t>(node_queue);
     state.insert(in(one), todo);
-    state.settle(todo);
+    state.ensure_worker(todo);
     return todo;
   }
   item* take(worker& one) {
     // Activated since: this is its arrival.
-    if (state.account_of(one.kind).waking > 0 && one.cur == nullptr) state.arrive(one);
+    if (state.account_of(one.kind).waking > 0 && one.cur == nullptr)
+      state.worker_started_looking(one);
     return state.take(one);
   }
   item* finish(worker& one) {
-    deeds<policy> todo;
+    deferred_wakes<policy> todo;
     return state.end(one, todo).next;
   }
-  static item& in(iowq::work& one) { return iowq::detail::door::in(one); }
+  static item& in(iowq::work& one) { return iowq::detail::work_access::to_item(one); }
   /// An item that outlives the pool.
   job& make(iowq::work_flags flags = {}) { return items.add({}, flags); }
   auto& bound() { return state.accounts[0]; }
@@ -140,7 +141,7 @@ TEST_SUITE("pool/state") {
     CHECK(pool.take(unbound) == nullptr);
     CHECK(pool.take(bound) == &still::in(a));
     CHECK(pool.take(unbound) == nullptr);
-    CHECK(pool.finish(bound) == nullptr);  // the heir is of the other class: not ours to run
+    CHECK(pool.finish(bound) == nullptr);  // the next_head is of the other class: not ours to run
     CHECK(pool.take(bound) == nullptr);
     CHECK(pool.take(unbound) == &still::in(b));
     CHECK(pool.finish(unbound) == nullptr);
@@ -156,9 +157,9 @@ TEST_SUITE("pool/state") {
     (void)pool.insert(b);
     pool.state.go_idle(unbound);
     CHECK(pool.take(bound) == &still::in(a));
-    deeds<policy> todo;
+    deferred_wakes<policy> todo;
     CHECK(pool.state.end(bound, todo).next == nullptr);
-    pool.state.settle(todo);
+    pool.state.ensure_worker(todo);
     CHECK(todo.woken() == &unbound);
     CHECK(pool.take(unbound) == &still::in(b));
   }
@@ -278,23 +279,23 @@ TEST_SUITE("pool/state") {
     (void)pool.insert(b);
     (void)pool.take(only);
     CHECK(still::in(b).state == item_state::chained);
-    deeds<policy> todo;
-    pool.state.withdraw(still::in(b), ECANCELED, todo, [](item&) {});
+    deferred_wakes<policy> todo;
+    pool.state.dequeue_item(still::in(b), ECANCELED, todo, [](item&) {});
     CHECK(b.error() == ECANCELED);
     CHECK(pool.bound().queued == 0);
     CHECK(pool.finish(only) == nullptr);
     CHECK(pool.state.chains.keys() == 0);
   }
 
-  TEST_CASE("wq-35: the heir of a withdrawn leader stands where it stood") {
+  TEST_CASE("wq-35: the next_head of a withdrawn key_head stands where it stood") {
     still pool{4};
     auto& only = pool.born();
     job &a = pool.make(key(1)), &b = pool.make(key(1)), &plain = pool.make();
     (void)pool.insert(a);
     (void)pool.insert(plain);
     (void)pool.insert(b);
-    deeds<policy> todo;
-    pool.state.withdraw(still::in(a), ECANCELED, todo, [](item&) {});
+    deferred_wakes<policy> todo;
+    pool.state.dequeue_item(still::in(a), ECANCELED, todo, [](item&) {});
     CHECK(pool.bound().runnable == 2);
     CHECK(pool.take(only) == &still::in(b));
     CHECK(pool.finish(only) == nullptr);
@@ -362,10 +363,10 @@ TEST_SUITE("pool/state") {
     CHECK(pool.take(worker) == &still::in(b));
     CHECK(pool.finish(worker) == nullptr);
     CHECK(worker.later == &still::in(other_class));
-    iowq::fifo<&item::next> failed;
-    deeds<policy> todo;
-    pool.state.hand_on(worker, failed, todo);
-    pool.state.settle(todo);
+    iowq::intrusive_queue<&item::next> failed;
+    deferred_wakes<policy> todo;
+    pool.state.enqueue_successor(worker, failed, todo);
+    pool.state.ensure_worker(todo);
     CHECK(failed.empty());
     CHECK(pool.unbound().runnable == 1);
     CHECK(pool.unbound().creating == 1);
@@ -388,14 +389,14 @@ TEST_SUITE("pool/state") {
     CHECK(pool.take(idle) == nullptr);
     pool.state.go_idle(idle);
     (void)pool.insert(b);
-    deeds<policy> todo;
+    deferred_wakes<policy> todo;
     CHECK(pool.state.end(worker, todo).next == &still::in(successor));
-    pool.state.settle(todo);
+    pool.state.ensure_worker(todo);
     CHECK(todo.woken() == &idle);
     CHECK(pool.take(idle) == &still::in(b));
   }
 
-  TEST_CASE("wq-69: the next item of a withdrawn leader's key gets the worker that it wants") {
+  TEST_CASE("wq-69: the next item of a withdrawn key_head's key gets the worker that it wants") {
     still pool{4};
     auto& worker = pool.born();
     job &busy = pool.make(), &a = pool.make(key(1)), &b = pool.make({.key = 1, .concurrent = true});
@@ -404,9 +405,9 @@ TEST_SUITE("pool/state") {
     (void)pool.insert(a);
     (void)pool.insert(b);
     CHECK(pool.bound().creating == 0);  // `worker` runs and the manager watches it
-    deeds<policy> todo;
-    pool.state.withdraw(still::in(a), ECANCELED, todo, [](item&) {});
-    pool.state.settle(todo);
+    deferred_wakes<policy> todo;
+    pool.state.dequeue_item(still::in(a), ECANCELED, todo, [](item&) {});
+    pool.state.ensure_worker(todo);
     CHECK(pool.bound().creating == 1);
     pool.bound().creating = 0;
     (void)pool.finish(worker);
@@ -427,7 +428,7 @@ TEST_SUITE("pool/state") {
     (void)pool.insert(b);  // nobody is awake any more
     CHECK(pool.bound().creating == 1);
     --pool.bound().creating;
-    CHECK(pool.state.may_rise(worker));
+    CHECK(pool.state.can_mark_running(worker));
     pool.state.mark_running(worker);
     CHECK(pool.bound().nr_running == 1);
     CHECK_FALSE(worker.asleep.load());
@@ -444,7 +445,7 @@ TEST_SUITE("pool/state") {
     (void)pool.take(worker);
     pool.state.mark_sleeping(worker);
     ++pool.state.epoch;
-    CHECK_FALSE(pool.state.may_rise(worker));
+    CHECK_FALSE(pool.state.can_mark_running(worker));
     CHECK(pool.state.must_leave(worker));
     CHECK_FALSE(pool.state.has_current_worker(pool.bound()));
     pool.state.mark_running(worker);  // its item ends

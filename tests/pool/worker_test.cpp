@@ -4,7 +4,7 @@
 #include <doctest/doctest.h>
 
 #include "jobs.hpp"
-#include "ledger.hpp"
+#include "leak_check.hpp"
 
 namespace {
 using iowq::detail::phase;
@@ -14,15 +14,16 @@ using iowq_test::job;
 }  // namespace
 
 TEST_SUITE("pool/worker") {
-  TEST_CASE("every stamp differs from the one before and says what the worker is at") {
+  TEST_CASE("every progress_counter differs from the one before and says what the worker is at") {
     iowq::detail::pool_state<policy> pool;
     worker one{pool};
     CHECK(one.at() == phase::pool);
-    for (phase const next : {phase::item, phase::item, phase::region, phase::pool, phase::pool}) {
-      std::uint64_t const before = one.stamp.load();
+    for (phase const next :
+         {phase::item, phase::item, phase::blocking_region, phase::pool, phase::pool}) {
+      std::uint64_t const before = one.progress_counter.load();
       one.enter(next);
       CHECK(one.at() == next);
-      CHECK(one.stamp.load() > before);
+      CHECK(one.progress_counter.load() > before);
     }
   }
 
@@ -34,11 +35,11 @@ TEST_SUITE("pool/worker") {
       if (me == nullptr || me->at() != phase::item) return;
       {
         iowq::blocking_region outer;
-        if (me->at() != phase::region) return;
+        if (me->at() != phase::blocking_region) return;
         {
           iowq::blocking_region inner;
         }
-        if (me->at() != phase::region) return;
+        if (me->at() != phase::blocking_region) return;
       }
       right = me->at() == phase::item;
     }};
@@ -48,7 +49,7 @@ TEST_SUITE("pool/worker") {
   }
 
   TEST_CASE("the wake descriptor is opened once a worker, when first asked for") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     iowq::pool pool;
     int const before = iowq_test::open_descriptors();
     int first = -1, second = -2, after = 0;

@@ -18,29 +18,29 @@ struct ticking : iowq::linux_policy {
     clock += 1us;
   }
 };
-using spinner = iowq::detail::spinner<ticking>;
+using adaptive_spinner = iowq::detail::adaptive_spinner<ticking>;
 
 /// How many looks a vain spin took.
-int vain(spinner& spins) {
+int vain(adaptive_spinner& spins) {
   ticking::relaxed = 0;
   CHECK_FALSE(spins.spin([] { return false; }));
   return ticking::relaxed;
 }
-void find(spinner& spins) {
+void find(adaptive_spinner& spins) {
   CHECK(spins.spin([] { return true; }));
 }
 }  // namespace
 
 TEST_SUITE("queue/adaptive_spin") {
   TEST_CASE("a spin of no length is never worth it") {
-    spinner spins;
-    CHECK_FALSE(spins.worth());
+    adaptive_spinner spins;
+    CHECK_FALSE(spins.should_spin());
   }
 
   TEST_CASE("a vain spin ends after its length, a find at once") {
-    spinner spins;
+    adaptive_spinner spins;
     spins.length(5us);
-    CHECK(spins.worth());
+    CHECK(spins.should_spin());
     CHECK(vain(spins) >= 5);
     CHECK(vain(spins) <= 16);  // the clock is asked every 16 looks
     ticking::relaxed = 0;
@@ -50,13 +50,13 @@ TEST_SUITE("queue/adaptive_spin") {
   }
 
   TEST_CASE("vain spins stop spinning, and tries come ever more rarely") {
-    spinner spins;
+    adaptive_spinner spins;
     spins.length(5us);
     // How many of so many chances are taken, all in vain.
     auto taken_of = [&](int chances) {
       int taken = 0;
       for (int chance = 0; chance < chances; ++chance)
-        if (spins.worth()) {
+        if (spins.should_spin()) {
           ++taken;
           (void)vain(spins);
         }
@@ -67,16 +67,16 @@ TEST_SUITE("queue/adaptive_spin") {
     CHECK(early > 8);
     CHECK(later > 0);
     CHECK(later < 10'000 / 512);
-    while (!spins.worth()) {
+    while (!spins.should_spin()) {
     }
     find(spins);  // one find: it is worth another
-    CHECK(spins.worth());
+    CHECK(spins.should_spin());
     for (int i = 0; i < 100; ++i) find(spins);  // and many: it is as it was
     CHECK(taken_of(100) > 16);
   }
 
   TEST_CASE("what finds have saved is spent on one longer spin") {
-    spinner spins;
+    adaptive_spinner spins;
     spins.length(5us);
     int const usual = vain(spins);
     for (int i = 0; i < 1000; ++i) find(spins);
@@ -85,7 +85,7 @@ TEST_SUITE("queue/adaptive_spin") {
   }
 
   TEST_CASE("what a longer spin leaves of the savings is kept for the next") {
-    spinner spins;
+    adaptive_spinner spins;
     spins.length(5us);
     for (int i = 0; i < 1000; ++i) find(spins);
     // Each is found a little after a spin has ended, and earns more than it has cost.

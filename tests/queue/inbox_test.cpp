@@ -16,7 +16,7 @@ struct item {
   int serial{};
   item* next{};
 };
-using item_inbox = iowq::inbox<&item::next>;
+using item_inbox = iowq::detail::inbox<&item::next>;
 static_assert(!std::is_move_constructible_v<item_inbox>);
 static_assert(sizeof(item_inbox) == sizeof(void*));
 }  // namespace

@@ -12,7 +12,7 @@ struct node {
   node* next{};
   node* prev{};
 };
-using nodes = iowq::list<&node::next, &node::prev>;
+using nodes = iowq::detail::intrusive_list<&node::next, &node::prev>;
 static_assert(!std::is_copy_constructible_v<nodes>);
 
 std::vector<int> drained(nodes& from) {

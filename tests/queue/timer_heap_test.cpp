@@ -21,14 +21,14 @@
 namespace {
 using iowq::never;
 using iowq::time_point;
-using iowq::timer;
-using iowq::timers;
+using iowq::detail::timer;
+using iowq::detail::timer_heap;
 using namespace std::chrono_literals;
 
 static_assert(!std::is_move_constructible_v<timer>);  // the heap points at it
-static_assert(!std::is_move_constructible_v<timers>);
+static_assert(!std::is_move_constructible_v<timer_heap>);
 static_assert(sizeof(timer) <= 5 * sizeof(void*));
-static_assert(noexcept(std::declval<timers&>().arm(std::declval<timer&>(), never)));
+static_assert(noexcept(std::declval<timer_heap&>().arm(std::declval<timer&>(), never)));
 
 /// Compares, and counts.
 struct counting {
@@ -38,7 +38,7 @@ struct counting {
     return a.is_before(b);
   }
 };
-using counted_timers = iowq::basic_timers<counting>;
+using counted_timers = iowq::detail::basic_timer_heap<counting>;
 
 constexpr time_point at(int ms) { return time_point{std::chrono::milliseconds{ms}}; }
 }  // namespace
@@ -88,7 +88,7 @@ TEST_SUITE("queue/timer_heap") {
 
   TEST_CASE("timers fire in the order of their deadlines, equal ones as they were armed") {
     timer a, b, c, d;
-    timers armed;
+    timer_heap armed;
     CHECK(armed.empty());
     CHECK(armed.next() == never);
     armed.arm(a, at(2));
@@ -103,7 +103,7 @@ TEST_SUITE("queue/timer_heap") {
 
   TEST_CASE("a timer is due at its deadline and not before") {
     timer a;
-    timers armed;
+    timer_heap armed;
     armed.arm(a, at(5));
     CHECK(armed.pop_due(at(5) - 1ns) == nullptr);
     CHECK(a.armed());
@@ -114,7 +114,7 @@ TEST_SUITE("queue/timer_heap") {
 
   TEST_CASE("a disarmed timer does not fire and may be armed again; disarming twice is nothing") {
     timer a, b;
-    timers armed;
+    timer_heap armed;
     armed.arm(a, at(1));
     armed.arm(b, at(2));
     armed.disarm(a);
@@ -127,7 +127,7 @@ TEST_SUITE("queue/timer_heap") {
 
   TEST_CASE("hazard-91: past and negative deadlines wait for the next turn, huge ones for ever") {
     timer now, past, earliest, huge, endless;
-    timers armed;
+    timer_heap armed;
     armed.arm(endless, never);
     armed.arm(huge, never - 1ns);
     armed.arm(now, at(0));
@@ -150,7 +150,7 @@ TEST_SUITE("queue/timer_heap") {
     std::deque<timer> nodes(300);
     std::multimap<time_point, timer*> model;  // equal keys keep the order of insertion
     std::map<timer*, decltype(model)::iterator> where;
-    timers armed;
+    timer_heap armed;
     for (int step = 0; step < 300'000; ++step) {
       timer& node = nodes[random() % nodes.size()];
       REQUIRE(node.armed() == where.contains(&node));
@@ -183,7 +183,7 @@ TEST_SUITE("queue/timer_heap") {
     int out_of_order = 0, fired = 0;
     iowq_test::on_small_stack([&] {
       const auto nodes = std::make_unique<timer[]>(count);
-      timers armed;
+      timer_heap armed;
       for (int i = 0; i < count; ++i) {
         const int ms = i % 3 == 0 ? i : i % 3 == 1 ? count - i : i % 1'000;
         armed.arm(nodes[static_cast<std::size_t>(i)], at(ms));
@@ -206,7 +206,7 @@ TEST_SUITE("queue/timer_heap") {
   TEST_CASE("a timer armed twice stops the program") {
     const auto end = iowq_test::death_output([] {
       timer a;
-      timers armed;
+      timer_heap armed;
       armed.arm(a, at(1));
       armed.arm(a, at(2));
     });
@@ -216,7 +216,7 @@ TEST_SUITE("queue/timer_heap") {
 
   TEST_CASE("a timer destroyed while it is armed stops the program") {
     const auto end = iowq_test::death_output([] {
-      timers armed;
+      timer_heap armed;
       timer a;
       armed.arm(a, at(1));
     });
@@ -224,13 +224,13 @@ TEST_SUITE("queue/timer_heap") {
     CHECK(end.says("a timer was destroyed while it is armed"));
   }
 
-  TEST_CASE("a loop destroyed with timers armed stops the program") {
+  TEST_CASE("a loop destroyed with timer_heap armed stops the program") {
     const auto end = iowq_test::death_output([] {
       timer a;
-      timers armed;
+      timer_heap armed;
       armed.arm(a, at(1));
     });
     CHECK(end.signal == SIGABRT);
-    CHECK(end.says("a loop was destroyed with timers armed"));
+    CHECK(end.says("a loop was destroyed with timer_heap armed"));
   }
 }

@@ -156,7 +156,7 @@ struct timed_call {
 };
 
 /// One wait of a program, of whatever sort, with a note of all that happens to it.
-class [[nodiscard]] noted_wait final : iowq::detail::listener {
+class [[nodiscard]] noted_wait final : iowq::detail::completion_callback {
   using call_operation =
       decltype(iowq::punt(std::declval<timed_call>(), std::declval<iowq::punt_options>()));
   using operations =
@@ -170,7 +170,7 @@ class [[nodiscard]] noted_wait final : iowq::detail::listener {
 
  public:
   noted_wait(world& all, const node& what, name whose, int place)
-      : listener{&over},
+      : completion_callback{&over},
         all_{all},
         what_{what},
         whose_{whose},
@@ -178,7 +178,7 @@ class [[nodiscard]] noted_wait final : iowq::detail::listener {
         value_{what.what == verb::send ? ++all.sent : 0},
         operation_{made(all, what, value_)} {}
   noted_wait(noted_wait&& other) noexcept
-      : listener{&over},
+      : completion_callback{&over},
         all_{other.all_},
         what_{other.what_},
         whose_{other.whose_},
@@ -191,7 +191,9 @@ class [[nodiscard]] noted_wait final : iowq::detail::listener {
   bool await_suspend(std::coroutine_handle<Promise> waiter) noexcept {
     return begin(waiter, iowq::detail::stop_of(waiter));
   }
-  bool start(listener& waiter, iowq::stop_token token) noexcept { return begin(waiter, token); }
+  bool start(completion_callback& waiter, iowq::stop_token token) noexcept {
+    return begin(waiter, token);
+  }
 
   reply await_resume() {
     auto end = await_resume_result();
@@ -266,7 +268,9 @@ class [[nodiscard]] noted_wait final : iowq::detail::listener {
     if (what_.what == verb::punt) operation_.emplace<punting>(call_of(all_, what_, who_));
     return std::visit([&](auto& operation) { return operation.start(*this, token); }, operation_);
   }
-  static void over(listener* self) noexcept { static_cast<noted_wait*>(self)->waiter_.run(); }
+  static void over(completion_callback* self) noexcept {
+    static_cast<noted_wait*>(self)->waiter_.run();
+  }
 
   template <class Operation>
   iowq::result<reply> finish(Operation& operation) {

@@ -7,7 +7,7 @@
     mutants.py --all ROOT SCRATCH -- COMPILER FLAG...    exits 1 if any does; takes ten minutes
 
 A mutant is a name, a header, a text that occurs in it exactly once, and what stands there instead.
-If the text is gone the test fails: the code has changed, and the mutant has to follow it, or to go
+If the text is gone the test fails: the code has changed, and the mutant has to start_successor it, or to go
 with a reason.
 """
 
@@ -22,19 +22,19 @@ from mutant import Mutant, build, mutate  # noqa: E402
 MUTANTS = [
     # ---- Waits in line ----
     Mutant('line: last come, first served', 'sync/detail/waiter.hpp',
-           'line_.push_back(w);', 'line_.push_front(w);'),
+           'waiters_.push_back(w);', 'waiters_.push_front(w);'),
     Mutant('line: who is stopped stays in it', 'sync/detail/waiter.hpp',
-           '    self.thing_.line_.leave(self);\n', '    (void)self;\n'),
+           '    self.thing_.waiters_.leave(self);\n', '    (void)self;\n'),
     Mutant('mutex: free although it is handed on', 'sync/mutex.hpp',
-           'locked_ = line_.call_first<detail::waiting_for<mutex>>();',
-           'static_cast<void>(line_.call_first<detail::waiting_for<mutex>>()); locked_ = false;'),
+           'locked_ = waiters_.grant_first<detail::wait_operation<mutex>>();',
+           'static_cast<void>(waiters_.grant_first<detail::wait_operation<mutex>>()); locked_ = false;'),
     Mutant('semaphore: a permit is given and kept', 'sync/semaphore.hpp',
-           'line_.call_first<detail::waiting_for<semaphore>>()) --permits;',
-           'line_.call_first<detail::waiting_for<semaphore>>()) break;'),
+           'waiters_.grant_first<detail::wait_operation<semaphore>>()) --permits;',
+           'waiters_.grant_first<detail::wait_operation<semaphore>>()) break;'),
     Mutant('event: wakes only one', 'sync/event.hpp',
-           '''    while (line_.call_first<detail::waiting_for<event>>()) {
+           '''    while (waiters_.grant_first<detail::wait_operation<event>>()) {
     }
-''', '    static_cast<void>(line_.call_first<detail::waiting_for<event>>());\n'),
+''', '    static_cast<void>(waiters_.grant_first<detail::wait_operation<event>>());\n'),
     Mutant('channel: a waiting receiver is overtaken', 'sync/channel.hpp',
            'waiting->value_.emplace(std::move(value));\n      waiting->call(0);\n      return 0;',
            'waiting->value_.emplace(value);\n      waiting->call(0);'),
@@ -49,16 +49,16 @@ MUTANTS = [
     Mutant('channel: who is stopped is called all the same', 'sync/detail/channel_wait.hpp',
            '    line.leave(*this);\n', ''),
 
-    # ---- Several together ----
+    # ---- Several concurrent_base ----
     Mutant('all: a failure stops nobody', 'flow/when_all.hpp',
-           '    else if (!one.take(error_))\n      this->stop_the_rest();\n',
+           '    else if (!one.take(error_))\n      this->stop_others();\n',
            '    else\n      static_cast<void>(one.take(error_));\n'),
     Mutant('all: the last failure wins', 'flow/when_all.hpp',
            '    if (error_)\n      one.drop();\n    else if (!one.take(error_))',
            '    if (!one.take(error_))'),
     Mutant('any: losers go on', 'flow/when_any.hpp',
            '      winner_ = static_cast<Derived*>(this)->place_of(one);\n'
-           '      this->stop_the_rest();\n',
+           '      this->stop_others();\n',
            '      winner_ = static_cast<Derived*>(this)->place_of(one);\n'),
     Mutant('any: the last success wins', 'flow/when_any.hpp',
            'if (winner_ != nobody) {\n      one.drop();', 'if (false) {\n      one.drop();'),
@@ -70,7 +70,7 @@ MUTANTS = [
            'expired_ = one.succeeds() && !over_;', 'expired_ = !over_;'),
     Mutant('timeout: it stops nobody', 'flow/timeout.hpp',
            'expired_ = one.succeeds() && !over_;\n        return stop_the_other();',
-           'expired_ = one.succeeds() && !over_;\n        return this->one_less();'),
+           'expired_ = one.succeeds() && !over_;\n        return this->child_completed();'),
     Mutant('with_stop: nobody can stop it', 'flow/with_stop.hpp',
            'return awaitable_.start(*this, token_);', 'return awaitable_.start(*this, stop_token{});'),
     Mutant('group: a failure stops nobody', 'flow/task_group.hpp',
@@ -98,12 +98,12 @@ MUTANTS = [
     Mutant('yield: no stop ends it', 'exec/executor.hpp',
            'if (token_.stop_requested()) [[unlikely]]', 'if (false)'),
     Mutant('loop: a stop reaches no timer', 'exec/detail/loop.hpp',
-           '    case stage::timer:\n    case stage::in_line:\n', '    case stage::in_line:\n'),
+           '    case stage::timer:\n    case stage::sync_wait:\n', '    case stage::sync_wait:\n'),
     Mutant('loop: a stop reaches tokens only', 'exec/detail/loop.hpp',
            'in_flight().for_each([this](operation_base& op) { cancel(op); });', ''),
     Mutant('loop: a disarmed one is not ended', 'exec/detail/loop.hpp',
-           'if (op.kind_->disarm(op)) end_soon(op, -ECANCELED);',
-           'if (op.kind_->disarm(op) && !timers_.empty()) end_soon(op, -ECANCELED);'),
+           'if (op.kind_->disarm(op)) complete_later(op, -ECANCELED);',
+           'if (op.kind_->disarm(op) && !timers_.empty()) complete_later(op, -ECANCELED);'),
     Mutant('timers: equal ones in the order of the heap', 'queue/timer_heap.hpp',
            'return deadline_ != other.deadline_ ? deadline_ < other.deadline_ : order_ < other.order_;',
            'return order_ < other.order_;'),
@@ -115,12 +115,12 @@ MUTANTS = [
            '      while (node* const one = take_home()) {', '      if (node* const one = take_home()) {'),
     Mutant('punt: keys are forgotten', 'exec/punt.hpp', 'where.key = options.key;', ''),
     Mutant('pool: a key is no order', 'pool/detail/key_table.hpp',
-           '    if (item* const leader = *find(entered.key); leader != nullptr) {\n',
-           '    if (item* const leader = *find(entered.key);\n'
-           '        leader != nullptr && leader->state != item_state::running) {\n'),
+           '    if (item* const key_head = *find(entered.key); key_head != nullptr) {\n',
+           '    if (item* const key_head = *find(entered.key);\n'
+           '        key_head != nullptr && key_head->state != item_state::running) {\n'),
     Mutant('pool: what is cancelled has its result', 'exec/operation.hpp',
-           'if (cancelled) answer_.set(error() != 0 ? -error() : -ECANCELED);',
-           'if (cancelled) answer_.set(0);'),
+           'if (cancelled) result_.set(error() != 0 ? -error() : -ECANCELED);',
+           'if (cancelled) result_.set(0);'),
 ]
 
 # Found by programs over several executors (between.cpp).
@@ -145,7 +145,7 @@ def lives(mutant, root, scratch, compiler):
     copy = mutate(mutant, root, scratch)
     source, count = ('between.cpp', '5000') if mutant in BETWEEN else ('random.cpp', '40000')
     program = build(copy, root / 'tests' / 'random' / source, compiler, '-luring')
-    ran = subprocess.run([program, '--cut-down', 'no', '--seed', '1', '--count', count],
+    ran = subprocess.run([program, '--cancel_chain-down', 'no', '--seed', '1', '--count', count],
                          capture_output=True, text=True, check=False)
     print(ran.stdout, flush=True)
     shutil.rmtree(copy)

@@ -14,15 +14,15 @@
 #include <iowq/ring/detail/ring.hpp>
 
 #include "death.hpp"
-#include "ledger.hpp"
+#include "leak_check.hpp"
 
 namespace {
 using iowq::buffer_group;
 
 /// Receives one datagram into a buffer of the kernel's choice: its id, or -errno.
-struct receive : iowq::completion {
-  receive() noexcept : completion{&take} {}
-  static void take(completion* self, int r, std::uint32_t flags) noexcept {
+struct receive : iowq::cqe_handler {
+  receive() noexcept : cqe_handler{&take} {}
+  static void take(cqe_handler* self, int r, std::uint32_t flags) noexcept {
     auto& me = *static_cast<receive*>(self);
     me.res = r;
     me.id = static_cast<std::uint16_t>(flags >> IORING_CQE_BUFFER_SHIFT);
@@ -86,7 +86,7 @@ TEST_SUITE("ring/buffer_group") {
   }
 
   TEST_CASE("the kernel takes each buffer in turn, also when its ring has wrapped around") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     int ends[2];
     REQUIRE(::socketpair(AF_UNIX, SOCK_DGRAM, 0, ends) == 0);
     iowq::fd const in{ends[0]}, out{ends[1]};
@@ -94,8 +94,8 @@ TEST_SUITE("ring/buffer_group") {
     REQUIRE(ring.open(8, 0) == 0);
     if (!ring.features().buffer_rings()) return;
     buffer_group four{4, 16}, other{2, 16};
-    REQUIRE(four.offer(ring.guests()) == 0);
-    REQUIRE(other.offer(ring.guests()) == 0);
+    REQUIRE(four.offer(ring.resources()) == 0);
+    REQUIRE(other.offer(ring.resources()) == 0);
     CHECK(four.group() != other.group());
     CHECK(four.take() == buffer_group::none);  // they are the kernel's
     receive one;
@@ -104,7 +104,7 @@ TEST_SUITE("ring/buffer_group") {
       REQUIRE(::write(out.get(), &i, sizeof i) == sizeof i);
       int const id = one(ring, in.get(), four);
       REQUIRE(id >= 0);
-      four.took(static_cast<std::uint16_t>(id));
+      four.mark_taken(static_cast<std::uint16_t>(id));
       unsigned got = ~i;
       std::memcpy(&got, four.data(static_cast<std::uint16_t>(id)), sizeof got);
       REQUIRE(got == i);
@@ -115,28 +115,28 @@ TEST_SUITE("ring/buffer_group") {
     while (four.taken() < 4) {
       REQUIRE(::write(out.get(), "x", 1) == 1);
       held.push_back(static_cast<std::uint16_t>(one(ring, in.get(), four)));
-      four.took(held.back());
+      four.mark_taken(held.back());
     }
     REQUIRE(::write(out.get(), "x", 1) == 1);
     CHECK(one(ring, in.get(), four) == -ENOBUFS);
     for (auto id : held) four.put_back(id);
     CHECK(one(ring, in.get(), four) >= 0);
-    four.took(one.id);
+    four.mark_taken(one.id);
     four.put_back(one.id);
   }
 
   TEST_CASE("a group outlives its ring, and serves the next") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     buffer_group all{4, 16};
     for (int round = 0; round < 3; ++round) {
       iowq::ring ring;
       REQUIRE(ring.open(8, 0) == 0);
       if (!ring.features().buffer_rings()) return;
       CHECK(all.host() == nullptr);
-      REQUIRE(all.offer(ring.guests()) == 0);
+      REQUIRE(all.offer(ring.resources()) == 0);
       CHECK(all.host() != nullptr);
       buffer_group mine{4, 16};  // and one that goes first
-      REQUIRE(mine.offer(ring.guests()) == 0);
+      REQUIRE(mine.offer(ring.resources()) == 0);
     }
     auto const id = all.take();  // without one they are its own
     CHECK(id != buffer_group::none);

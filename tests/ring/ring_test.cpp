@@ -10,14 +10,14 @@
 
 #include <doctest/doctest.h>
 
-#include "ledger.hpp"
+#include "leak_check.hpp"
 
 namespace {
 using namespace std::chrono_literals;
 
-struct counter : iowq::completion {
-  counter() noexcept : completion{&take} {}
-  static void take(completion* self, int res, std::uint32_t) noexcept {
+struct counter : iowq::cqe_handler {
+  counter() noexcept : cqe_handler{&take} {}
+  static void take(cqe_handler* self, int res, std::uint32_t) noexcept {
     auto& me = *static_cast<counter*>(self);
     ++me.calls;
     me.last = res;
@@ -55,7 +55,7 @@ struct scripted_kernel : iowq::linux_kernel {
 
 TEST_SUITE("ring/ring") {
   TEST_CASE("every SQE comes back as one CQE, whatever the sizes; hazard-24: none overflows away") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     for (unsigned const entries : {1U, 8U, 64U}) {
       CAPTURE(entries);
       iowq::ring ring;

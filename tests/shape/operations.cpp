@@ -64,7 +64,7 @@ int main() {
 
 Printed by `tests/shape/operations.cpp`: change the rows, not this file.
 
-- **operation**: its name in `executor_stats::ledger`, in `dump()` and in what an error says.
+- **operation**: its name in `executor_stats::operations`, in `dump()` and in what an error says.
 - **first**: where it goes before anything else is known: *inline*, called at once by the owner;
   *ring*; *pool*, a worker. What the descriptor or the arguments change about that is under
   **because**, and what "would block" on the ring goes to the pool.
@@ -104,17 +104,18 @@ of the same operation on a descriptor; a file that has none goes to the ring whe
                                   {calls::fallocate_call::row, "`fallocate`"},
                                   {calls::ftruncate_call::row, "`ftruncate`"},
                                   {calls::fadvise_call::row, "`fadvise`"}});
-  family("Names", {{calls::rename_call::row, "`rename` `renameat`"},
-                   {calls::unlink_call::row, "`unlink` `unlinkat` `rmdir`"},
-                   {calls::mkdir_call::row, "`mkdir` `mkdirat`"},
-                   {calls::link_call::row, "`link` `linkat`"},
-                   {calls::symlink_call::row, "`symlink` `symlinkat`"},
-                   {calls::readlink_call::row, "`readlink` `readlinkat`"},
-                   {calls::mkstemp_call::row, "`mkstemp`"},
-                   {calls::mkdtemp_call::row, "`mkdtemp`"},
-                   {calls::getdents_call::row, "`read_directory`"},
-                   {calls::visit_call::row, "`walk`"},
-                   {calls::read_ahead::turn::row, "`walk`, before a directory it reads ahead"}});
+  family("Names",
+         {{calls::rename_call::row, "`rename` `renameat`"},
+          {calls::unlink_call::row, "`unlink` `unlinkat` `rmdir`"},
+          {calls::mkdir_call::row, "`mkdir` `mkdirat`"},
+          {calls::link_call::row, "`link` `linkat`"},
+          {calls::symlink_call::row, "`symlink` `symlinkat`"},
+          {calls::readlink_call::row, "`readlink` `readlinkat`"},
+          {calls::mkstemp_call::row, "`mkstemp`"},
+          {calls::mkdtemp_call::row, "`mkdtemp`"},
+          {calls::getdents_call::row, "`read_directory`"},
+          {calls::open_directory_call::row, "`walk`"},
+          {calls::read_ahead::wait_awaiter::row, "`walk`, before a directory it reads ahead"}});
   family("Attributes", {{calls::stat_call::row, "`stat` `lstat` `statx`"},
                         {calls::fstat_call::row, "`fstat`"},
                         {calls::statfs_call::row, "`statfs`"},

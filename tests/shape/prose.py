@@ -67,7 +67,7 @@ RULES = [
     ('9-pronoun', r'\btheirs\b|^one (?:that|which|who|of which)\b|^nothing of\b', PROSE),
     ('9-pronoun', r'\ball (?:that (?!the\b)|who |has |else (?:that|is|has)\b)', PROSE),
     ('10-family', r'\b(?:young|orphans?|orphaned(?! process)|heirs?|(?<!as a )guests?|houses?|verdicts?|bells?'
-                  r'|strangers?|deeds?|travellers?|grows? up|grown up|homeward|come home)\b', PROSE),
+                  r'|strangers?|deeds?|travellers?|grows? up|grown up|returning|come home)\b', PROSE),
     ('12-go-on', r'\b(?:goes|go|went|gone|going) on\b(?! (?:\w+ )?(?:the |its |a )?'
                  r'(?:queue|ring|list|stack))(?<!what is going on)', PROSE),
     ('13-number', r'\bso (?:many|much|few|little)\b(?! (?:\w+ ){0,8}that\b)', PROSE),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
 // Somebody to connect to, as plain system calls. What is not granted ends the program.
 //
-//     iowq_test::listening listener;
+//     iowq_test::listening completion_callback;
 //     iowq::fd client = listener.call();
 #pragma once
 
@@ -24,7 +24,7 @@ inline bool has_ipv6() {
   return socket && ::bind(socket.get(), any.address(), any.size()) == 0;
 }
 
-/// A listener on the loopback.
+/// A completion_callback on the loopback.
 struct listening {
   explicit listening(int mode = 0) : socket{stream(mode)} {
     int const yes = 1;  // whoever binds there next finds connections in TIME_WAIT

@@ -17,7 +17,7 @@
 
 #include <doctest/doctest.h>
 
-#include "ledger.hpp"
+#include "leak_check.hpp"
 
 namespace iowq_test {
 

@@ -7,7 +7,7 @@
 #include <iowq/op/detail/multishot_request.hpp>
 
 namespace iowq {
-inline std::ostream& operator<<(std::ostream& out, shots how) {
-  return out << (how == shots::single ? "single" : "automatic");
+inline std::ostream& operator<<(std::ostream& out, multishot how) {
+  return out << (how == multishot::off ? "single" : "automatic");
 }
 }  // namespace iowq

@@ -17,7 +17,7 @@
 #include "allocations.hpp"
 #include "bounded.hpp"
 #include "death.hpp"
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "manual.hpp"
 #include "waiting.hpp"
 
@@ -188,7 +188,7 @@ TEST_SUITE("sync/channel") {
     constexpr int senders = 2, receivers = 2, count = 3000;
     for (std::size_t const capacity : {0u, 1u, 64u}) {
       CAPTURE(capacity);
-      iowq_test::ledger books;
+      iowq_test::leak_check books;
       channel<int> c{capacity};
       std::atomic<int> still{senders};
       std::vector<std::vector<int>> got(receivers);

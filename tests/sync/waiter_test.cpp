@@ -18,7 +18,7 @@
 #include "allocations.hpp"
 #include "bounded.hpp"
 #include "death.hpp"
-#include "ledger.hpp"
+#include "leak_check.hpp"
 #include "manual.hpp"
 #include "waiting.hpp"
 
@@ -108,7 +108,7 @@ TEST_SUITE("sync/waiter") {
   }
 
   TEST_CASE("hazard-5: a stop on another thread that races with the grant: one outcome") {
-    iowq_test::ledger books;
+    iowq_test::leak_check books;
     constexpr int rounds = 500;
     tally sum;
     std::vector<int> order;

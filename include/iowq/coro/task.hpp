@@ -127,11 +127,11 @@ class [[nodiscard("co_await it, or it never starts")]] task {
   auto operator co_await() noexcept { return awaiter{*this, handle_}; }
 
   /// Begins with a listener in the place of a coroutine (coro/detail/continuation.hpp).
-  bool start(detail::listener& waiter, stop_token token) noexcept {
+  bool start(detail::completion_callback& waiter, stop_token token) noexcept {
     return awaiter{*this, handle_}.begin(waiter, token), true;
   }
-  /// What came of one that a listener was told about. Its frame stays until it is destroyed: the
-  /// listener is told from within.
+  /// What came of one that a completion_callback was told about. Its frame stays until it is
+  /// destroyed: the listener is told from within.
   T take_result() { return handle_.promise().take(); }
 
  private:

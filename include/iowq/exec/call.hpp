@@ -5,21 +5,22 @@
 //
 //   void prepare(io_uring_sqe&) noexcept       SQE form                          } one of the
 //   int  call(const stop_token&) noexcept      blocking form: answer or -errno   } two, or both
-//   int  once() noexcept                       form without a ring or a thread, which never blocks:
+//   int  try_nonblocking() noexcept                       form without a ring or a thread, which
+//   never blocks:
 //                                              answer; -EAGAIN, waits_for() would tell when to try
 //                                              again; -EOPNOTSUPP, the blocking form must do it
-//   readiness waits_for() const noexcept       see there; where once() answers -EAGAIN
+//   readiness waits_for() const noexcept       see there; where try_nonblocking() answers -EAGAIN
 //   T    value(int answer[, flags])            what the await yields; default: nothing
-//   int  check() const noexcept                -errno of a bad argument, before anything happens
-//   void place(placement&) noexcept            changes what the row says, from the arguments
-//   int  attempt(devices&) noexcept            inline form; -EAGAIN sends it to the pool
-//   bool ring_can(const ring_features&) const  does the opcode do it right, with these arguments?
-//   void insist() noexcept                     the ring shall finish it, blocking or not
-//   bool may_wait() const noexcept             on the pool: unbound? default: as the row says
-//   bool bounces(int answer) const noexcept    does the ring's answer mean "would block"?
-//   void settle(devices&) noexcept             on the owner, when it is over
-//   int  descriptor() const noexcept           which one it uses; other_descriptor(): and which
-//   void closes()                              it closes that: what uses it has to end before
+//   int  validate() const noexcept                -errno of a bad argument, before anything happens
+//   void choose_placement(placement&) noexcept            changes what the row says, from the
+//   arguments int  try_inline(devices&) noexcept            inline form; -EAGAIN sends it to the
+//   pool bool supported_by(const ring_features&) const  does the opcode do it right, with these
+//   arguments? void allow_kernel_blocking() noexcept                     the ring shall finish it,
+//   blocking or not bool is_unbound() const noexcept             on the pool: unbound? default: as
+//   the row says bool would_block(int answer) const noexcept    does the ring's answer mean "would
+//   block"? void on_complete(devices&) noexcept             on the owner, when it is over int
+//   descriptor() const noexcept           which one it uses; second_descriptor(): and which void
+//   closes_descriptor()                              it closes that: what uses it has to end before
 #pragma once
 
 #include <cerrno>
@@ -42,34 +43,35 @@ concept has_call = requires(Call& c, const stop_token& stop) {
 };
 
 template <class Call>
-concept has_once = requires(Call& c) { c.once(); };
+concept has_nonblocking = requires(Call& c) { c.try_nonblocking(); };
 template <class Call>
-concept has_place = requires(Call& c, placement& p) { c.place(p); };
+concept has_choose_placement = requires(Call& c, placement& p) { c.choose_placement(p); };
 template <class Call>
-concept has_insist = requires(Call& c) { c.insist(); };
+concept has_kernel_blocking = requires(Call& c) { c.allow_kernel_blocking(); };
 template <class Call>
-concept has_settle = requires(Call& c, devices& d) { c.settle(d); };
+concept has_on_complete = requires(Call& c, devices& d) { c.on_complete(d); };
 
 /// Has a say in where it goes, or something to do at its end.
 template <class Call>
-concept is_particular = has_place<Call> || has_insist<Call> || has_settle<Call>;
+concept needs_slow_path =
+    has_choose_placement<Call> || has_kernel_blocking<Call> || has_on_complete<Call>;
 
 /// What a call can do at all.
 struct forms {
-  bool sqe;   // has an SQE form
-  bool call;  // has a blocking system-call form
-  bool once;  // has one that never blocks
+  bool sqe;          // has an SQE form
+  bool call;         // has a blocking system-call form
+  bool nonblocking;  // has one that never blocks
 };
 template <class Call>
 [[nodiscard]] constexpr forms forms_of() noexcept {
-  return {has_sqe<Call>, has_call<Call>, has_once<Call>};
+  return {has_sqe<Call>, has_call<Call>, has_nonblocking<Call>};
 }
 
 /// What this one can do on this kernel.
 template <class Call>
 [[nodiscard]] forms forms_of(const Call& call, const ring_features& kernel) noexcept {
   forms has = forms_of<Call>();
-  if constexpr (requires { call.ring_can(kernel); }) has.sqe = call.ring_can(kernel);
+  if constexpr (requires { call.supported_by(kernel); }) has.sqe = call.supported_by(kernel);
   return has;
 }
 
@@ -82,9 +84,9 @@ template <class Call>
 }
 
 template <class Call>
-[[nodiscard]] int attempt(Call& call, devices& known) noexcept {
-  if constexpr (requires { call.attempt(known); })
-    return call.attempt(known);
+[[nodiscard]] int try_inline(Call& call, devices& known) noexcept {
+  if constexpr (requires { call.try_inline(known); })
+    return call.try_inline(known);
   else if constexpr (has_call<Call>)
     return call.call(stop_token{});
   else
@@ -92,20 +94,20 @@ template <class Call>
 }
 
 template <class Call>
-[[nodiscard]] bool bounces(const Call& call, int res) noexcept {
-  if constexpr (requires { call.bounces(res); })
-    return call.bounces(res);
+[[nodiscard]] bool would_block(const Call& call, int res) noexcept {
+  if constexpr (requires { call.would_block(res); })
+    return call.would_block(res);
   else
     return res == -EAGAIN;
 }
 
 template <class Call>
-void settle(Call& call, devices& known) noexcept {
-  if constexpr (requires { call.settle(known); }) call.settle(known);
+void on_complete(Call& call, devices& known) noexcept {
+  if constexpr (requires { call.on_complete(known); }) call.on_complete(known);
 }
 
 template <class Call>
-[[nodiscard]] decltype(auto) what_it_yields(Call& call, answer what) {
+[[nodiscard]] decltype(auto) value_of_call(Call& call, cqe_result what) {
   if constexpr (requires { call.value(what.res(), what.flags()); })
     return call.value(what.res(), what.flags());
   else if constexpr (requires { call.value(what.res()); })

@@ -64,9 +64,9 @@ class without_sigpipe {
   without_sigpipe(const without_sigpipe&) = delete;
   without_sigpipe& operator=(const without_sigpipe&) = delete;
   ~without_sigpipe() {
-    timespec const at_once{};
+    timespec const complete_inline{};
     if (!was_pending_)
-      while (::sigtimedwait(&only_sigpipe(), nullptr, &at_once) < 0 && errno == EINTR) {
+      while (::sigtimedwait(&only_sigpipe(), nullptr, &complete_inline) < 0 && errno == EINTR) {
       }
     ::pthread_sigmask(SIG_SETMASK, &before_, nullptr);
   }
@@ -201,7 +201,7 @@ class executor {
   /// Owner thread.
   void dump(std::ostream& out) {
     check_owner();
-    detail::write_census(out, loop_);
+    detail::write_in_flight(out, loop_);
   }
 
   /// The executor that runs on the calling thread; stops the program if there is none.
@@ -213,7 +213,7 @@ class executor {
  private:
   friend class runtime;
   friend detail::end_of_run;
-  friend detail::thread_change resume_on(executor& other) noexcept;
+  friend detail::migration resume_on(executor& other) noexcept;
 
   template <class T>
   struct outcome {
@@ -242,7 +242,7 @@ class executor {
     } catch (...) {
       end.error = std::current_exception();
     }
-    if (detail::this_thread_loop != &loop_) co_await homeward();
+    if (detail::this_thread_loop != &loop_) co_await returning();
     ended();
   }
 
@@ -259,14 +259,14 @@ class executor {
     bool asked = false;  // to stop, by whom it was a guest of
     if (detail::this_thread_loop != &here->loop_) {
       asked = detail::this_thread_loop->stopping();
-      co_await here->homeward();
+      co_await here->returning();
     }
-    if (error) here->unhandled(error, asked || here->loop_.company_stops());
+    if (error) here->unhandled(error, asked || here->loop_.group_stops());
     here->ended();
   }
 
-  detail::thread_change homeward() noexcept {
-    return detail::thread_change{loop_, detail::thread_change::why::homeward};
+  detail::migration returning() noexcept {
+    return detail::migration{loop_, detail::migration::why::returning};
   }
 
   template <class = void>
@@ -382,8 +382,8 @@ inline void executor::drive(detail::detached root) noexcept {
 /// does not return while a guest is there. A task that was run or spawned comes home by itself
 /// before it ends, and so does one of several (when_all, task_group). It takes its stop token
 /// along; having arrived it throws operation_canceled if it or `other` was asked to stop.
-[[nodiscard("co_await it")]] inline detail::thread_change resume_on(executor& other) noexcept {
-  return detail::thread_change{other.loop_};
+[[nodiscard("co_await it")]] inline detail::migration resume_on(executor& other) noexcept {
+  return detail::migration{other.loop_};
 }
 
 }  // namespace iowq

@@ -33,29 +33,31 @@ namespace detail {
 
 /// The pool's view of an operation; made when the operation is punted, not before.
 template <class Call>
-class punted final : public work {
+class punted_work final : public work {
  public:
-  punted(work_flags flags, Call& call, operation_base& op, answer& result, loop& owner) noexcept
-      : work{flags}, call_{call}, op_{op}, answer_{result}, owner_{owner} {}
-  void execute(const stop_token& stop) noexcept override { answer_.set(call_.call(stop)); }
+  punted_work(work_flags flags, Call& call, operation_base& op, cqe_result& result,
+              loop& owner) noexcept
+      : work{flags}, call_{call}, op_{op}, result_{result}, owner_{owner} {}
+  void execute(const stop_token& stop) noexcept override { result_.set(call_.call(stop)); }
   void finished(bool cancelled) noexcept override {
-    if (cancelled) answer_.set(error() != 0 ? -error() : -ECANCELED);
+    if (cancelled) result_.set(error() != 0 ? -error() : -ECANCELED);
     owner_.post(op_);
   }
 
  private:
   Call& call_;
   operation_base& op_;
-  answer& answer_;
+  cqe_result& result_;
   loop& owner_;
 };
-struct never_punted {};
+struct no_work_storage {};
 
 /// In place where the pool is the rule, elsewhere where it is the exception.
 template <class Call>
-using room_for_work = std::conditional_t<
-    !has_call<Call>, never_punted,
-    std::conditional_t<Call::row.first == route::pool, lazy<punted<Call>>, recycled<punted<Call>>>>;
+using work_storage =
+    std::conditional_t<!has_call<Call>, no_work_storage,
+                       std::conditional_t<Call::row.first == route::pool, lazy<punted_work<Call>>,
+                                          recycled<punted_work<Call>>>>;
 
 }  // namespace detail
 
@@ -67,15 +69,15 @@ namespace iowq::detail {
 /// keeps; the kernel's own workers instead of ours, if the policy says so; what the operation
 /// itself chose. A form that is missing, or an opcode this kernel lacks, leaves the other one.
 /// Where there is no ring, what has a call that never blocks goes by that, on the same way.
-[[nodiscard]] inline route decide(const operation_row& row, placement chosen, const wish& wished,
-                                  forms has, punt_policy policy,
+[[nodiscard]] inline route decide(const operation_row& row, placement chosen,
+                                  const route_override& forced, forms has, punt_policy policy,
                                   const ring_features& features) noexcept {
   bool ring_can = has.sqe && (row.opcode == operation_row::no_opcode || features.has(row.opcode));
-  if (!features.open) ring_can = has.once || wished.has_way();  // on_ring() shall be told
+  if (!features.open) ring_can = has.nonblocking || forced.has_way();  // on_ring() shall be told
   route way = chosen.way;
   if (policy == punt_policy::kernel && features.open && way == route::pool) way = route::ring;
-  if (wished.has_key) way = route::pool;
-  if (wished.has_way()) way = wished.way();
+  if (forced.has_key) way = route::pool;
+  if (forced.has_way()) way = forced.way();
   if (way == route::ring && !ring_can && has.call) return route::pool;
   if (way != route::ring && !has.call) return route::ring;
   return way;
@@ -92,23 +94,23 @@ namespace detail {
 
 /// The part of operation<Call> that only an executor without a ring needs. Owner thread only.
 template <class Call>
-class without_ring {
+class poll_route {
  public:
   using self = operation<Call>;
 
   /// False: it is over already, the coroutine goes on.
   IOWQ_NOINLINE static bool begin(self& op, loop& here) noexcept {
-    if constexpr (!forms_of<Call>().once) {
-      return op.at_once(here, -ENOTSUP);
+    if constexpr (!forms_of<Call>().nonblocking) {
+      return op.complete_inline(here, -ENOTSUP);
     } else {
-      if (op.wish_.has_way()) return op.at_once(here, -ENOTSUP);  // on_ring()
+      if (op.override_.has_way()) return op.complete_inline(here, -ENOTSUP);  // on_ring()
       if (!has_answer(op, here)) return true;
       if (here.poller()->may_end_at_once()) {
-        here.template count<Call::row>(&ledger_entry::inline_ops);
-        return op.at_once(here, op.answer_.res());
+        here.template count<Call::row>(&operation_stats::inline_ops);
+        return op.complete_inline(here, op.result_.res());
       }
-      op.acts(&self::on_item);
-      here.end_soon(op, op.answer_.res());
+      op.set_action(&self::on_item);
+      here.complete_later(op, op.result_.res());
       return true;
     }
   }
@@ -120,29 +122,29 @@ class without_ring {
  private:
   /// Tries. False: it waits for its descriptor, or a worker has it.
   static bool has_answer(self& op, loop& here) noexcept {
-    int const r = op.call_.once();
-    op.acts(&on_ripe);
+    int const r = op.call_.try_nonblocking();
+    op.set_action(&on_ready);
     if (r == -EAGAIN && here.poller()->arm(op)) return false;
     bool const would_wait = r == -EAGAIN && readiness_of(op.call_).events != 0;
     if (!would_wait && r != -EOPNOTSUPP) {
-      op.answer_.set(r);
+      op.result_.set(r);
       return true;
     }
-    here.template count<Call::row>(&ledger_entry::bounced);
+    here.template count<Call::row>(&operation_stats::bounced);
     op.start_work(here, {route::pool, Call::row.unbound, {}, any_node});
     return false;
   }
 
   /// Out of the ready queue: its descriptor is ready, or it shall not wait any longer.
-  static void on_ripe(loop_item* item) noexcept {
+  static void on_ready(loop_item* item) noexcept {
     auto& op = *static_cast<self*>(static_cast<operation_base*>(item));
     loop& here = *this_thread_loop;
     if (op.is(self::cancel_wanted))
-      op.answer_.set(-ECANCELED);
+      op.result_.set(-ECANCELED);
     else if (!has_answer(op, here))
       return;
-    op.settle(here);
-    here.template finish<Call::row>(op, &ledger_entry::ring_ops);
+    op.on_complete(here);
+    here.template finish<Call::row>(op, &operation_stats::ring_ops);
   }
 };
 
@@ -159,10 +161,10 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
   using base = detail::operation_base;
   static constexpr detail::forms forms = detail::forms_of<Call>();
   static_assert(forms.sqe || forms.call);
-  static constexpr bool may_be_young =
-      forms.sqe && Call::row.first == route::ring && !detail::is_particular<Call>;
+  static constexpr bool has_fast_path =
+      forms.sqe && Call::row.first == route::ring && !detail::needs_slow_path<Call>;
 
-  friend detail::without_ring<Call>;
+  friend detail::poll_route<Call>;
 
  public:
   template <class... Arguments>
@@ -175,12 +177,12 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
         call_{std::move(other.call_)} {}  // NOLINT(bugprone-use-after-move)
   ~operation() {
     if constexpr (forms.call)
-      if (is(punted)) work_.destroy();
+      if (is(has_work)) work_.destroy();
   }
 
-  void wish_for(route way) noexcept { wish_.set_way(way); }  // before it is awaited, both
-  void wish_for_key(std::uint64_t key) noexcept {
-    wish_.has_key = true;
+  void force_route(route way) noexcept { override_.set_way(way); }  // before it is awaited, both
+  void force_key(std::uint64_t key) noexcept {
+    override_.has_key = true;
     key_ = key;
   }
   [[nodiscard]] Call& arguments() noexcept { return call_; }
@@ -196,34 +198,34 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
     stage_ = detail::stage::ring;  // the rule, and one store with those of the constructor
     detail::loop& here = detail::loop::current();
     waiter_ = waiter;
-    if constexpr (may_be_young)
-      if (begin_young(here, detail::stop_of(waiter))) [[likely]]
+    if constexpr (has_fast_path)
+      if (begin_fast(here, detail::stop_of(waiter))) [[likely]]
         return true;
     return begin(here, detail::stop_of(waiter));
   }
 
   /// Begins with a listener in the place of a coroutine (coro/detail/continuation.hpp).
-  bool start(detail::listener& waiter, stop_token token) noexcept {
-    hear(waiter);
+  bool start(detail::completion_callback& waiter, stop_token token) noexcept {
+    set_callback(waiter);
     return begin(detail::loop::current(), token);
   }
 
   decltype(auto) await_resume() {
-    stage_ = detail::stage::over;
-    if constexpr (!requires { typename Call::answers_itself; })
-      if (answer_.res() < 0) [[unlikely]]
+    stage_ = detail::stage::completed;
+    if constexpr (!requires { Call::keeps_errors; })
+      if (result_.res() < 0) [[unlikely]]
         fail();
     return value();
   }
 
   /// As await_resume(), without an exception.
   auto await_resume_result()
-    requires(!requires { typename Call::may_throw; })
+    requires(!requires { Call::value_may_throw; })
   {
-    stage_ = detail::stage::over;
+    stage_ = detail::stage::completed;
     using answer = result<decltype(value())>;
-    if constexpr (!requires { typename Call::answers_itself; })
-      if (answer_.res() < 0) return answer{to_error(answer_.res())};
+    if constexpr (!requires { Call::keeps_errors; })
+      if (result_.res() < 0) return answer{to_error(result_.res())};
     if constexpr (std::is_void_v<decltype(value())>)
       return answer{};
     else
@@ -231,81 +233,82 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
   }
 
  private:
-  decltype(auto) value() { return detail::what_it_yields(call_, answer_); }
+  decltype(auto) value() { return detail::value_of_call(call_, result_); }
 
   [[noreturn]] IOWQ_COLD void fail() const {
-    bool const needs_ring = wish_.has_way() ? wish_.way() == route::ring : !forms.call;
-    if (needs_ring && answer_.res() == -ENOTSUP) detail::loop::current().fail_for_ring(row());
-    throw_error(answer_.res(), row().name);
+    bool const needs_ring = override_.has_way() ? override_.way() == route::ring : !forms.call;
+    if (needs_ring && result_.res() == -ENOTSUP) detail::loop::current().fail_for_ring(row());
+    throw_error(result_.res(), row().name);
   }
 
   /// What is the rule: on the ring, under the executor's own token, and there is room.
-  IOWQ_ALWAYS_INLINE bool begin_young(detail::loop& here, stop_token token) noexcept {
-    if (wish_.is_any() || token != here.ambient()) return false;
-    if constexpr (requires { call_.check(); })
-      if (call_.check() < 0) return false;
+  IOWQ_ALWAYS_INLINE bool begin_fast(detail::loop& here, stop_token token) noexcept {
+    if (override_.is_any() || token != here.ambient()) return false;
+    if constexpr (requires { call_.validate(); })
+      if (call_.validate() < 0) return false;
     if constexpr (Call::row.opcode != operation_row::no_opcode)
       if (!here.backend().features().has(Call::row.opcode)) return false;
-    if constexpr (requires { call_.ring_can(here.backend().features()); })
-      if (!call_.ring_can(here.backend().features())) return false;
-    io_uring_sqe* const sqe = here.backend().sqe_at_once();
+    if constexpr (requires { call_.supported_by(here.backend().features()); })
+      if (!call_.supported_by(here.backend().features())) return false;
+    io_uring_sqe* const sqe = here.backend().try_sqe();
     if (sqe == nullptr) return false;
     call_.prepare(*sqe);
-    sqe->user_data = detail::whose::of(*this, detail::whose::young);
-    here.template count<Call::row>(&ledger_entry::ring_ops);
+    sqe->user_data = detail::user_data_tag::of(*this, detail::user_data_tag::untracked);
+    here.template count<Call::row>(&operation_stats::ring_ops);
     detail::annotate_release(static_cast<base*>(this));
     return true;
   }
 
   /// The rest. False: it is over already, the coroutine goes on.
   IOWQ_NOINLINE bool begin(detail::loop& here, stop_token token) noexcept {
-    if constexpr (may_be_young)
-      if (here.backend().finds_sqes() && begin_young(here, token)) return true;
-    if constexpr (requires { call_.check(); })
-      if (int const bad = call_.check(); bad < 0) [[unlikely]]
-        return at_once(here, bad);
+    if constexpr (has_fast_path)
+      if (here.backend().can_get_sqe() && begin_fast(here, token)) return true;
+    if constexpr (requires { call_.validate(); })
+      if (int const bad = call_.validate(); bad < 0) [[unlikely]]
+        return complete_inline(here, bad);
     bool const ambient = token == here.ambient();
     if constexpr (Call::row.cancellable)
       if (ambient ? here.stopping() : token.stop_requested()) [[unlikely]] {
-        here.template count<Call::row>(&ledger_entry::cancelled);
-        return at_once(here, -ECANCELED);
+        here.template count<Call::row>(&operation_stats::cancelled);
+        return complete_inline(here, -ECANCELED);
       }
-    if constexpr (requires { call_.closes(); })
-      if (acts(&on_item); detail::evict(here, *this)) return true;
+    if constexpr (requires { call_.closes_descriptor(); })
+      if (set_action(&on_item); detail::cancel_users(here, *this)) return true;
     placement place{Call::row.first, Call::row.unbound, {}, any_node};
-    if constexpr (requires { call_.place(place); })
-      if (!wish_.has_way() || wish_.way() == route::pool) call_.place(place);
+    if constexpr (requires { call_.choose_placement(place); })
+      if (!override_.has_way() || override_.way() == route::pool) call_.choose_placement(place);
     auto const& kernel = here.backend().features();
-    switch (detail::decide(Call::row, place, wish_, detail::forms_of(call_, kernel), here.punting(),
-                           kernel)) {
+    switch (detail::decide(Call::row, place, override_, detail::forms_of(call_, kernel),
+                           here.punting(), kernel)) {
       case route::inline_:
-        if (int const r = detail::attempt(call_, here.devices()); r != -EAGAIN || !forms.call) {
-          here.template count<Call::row>(&ledger_entry::inline_ops);
-          return at_once(here, r);
+        if (int const r = detail::try_inline(call_, here.devices()); r != -EAGAIN || !forms.call) {
+          here.template count<Call::row>(&operation_stats::inline_ops);
+          return complete_inline(here, r);
         }
         place.way = route::pool;
         [[fallthrough]];
       case route::pool:
         if (!ambient && !detail::stop_hook::prepare(here, *this, token)) [[unlikely]]
-          return at_once(here, -ENOMEM);
-        if (wish_.has_key) place.key = key_;
+          return complete_inline(here, -ENOMEM);
+        if (override_.has_key) place.key = key_;
         start_work(here, place);
         break;
       case route::ring:
         if constexpr (forms.sqe) {
           if (!ambient && !detail::stop_hook::prepare(here, *this, token)) [[unlikely]]
-            return at_once(here, -ENOMEM);
-          if constexpr (requires { call_.insist(); })
-            if (wish_.has_way() || here.punting() == punt_policy::kernel) call_.insist();
+            return complete_inline(here, -ENOMEM);
+          if constexpr (requires { call_.allow_kernel_blocking(); })
+            if (override_.has_way() || here.punting() == punt_policy::kernel)
+              call_.allow_kernel_blocking();
           if (io_uring_sqe* const sqe = here.backend().sqe(); sqe != nullptr) [[likely]] {
             stage_ = detail::stage::ring;
             call_.prepare(*sqe);
-            sqe->user_data = detail::whose::of(*this);
+            sqe->user_data = detail::user_data_tag::of(*this);
             detail::annotate_release(static_cast<base*>(this));
           } else if (here.has_ring()) {
-            acts(&on_item);  // it may be cancelled in line
+            set_action(&on_item);  // it may be cancelled in line
             here.backend().line_up(*this);
-          } else if (!detail::without_ring<Call>::begin(*this, here)) {
+          } else if (!detail::poll_route<Call>::begin(*this, here)) {
             detail::stop_hook::drop(*this);
             return false;
           }
@@ -316,59 +319,59 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
     return true;
   }
 
-  bool at_once(detail::loop& here, int res) noexcept {
-    answer_.set(res);
-    stage_ = detail::stage::over;
-    settle(here);
+  bool complete_inline(detail::loop& here, int res) noexcept {
+    result_.set(res);
+    stage_ = detail::stage::completed;
+    on_complete(here);
     return false;
   }
 
-  void settle(detail::loop& here) noexcept { detail::settle(call_, here.devices()); }
+  void on_complete(detail::loop& here) noexcept { detail::on_complete(call_, here.devices()); }
 
   void start_work(detail::loop& here, placement place) noexcept {
     if constexpr (forms.call) {
-      if constexpr (requires { call_.may_wait(); }) place.unbound = call_.may_wait();
+      if constexpr (requires { call_.is_unbound(); }) place.unbound = call_.is_unbound();
       if (place.key) {
         set(keyed);
         key_ = *place.key;
       }
-      acts(&on_item);
+      set_action(&on_item);
       work_flags const flags{
           .unbound = place.unbound, .key = place.key, .node = place.node, .brief = place.brief};
-      work* const item = work_.emplace(flags, call_, static_cast<base&>(*this), answer_, here);
-      if (item != nullptr) set(punted);
+      work* const item = work_.emplace(flags, call_, static_cast<base&>(*this), result_, here);
+      if (item != nullptr) set(has_work);
       here.start_work(*this, item);
     }
   }
 
-  static void on_cqe(base& self, detail::answer what) noexcept {
+  static void on_cqe(base& self, detail::cqe_result what) noexcept {
     auto& op = static_cast<operation&>(self);
     detail::loop& here = *detail::this_thread_loop;
     // A notification only says that buffers are free again; the result came before it.
     if ((what.flags() & IORING_CQE_F_NOTIF) == 0) [[likely]]
-      op.answer_ = what;
+      op.result_ = what;
     if ((what.flags() & IORING_CQE_F_MORE) != 0) [[unlikely]]
       return;
     if constexpr (forms.call) {
-      if (detail::bounces(op.call_, op.answer_.res()) || op.was_dropped()) [[unlikely]]
+      if (detail::would_block(op.call_, op.result_.res()) || op.was_dropped()) [[unlikely]]
         return op.bounce(here);
     }
     // Some paths answer a cancel with EINTR (io_uring_cancelation(7)), splice with ERESTARTSYS.
     constexpr int restart = -512;
-    if (int const r = op.answer_.res(); op.is(cancel_wanted) && (r == -EINTR || r == restart))
-      op.answer_.set(-ECANCELED);
-    op.settle(here);
-    here.template finish<Call::row>(op, &ledger_entry::ring_ops);
+    if (int const r = op.result_.res(); op.is(cancel_wanted) && (r == -EINTR || r == restart))
+      op.result_.set(-ECANCELED);
+    op.on_complete(here);
+    here.template finish<Call::row>(op, &operation_stats::ring_ops);
   }
 
   /// The kernel wanted one of its own workers for it and got none: it then cancels what nobody
   /// asked it to. Of a chain that is how the rest of one that broke ends, too; and what waits for
   /// somebody else may have been cancelled by the program itself, through raw().
   [[nodiscard]] bool was_dropped() const noexcept {
-    if (answer_.res() != -ECANCELED || is(cancel_wanted | heard)) [[likely]]
+    if (result_.res() != -ECANCELED || is(cancel_wanted | has_callback)) [[likely]]
       return false;
-    if constexpr (requires { call_.may_wait(); })
-      return !call_.may_wait();
+    if constexpr (requires { call_.is_unbound(); })
+      return !call_.is_unbound();
     else
       return !Call::row.unbound;
   }
@@ -376,11 +379,11 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
   /// The ring cannot do it without blocking: a worker can.
   IOWQ_NOINLINE void bounce(detail::loop& here) noexcept {
     if (is(cancel_wanted)) {
-      answer_.set(-ECANCELED);
-      settle(here);
-      return here.template finish<Call::row>(*this, &ledger_entry::ring_ops);
+      result_.set(-ECANCELED);
+      on_complete(here);
+      return here.template finish<Call::row>(*this, &operation_stats::ring_ops);
     }
-    here.template count<Call::row>(&ledger_entry::bounced);
+    here.template count<Call::row>(&operation_stats::bounced);
     start_work(here, {route::pool, Call::row.unbound, {}, any_node});
   }
 
@@ -388,13 +391,13 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
   static void on_item(detail::loop_item* self) noexcept {
     auto& op = *static_cast<operation*>(static_cast<base*>(self));
     detail::loop& here = *detail::this_thread_loop;
-    if constexpr (requires { op.call_.closes(); })
+    if constexpr (requires { op.call_.closes_descriptor(); })
       if (op.stage_ == detail::stage::closing) return op.begin(here, {}) ? void() : here.resume(op);
-    bool const was_punted = op.is(punted);
-    if (was_punted) here.pool().came_back();
-    op.settle(here);
+    bool const was_punted = op.is(has_work);
+    if (was_punted) here.pool().on_completed();
+    op.on_complete(here);
     here.template finish<Call::row>(
-        op, was_punted ? &ledger_entry::punted_ops : &ledger_entry::ring_ops);
+        op, was_punted ? &operation_stats::punted_ops : &operation_stats::ring_ops);
   }
 
   static void prepare(base& op, io_uring_sqe& sqe) noexcept {
@@ -413,12 +416,12 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
       forms.sqe ? &prepare : nullptr,
       forms.call ? &as_work : nullptr,
       nullptr,
-      detail::first_number<operation, Call>(),
-      forms.once ? &detail::without_ring<Call>::waits_for : nullptr,
-      detail::second_number<operation, Call>()};
+      detail::descriptor_accessor<operation, Call>(),
+      forms.nonblocking ? &detail::poll_route<Call>::waits_for : nullptr,
+      detail::second_descriptor_accessor<operation, Call>()};
 
   Call call_;
-  [[no_unique_address]] detail::room_for_work<Call> work_;
+  [[no_unique_address]] detail::work_storage<Call> work_;
 };
 
 }  // namespace iowq
@@ -429,7 +432,7 @@ namespace iowq {
 template <class Call>
 [[nodiscard("co_await it")]] operation<Call> on_pool(operation<Call> op) {
   static_assert(detail::has_call<Call>, "this operation has no system-call form");
-  op.wish_for(route::pool);
+  op.force_route(route::pool);
   return op;
 }
 
@@ -437,7 +440,7 @@ template <class Call>
 template <class Call>
 [[nodiscard("co_await it")]] operation<Call> on_ring(operation<Call> op) {
   static_assert(detail::has_sqe<Call>, "this operation has no SQE form");
-  op.wish_for(route::ring);
+  op.force_route(route::ring);
   return op;
 }
 
@@ -446,7 +449,7 @@ template <class Call>
 template <class Call>
 [[nodiscard("co_await it")]] operation<Call> hashed(std::uint64_t key, operation<Call> op) {
   static_assert(detail::has_call<Call>, "this operation has no system-call form");
-  op.wish_for_key(key);
+  op.force_key(key);
   return op;
 }
 

@@ -37,14 +37,14 @@ struct punt_call {
                                      .first = route::pool,
                                      .key = "the caller's",
                                      .reason = "a call of the user's may block at any point"};
-  using may_throw = void;
+  static constexpr bool value_may_throw = true;
 
   template <class F2>
   punt_call(F2&& f, const punt_options& o) : function(std::forward<F2>(f)), options{o} {}
   punt_call(punt_call&& other) noexcept(std::is_nothrow_move_constructible_v<F>)
       : function(std::move(other.function)), options{other.options} {}
 
-  void place(placement& where) const noexcept {
+  void choose_placement(placement& where) const noexcept {
     where.unbound = options.unbound;
     where.key = options.key;
     where.node = options.node;

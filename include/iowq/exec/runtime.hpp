@@ -65,8 +65,9 @@ class runtime {
   ~runtime() {
     IOWQ_ASSERT(detail::this_thread_executor == nullptr,
                 "a runtime was destroyed by a coroutine: that would block its executor");
-    for (std::uint64_t before = ask_all(), now; (now = ask_all()) != before;) before = now;
-    for (std::size_t i = 0; i < size_; ++i) ask(members_[i], order::leave);
+    for (std::uint64_t before = count_started(), now; (now = count_started()) != before;)
+      before = now;
+    for (std::size_t i = 0; i < size_; ++i) ask(members_[i], command::leave);
     join();
   }
 
@@ -91,21 +92,21 @@ class runtime {
   /// Cancels everything on all of them, now and from now on: what is spawned later finds the stop
   /// requested. Any thread, and signal handlers.
   void request_stop() noexcept {
-    // release: pairs with loop::company_stops(). First, for what one of them ends may come home to
+    // release: pairs with loop::group_stops(). First, for what one of them ends may come home to
     // another before that hears of it.
     stops_.store(true, std::memory_order_release);
     for (std::size_t i = 0; i < size_; ++i) members_[i].running->request_stop();
   }
 
  private:
-  enum class order : std::uint32_t { wait, serve, leave };
+  enum class command : std::uint32_t { wait, serve, leave };
 
   /// A thread; and, as an item, what it is asked: it ends the hold of serve().
   struct member : detail::loop_item {
-    member() noexcept : loop_item{&heard} {}
-    static void heard(loop_item* self) noexcept {
+    member() noexcept : loop_item{&on_command} {}
+    static void on_command(loop_item* self) noexcept {
       auto& one = *static_cast<member*>(self);
-      one.leaves = one.asked == order::leave;
+      one.leaves = one.asked == command::leave;
       one.running->ended();
     }
     runtime* all = nullptr;
@@ -113,9 +114,9 @@ class runtime {
     linux_policy::thread thread{};
     executor* running = nullptr;
     std::exception_ptr error;
-    order asked = order::wait;  // by the destructor, before it posts
-    bool leaves = false;        // the thread's own
-    std::uint64_t begun = 0;    // the thread's, until it answers
+    command asked = command::wait;  // by the destructor, before it posts
+    bool leaves = false;            // the thread's own
+    std::uint64_t begun = 0;        // the thread's, until it answers
   };
 
   /// Keys that are pointers, or multiples of something, are spread all the same.
@@ -147,9 +148,9 @@ class runtime {
         break;
       }
     }
-    wait_for_answers();
+    wait_for_acks();
     for (std::size_t i = 0; i < size_ && !error; ++i) error = members_[i].error;
-    give(error ? order::leave : order::serve);
+    broadcast(error ? command::leave : command::serve);
     if (!error) return;
     join();
     std::rethrow_exception(error);
@@ -164,13 +165,13 @@ class runtime {
     std::optional<executor> here;
     try {
       self.running = &here.emplace(all.options_.executor);
-      here->loop_.joins(all.stops_);
+      here->loop_.join_group(all.stops_);
       if (all.options_.pin) all.pin(self.number);
     } catch (...) {
       self.error = std::current_exception();
     }
-    all.answer();
-    if (all.await_order() == order::serve) all.serve(self);
+    all.ack();
+    if (all.await_command() == command::serve) all.serve(self);
     return nullptr;
   }
 
@@ -193,49 +194,49 @@ class runtime {
       here.loop_.run_until(here.done_);
       if (self.leaves) return;
       self.begun = here.begun_;
-      answer();
+      ack();
     }
   }
 
   // ---- Between the thread of the runtime and the others ----
 
-  void answer() noexcept {
-    // release: pairs with wait_for_answers(); what the member wrote is seen there.
-    answers_.fetch_add(1, std::memory_order_release);
-    linux_policy::futex_wake(answers_, 1);
+  void ack() noexcept {
+    // release: pairs with wait_for_acks(); what the member wrote is seen there.
+    acks_.fetch_add(1, std::memory_order_release);
+    linux_policy::futex_wake(acks_, 1);
   }
   /// From all; then none is there any more.
-  void wait_for_answers() noexcept {
+  void wait_for_acks() noexcept {
     for (;;) {
-      // acquire: pairs with answer().
-      std::uint32_t const seen = answers_.load(std::memory_order_acquire);
+      // acquire: pairs with ack().
+      std::uint32_t const seen = acks_.load(std::memory_order_acquire);
       if (seen == size_) break;
-      linux_policy::futex_wait(answers_, seen, never);
+      linux_policy::futex_wait(acks_, seen, never);
     }
     // relaxed: the next answer is to a question that is yet to be posted.
-    answers_.store(0, std::memory_order_relaxed);
+    acks_.store(0, std::memory_order_relaxed);
   }
-  void give(order what) noexcept {
-    // release: pairs with await_order(); all that the constructor wrote is seen there.
-    order_.store(static_cast<std::uint32_t>(what), std::memory_order_release);
-    linux_policy::futex_wake(order_, INT_MAX);
+  void broadcast(command what) noexcept {
+    // release: pairs with await_command(); all that the constructor wrote is seen there.
+    command_.store(static_cast<std::uint32_t>(what), std::memory_order_release);
+    linux_policy::futex_wake(command_, INT_MAX);
   }
-  [[nodiscard]] order await_order() noexcept {
+  [[nodiscard]] command await_command() noexcept {
     for (;;) {
-      // acquire: pairs with give().
-      auto const what = static_cast<order>(order_.load(std::memory_order_acquire));
-      if (what != order::wait) return what;
-      linux_policy::futex_wait(order_, static_cast<std::uint32_t>(order::wait), never);
+      // acquire: pairs with broadcast().
+      auto const what = static_cast<command>(command_.load(std::memory_order_acquire));
+      if (what != command::wait) return what;
+      linux_policy::futex_wait(command_, static_cast<std::uint32_t>(command::wait), never);
     }
   }
-  static void ask(member& one, order what) noexcept {
+  static void ask(member& one, command what) noexcept {
     one.asked = what;
     one.running->loop_.post(one);
   }
   /// How many tasks were ever started, when each has answered that those on it have ended.
-  [[nodiscard]] std::uint64_t ask_all() noexcept {
-    for (std::size_t i = 0; i < size_; ++i) ask(members_[i], order::serve);
-    wait_for_answers();
+  [[nodiscard]] std::uint64_t count_started() noexcept {
+    for (std::size_t i = 0; i < size_; ++i) ask(members_[i], command::serve);
+    wait_for_acks();
     std::uint64_t begun = 0;
     for (std::size_t i = 0; i < size_; ++i) begun += members_[i].begun;
     return begun;
@@ -251,8 +252,8 @@ class runtime {
   std::unique_ptr<member[]> members_;
   std::size_t size_ = 0;
   // Any thread.
-  atomic<std::uint32_t> order_{0};
-  atomic<std::uint32_t> answers_{0};
+  atomic<std::uint32_t> command_{0};
+  atomic<std::uint32_t> acks_{0};
   atomic<std::size_t> turn_{0};
   atomic<bool> stops_{false};  // request_stop() was called; all their lives
 };

@@ -23,23 +23,23 @@ struct executor_stats {
   std::uint64_t punted_ops = 0;  ///< operations the pool finished
   std::uint64_t resumed = 0;     ///< coroutines resumed by the loop
   pool_stats pool;
-  std::vector<ledger_entry> ledger;  ///< the same, an operation a line
+  std::vector<operation_stats> operations;  ///< the same, an operation a line
 };
 
 namespace detail {
 
 [[nodiscard]] inline executor_stats collect(const loop& here) {
   executor_stats all;
-  ring_stats const ring = here.kernel_stats();
-  all.submitted = ring.submitted;
-  all.entered = ring.entered;
-  all.completed = ring.completed;
-  class ledger finished = here.counts();
+  ring_stats const kernel = here.kernel_stats();
+  all.submitted = kernel.submitted;
+  all.entered = kernel.entered;
+  all.completed = kernel.completed;
+  class operation_counters finished = here.counts();
   // Who is young was counted when it began.
-  here.backend().young().for_each(
+  here.backend().fast().for_each(
       [&](const operation_base& op) { --finished.of(op.row()).ring_ops; });
-  all.ledger = finished.lines();
-  for (const ledger_entry& line : all.ledger) {
+  all.operations = finished.lines();
+  for (const operation_stats& line : all.operations) {
     all.inline_ops += line.inline_ops;
     all.ring_ops += line.ring_ops;
     all.punted_ops += line.punted_ops;
@@ -59,13 +59,13 @@ namespace detail {
 }
 
 /// A line for each await in flight, those of one descriptor side by side, then the pool's report.
-inline void write_census(std::ostream& out, loop& here) {
+inline void write_in_flight(std::ostream& out, loop& here) {
   std::size_t count = 0;
   time_point const now = linux_policy::now();
   here.in_flight().for_each([&](const operation_base& op) {
     ++count;
     out << op.row().name;
-    if (int const number = op.descriptor_number(); number >= 0)
+    if (int const number = op.used_descriptor(); number >= 0)
       out << " fd " << number;
     else if (is_slot(number))
       out << " slot " << slot_number(number);

@@ -93,7 +93,7 @@ task<> for_each_of(R range, std::size_t limit, F function) {
 /// `f` must not be a coroutine lambda that captures, unless it outlives the await: pass what it
 /// needs as arguments, or return the task of a named coroutine, as above.
 template <class R, class F>
-  requires detail::walkable<R>
+  requires detail::iterable<R>
 [[nodiscard("co_await it")]] task<> for_each(R&& range, std::size_t limit, F f) {
   if (limit == 0) throw_error(-EINVAL, "for_each (limit 0)");
   // An lvalue deduces R as a reference, which for_each_of then holds; an rvalue is moved in.

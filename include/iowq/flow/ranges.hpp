@@ -84,7 +84,7 @@ template <class F>
 ///
 ///     auto const parts = iowq::buffers(chunks);      // or: chunks | ... | iowq::buffers()
 ///     co_await iowq::writev(file, parts);
-template <detail::walkable R>
+template <detail::iterable R>
   requires detail::refers_to_bytes<
       decltype(*std::ranges::begin(std::declval<std::remove_reference_t<R>&>()))>
 [[nodiscard]] std::vector<::iovec> buffers(R&& range) {

@@ -80,11 +80,11 @@ class task_group {
   };
 
   class member final : public detail::recycled_frame,
-                       public detail::listener,
+                       public detail::completion_callback,
                        public detail::loop_item {
    public:
     member(task_group& group, task<> work) noexcept
-        : listener{&over}, loop_item{&begin}, group_{group}, work_{std::move(work)} {}
+        : completion_callback{&over}, loop_item{&begin}, group_{group}, work_{std::move(work)} {}
 
    private:
     static void begin(loop_item* self) noexcept {
@@ -92,19 +92,19 @@ class task_group {
       one.work_.start(one, one.group_.token());
     }
     /// The task is still at its last step: its frame goes at the next turn.
-    static void over(listener* self) noexcept {
+    static void over(completion_callback* self) noexcept {
       auto& one = *static_cast<member*>(self);
       detail::loop& here = *detail::this_thread_loop;
       detail::loop& home = *one.group_.owner_;
-      one.acts(&here == &home ? &bury : &bury_at_home);
+      one.set_action(&here == &home ? &dispose : &dispose_at_home);
       if (&here == &home) return home.ready(one);
-      here.leave_for(home, one);  // it was away by resume_on()
+      here.migrate_to(home, one);  // it was away by resume_on()
     }
-    static void bury_at_home(loop_item* self) noexcept {
-      detail::this_thread_loop->came();
-      bury(self);
+    static void dispose_at_home(loop_item* self) noexcept {
+      detail::this_thread_loop->arrive();
+      dispose(self);
     }
-    static void bury(loop_item* self) noexcept {
+    static void dispose(loop_item* self) noexcept {
       auto* const one = static_cast<member*>(self);
       task_group& group = one->group_;
       try {
@@ -113,7 +113,7 @@ class task_group {
         group.failed(std::current_exception());
       }
       delete one;
-      group.one_less();
+      group.child_completed();
     }
     task_group& group_;
     task<> work_;
@@ -127,7 +127,7 @@ class task_group {
     void await_suspend(std::coroutine_handle<Promise> waiter) noexcept {
       group_.wait(waiter, detail::stop_of(waiter));
     }
-    bool start(detail::listener& waiter, stop_token token) noexcept {
+    bool start(detail::completion_callback& waiter, stop_token token) noexcept {
       if (await_ready()) return false;
       group_.wait(waiter, token);
       return true;
@@ -158,7 +158,7 @@ class task_group {
     if (!error_) error_ = std::move(error);
     stop_.request_stop();
   }
-  void one_less() noexcept {
+  void child_completed() noexcept {
     if (--running_ != 0) return;
     inherited_.reset();
     joined_.reset();

@@ -20,9 +20,9 @@ namespace detail {
 
 /// An `A` and a sleep; whichever ends first stops the other.
 template <class A>
-class [[nodiscard("co_await it")]] within_time final : public awaited_together<within_time<A>> {
-  using part = one_of<within_time, A>;
-  using limit = one_of<within_time, sleep_operation>;
+class [[nodiscard("co_await it")]] within_time final : public concurrent_awaiter<within_time<A>> {
+  using part = child<within_time, A>;
+  using limit = child<within_time, sleep_operation>;
 
  public:
   within_time(A&& awaitable, sleep_operation&& time)
@@ -30,7 +30,7 @@ class [[nodiscard("co_await it")]] within_time final : public awaited_together<w
 
   value_of<A> await_resume() {
     if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
-    if constexpr (!std::is_void_v<value_of<A>>) return work_.give();
+    if constexpr (!std::is_void_v<value_of<A>>) return work_.take_result();
   }
 
   bool begin(continuation waiter, stop_token outer) noexcept {
@@ -58,8 +58,8 @@ class [[nodiscard("co_await it")]] within_time final : public awaited_together<w
 
  private:
   void stop_the_other() noexcept {
-    this->stop_the_rest();
-    this->one_less();
+    this->stop_others();
+    this->child_completed();
   }
 
   bool over_ = false;

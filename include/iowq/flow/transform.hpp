@@ -65,7 +65,7 @@ class window {
     fresh.work->start(*this);
   }
 
-  void ended(one_of<window, A>& one) noexcept {
+  void ended(child<window, A>& one) noexcept {
     if (error_)
       one.drop();
     else if (!one.take(error_))
@@ -85,7 +85,7 @@ class window {
       value_of<A> await_resume() const {
         if (all.error_) std::rethrow_exception(std::exchange(all.error_, nullptr));
         auto& slot = all.slots_[all.first_];
-        value_of<A> result = slot.work->give();
+        value_of<A> result = slot.work->take_result();
         slot.work.reset();
         slot.item.reset();
         all.first_ = (all.first_ + 1) % all.limit_;
@@ -103,8 +103,8 @@ class window {
 
  private:
   struct slot {
-    std::optional<kept<Item>> item;
-    std::optional<one_of<window, A>> work;
+    std::optional<stored_t<Item>> item;
+    std::optional<child<window, A>> work;
   };
   [[nodiscard]] bool oldest_is_over() const noexcept {
     return error_ ? running_ == 0 : slots_[first_].work->has_value();
@@ -169,7 +169,7 @@ stream<value_of<work_on<R, F>>> transform_of(R range, std::size_t limit, F funct
 ///     while (auto size = co_await sizes.next()) sum += *size;
 ///
 /// Items are in work between two next(), too: whoever leaves early must `co_await finish(sizes)`.
-template <detail::walkable R, class F>
+template <detail::iterable R, class F>
 [[nodiscard("it does nothing until next() is awaited")]] auto transform(R&& range,
                                                                         std::size_t limit, F f) {
   static_assert(std::is_object_v<detail::value_of<detail::work_on<R, F>>>,

@@ -19,15 +19,15 @@ namespace detail {
 
 /// The rule: the first failure stops the others, and is what the await throws.
 template <class Derived>
-class all_succeed : public awaited_together<Derived> {
+class all_succeed : public concurrent_awaiter<Derived> {
  public:
   template <class One>
   void ended(One& one) noexcept {
     if (error_)
       one.drop();
     else if (!one.take(error_))
-      this->stop_the_rest();
-    this->one_less();
+      this->stop_others();
+    this->child_completed();
   }
 
  protected:
@@ -40,56 +40,58 @@ class all_succeed : public awaited_together<Derived> {
 };
 
 template <class... As>
-class [[nodiscard("co_await it")]] all_of_these final : public all_succeed<all_of_these<As...>> {
+class [[nodiscard("co_await it")]] when_all_tuple final
+    : public all_succeed<when_all_tuple<As...>> {
  public:
-  explicit all_of_these(As&&... awaitables) : ones_{std::move(awaitables)...} {}
+  explicit when_all_tuple(As&&... awaitables) : children_{std::move(awaitables)...} {}
 
-  std::tuple<given<value_of<As>>...> await_resume() {
+  std::tuple<result_t<value_of<As>>...> await_resume() {
     this->rethrow();
     return std::apply(
-        [](auto&... one) { return std::tuple<given<value_of<As>>...>{one.give()...}; }, ones_);
+        [](auto&... one) { return std::tuple<result_t<value_of<As>>...>{one.take_result()...}; },
+        children_);
   }
 
   bool begin(continuation waiter, stop_token outer) noexcept {
     return this->begin_each(waiter, outer, sizeof...(As), [this] {
-      std::apply([&](auto&... one) { (one.start(*this), ...); }, ones_);
+      std::apply([&](auto&... one) { (one.start(*this), ...); }, children_);
     });
   }
 
  private:
-  std::tuple<one_of<all_of_these, As>...> ones_;
+  std::tuple<child<when_all_tuple, As>...> children_;
 };
 
 /// Of a range: a vector, or nothing at all if there is nothing to put into it.
 template <class A>
-class [[nodiscard("co_await it")]] all_of_those final : public all_succeed<all_of_those<A>> {
+class [[nodiscard("co_await it")]] when_all_range final : public all_succeed<when_all_range<A>> {
   using value = value_of<A>;
   using element =
       std::conditional_t<std::is_reference_v<value>,
-                         std::reference_wrapper<std::remove_reference_t<value>>, kept<value>>;
+                         std::reference_wrapper<std::remove_reference_t<value>>, stored_t<value>>;
 
  public:
   template <class R>
-  explicit all_of_those(R&& range) : ones_{ones_of<all_of_those, A>(range)} {}
+  explicit when_all_range(R&& range) : children_{children_of<when_all_range, A>(range)} {}
 
   auto await_resume() {
     this->rethrow();
     if constexpr (!std::is_void_v<value>) {
       std::vector<element> values;
-      values.reserve(ones_.size());
-      for (auto& one : ones_) values.push_back(one.give());
+      values.reserve(children_.size());
+      for (auto& one : children_) values.push_back(one.take_result());
       return values;
     }
   }
 
   bool begin(continuation waiter, stop_token outer) noexcept {
-    return this->begin_each(waiter, outer, ones_.size(), [this] {
-      for (auto& one : ones_) one.start(*this);
+    return this->begin_each(waiter, outer, children_.size(), [this] {
+      for (auto& one : children_) one.start(*this);
     });
   }
 
  private:
-  std::vector<one_of<all_of_those, A>> ones_;
+  std::vector<child<when_all_range, A>> children_;
 };
 
 }  // namespace detail
@@ -103,16 +105,16 @@ class [[nodiscard("co_await it")]] all_of_those final : public all_succeed<all_o
 template <class... As>
   requires(sizeof...(As) != 0 && (awaitable<As> && ...))
 [[nodiscard("co_await it")]] auto when_all(As... awaitables) {
-  return detail::all_of_these<As...>{std::move(awaitables)...};
+  return detail::when_all_tuple<As...>{std::move(awaitables)...};
 }
 
 /// The same for a range of awaitables, which is walked now; its elements are moved out of it.
 /// Yields a std::vector of the results in the order of the range, or nothing for void. Takes memory
 /// once for all of them if the range knows its size, and once for the results.
-template <detail::walkable R>
+template <detail::iterable R>
   requires(!awaitable<R>)
 [[nodiscard("co_await it")]] auto when_all(R&& range) {
-  return detail::all_of_those<detail::element_of<R>>{range};
+  return detail::when_all_range<detail::element_of<R>>{range};
 }
 
 }  // namespace iowq

@@ -22,9 +22,9 @@ namespace iowq {
 /// Which of several succeeded first, and what it yielded.
 template <class... Ts>
 class when_any_result {
-  using choice = std::variant<detail::kept<Ts>...>;
+  using choice = std::variant<detail::stored_t<Ts>...>;
   template <std::size_t I>
-  using at = detail::given<std::tuple_element_t<I, std::tuple<Ts...>>>;
+  using at = detail::result_t<std::tuple_element_t<I, std::tuple<Ts...>>>;
 
  public:
   template <std::size_t I, class Value>
@@ -64,7 +64,7 @@ class when_any_result {
 template <class T>
 class when_any_range_result {
  public:
-  when_any_range_result(std::size_t index, detail::kept<T>&& value)
+  when_any_range_result(std::size_t index, detail::stored_t<T>&& value)
       : index_{index}, value_(std::move(value)) {}
 
   /// Its place in the range.
@@ -72,7 +72,9 @@ class when_any_range_result {
   /// What it yielded, std::monostate for void.
   [[nodiscard]] auto& value() & { return pick(*this); }
   [[nodiscard]] const auto& value() const& { return pick(*this); }
-  [[nodiscard]] detail::given<T> value() && { return static_cast<detail::given<T>&&>(pick(*this)); }
+  [[nodiscard]] detail::result_t<T> value() && {
+    return static_cast<detail::result_t<T>&&>(pick(*this));
+  }
 
  private:
   template <class Self>
@@ -83,14 +85,14 @@ class when_any_range_result {
       return self.value_;
   }
   std::size_t index_;
-  detail::kept<T> value_;
+  detail::stored_t<T> value_;
 };
 
 namespace detail {
 
 /// The rule: the first success stops the others; without one the last failure is thrown.
 template <class Derived>
-class one_succeeds : public awaited_together<Derived> {
+class one_succeeds : public concurrent_awaiter<Derived> {
  public:
   template <class One>
   void ended(One& one) noexcept {
@@ -98,9 +100,9 @@ class one_succeeds : public awaited_together<Derived> {
       one.drop();
     } else if (one.take(error_)) {
       winner_ = static_cast<Derived*>(this)->place_of(one);
-      this->stop_the_rest();
+      this->stop_others();
     }
-    this->one_less();
+    this->child_completed();
   }
 
  protected:
@@ -116,17 +118,18 @@ class one_succeeds : public awaited_together<Derived> {
 };
 
 template <class... As>
-class [[nodiscard("co_await it")]] any_of_these final : public one_succeeds<any_of_these<As...>> {
+class [[nodiscard("co_await it")]] when_any_tuple final
+    : public one_succeeds<when_any_tuple<As...>> {
   using answer = when_any_result<value_of<As>...>;
 
  public:
-  explicit any_of_these(As&&... awaitables) : ones_{std::move(awaitables)...} {}
+  explicit when_any_tuple(As&&... awaitables) : children_{std::move(awaitables)...} {}
 
   answer await_resume() { return pick<0>(this->winner()); }
 
   bool begin(continuation waiter, stop_token outer) noexcept {
     return this->begin_each(waiter, outer, sizeof...(As), [this] {
-      std::apply([&](auto&... one) { (one.start(*this), ...); }, ones_);
+      std::apply([&](auto&... one) { (one.start(*this), ...); }, children_);
     });
   }
   template <class One>
@@ -140,7 +143,7 @@ class [[nodiscard("co_await it")]] any_of_these final : public one_succeeds<any_
           static_cast<void>(((is_winner(one) || (++place, false)) || ...));
           return place;
         },
-        ones_);
+        children_);
   }
 
  private:
@@ -148,35 +151,35 @@ class [[nodiscard("co_await it")]] any_of_these final : public one_succeeds<any_
   answer pick(std::size_t winner) {
     if constexpr (I + 1 < sizeof...(As))
       if (winner != I) return pick<I + 1>(winner);
-    return answer{std::in_place_index<I>, std::get<I>(ones_).kept_value()};
+    return answer{std::in_place_index<I>, std::get<I>(children_).kept_value()};
   }
-  std::tuple<one_of<any_of_these, As>...> ones_;
+  std::tuple<child<when_any_tuple, As>...> children_;
 };
 
 template <class A>
-class [[nodiscard("co_await it")]] any_of_those final : public one_succeeds<any_of_those<A>> {
+class [[nodiscard("co_await it")]] when_any_range final : public one_succeeds<when_any_range<A>> {
  public:
   template <class R>
-  explicit any_of_those(R&& range) : ones_{ones_of<any_of_those, A>(range)} {
-    if (ones_.empty()) throw_error(-EINVAL, "when_any (an empty range)");
+  explicit when_any_range(R&& range) : children_{children_of<when_any_range, A>(range)} {
+    if (children_.empty()) throw_error(-EINVAL, "when_any (an empty range)");
   }
 
   when_any_range_result<value_of<A>> await_resume() {
     std::size_t const place = this->winner();
-    return {place, ones_[place].kept_value()};
+    return {place, children_[place].kept_value()};
   }
 
   bool begin(continuation waiter, stop_token outer) noexcept {
-    return this->begin_each(waiter, outer, ones_.size(), [this] {
-      for (auto& one : ones_) one.start(*this);
+    return this->begin_each(waiter, outer, children_.size(), [this] {
+      for (auto& one : children_) one.start(*this);
     });
   }
-  [[nodiscard]] std::size_t place_of(const one_of<any_of_those, A>& winner) const noexcept {
-    return static_cast<std::size_t>(&winner - ones_.data());
+  [[nodiscard]] std::size_t place_of(const child<when_any_range, A>& winner) const noexcept {
+    return static_cast<std::size_t>(&winner - children_.data());
   }
 
  private:
-  std::vector<one_of<any_of_those, A>> ones_;
+  std::vector<child<when_any_range, A>> children_;
 };
 
 }  // namespace detail
@@ -190,15 +193,15 @@ class [[nodiscard("co_await it")]] any_of_those final : public one_succeeds<any_
 template <class... As>
   requires(sizeof...(As) != 0 && (awaitable<As> && ...))
 [[nodiscard("co_await it")]] auto when_any(As... awaitables) {
-  return detail::any_of_these<As...>{std::move(awaitables)...};
+  return detail::when_any_tuple<As...>{std::move(awaitables)...};
 }
 
 /// The same for a range of awaitables, which is walked now; its elements are moved out of it.
 /// Yields a when_any_range_result. An empty range is invalid_argument: nobody can win.
-template <detail::walkable R>
+template <detail::iterable R>
   requires(!awaitable<R>)
 [[nodiscard("co_await it")]] auto when_any(R&& range) {
-  return detail::any_of_those<detail::element_of<R>>{range};
+  return detail::when_any_range<detail::element_of<R>>{range};
 }
 
 }  // namespace iowq

@@ -13,20 +13,20 @@ namespace iowq {
 namespace detail {
 
 template <class A>
-class [[nodiscard("co_await it")]] under_stop final : listener {
+class [[nodiscard("co_await it")]] under_stop final : completion_callback {
  public:
   under_stop(stop_token token, A&& awaitable)
-      : listener{&over}, token_{token}, awaitable_(as_startable(std::move(awaitable))) {}
+      : completion_callback{&over}, token_{token}, awaitable_(as_startable(std::move(awaitable))) {}
   // NOLINTNEXTLINE(performance-noexcept-move-constructor): as the awaitable's
   under_stop(under_stop&& other)
-      : listener{&over}, token_{other.token_}, awaitable_(std::move(other.awaitable_)) {}
+      : completion_callback{&over}, token_{other.token_}, awaitable_(std::move(other.awaitable_)) {}
 
   static bool await_ready() noexcept { return false; }
   template <class Promise>
   bool await_suspend(std::coroutine_handle<Promise> waiter) noexcept {
     return begin(waiter);
   }
-  bool start(listener& waiter, stop_token) noexcept { return begin(waiter); }
+  bool start(completion_callback& waiter, stop_token) noexcept { return begin(waiter); }
 
   decltype(auto) await_resume() { return result_of(awaitable_); }
   auto await_resume_result()
@@ -40,7 +40,9 @@ class [[nodiscard("co_await it")]] under_stop final : listener {
     waiter_ = waiter;
     return awaitable_.start(*this, token_);
   }
-  static void over(listener* self) noexcept { static_cast<under_stop*>(self)->waiter_.run(); }
+  static void over(completion_callback* self) noexcept {
+    static_cast<under_stop*>(self)->waiter_.run();
+  }
 
   stop_token token_;
   continuation waiter_;

@@ -41,8 +41,8 @@ struct fallocate_call {
   std::int64_t offset, length;
 
   [[nodiscard]] int descriptor() const noexcept { return file; }
-  [[nodiscard]] int check() const noexcept { return offset < 0 || length <= 0 ? -EINVAL : 0; }
-  void place(placement& where) const noexcept { order_by_file(file, where); }
+  [[nodiscard]] int validate() const noexcept { return offset < 0 || length <= 0 ? -EINVAL : 0; }
+  void choose_placement(placement& where) const noexcept { order_by_file(file, where); }
   void prepare(io_uring_sqe& sqe) const noexcept {
     sqe.opcode = IORING_OP_FALLOCATE;
     sqe.fd = file;
@@ -70,8 +70,8 @@ struct ftruncate_call {
   std::int64_t length;
 
   [[nodiscard]] int descriptor() const noexcept { return file; }
-  [[nodiscard]] int check() const noexcept { return length < 0 ? -EINVAL : 0; }
-  void place(placement& where) const noexcept { order_by_file(file, where); }
+  [[nodiscard]] int validate() const noexcept { return length < 0 ? -EINVAL : 0; }
+  void choose_placement(placement& where) const noexcept { order_by_file(file, where); }
   void prepare(io_uring_sqe& sqe) const noexcept {
     sqe.opcode = static_cast<std::uint8_t>(compat::op_ftruncate);
     sqe.fd = file;
@@ -121,7 +121,7 @@ struct sync_file_range_call {
   unsigned flags;
 
   [[nodiscard]] int descriptor() const noexcept { return file; }
-  [[nodiscard]] int check() const noexcept { return offset < 0 || length < 0 ? -EINVAL : 0; }
+  [[nodiscard]] int validate() const noexcept { return offset < 0 || length < 0 ? -EINVAL : 0; }
   void prepare(io_uring_sqe& sqe) const noexcept {
     // The entry has 32 bits for the length. What they cannot say becomes 0, up to the end of file:
     // more than was asked for is no fault, less would be.
@@ -151,8 +151,8 @@ struct fadvise_call {
   int advice;
 
   [[nodiscard]] int descriptor() const noexcept { return file; }
-  [[nodiscard]] int check() const noexcept { return length < 0 ? -EINVAL : 0; }
-  void place(placement& where) const noexcept {
+  [[nodiscard]] int validate() const noexcept { return length < 0 ? -EINVAL : 0; }
+  void choose_placement(placement& where) const noexcept {
     if (advice == POSIX_FADV_NORMAL || advice == POSIX_FADV_RANDOM ||
         advice == POSIX_FADV_SEQUENTIAL)
       where.way = route::inline_;

@@ -37,7 +37,7 @@ namespace iowq {
 namespace detail {
 
 /// The families in turn, beginning with the first; each in the order given.
-[[nodiscard]] inline std::vector<endpoint> in_turn(const std::vector<endpoint>& all) {
+[[nodiscard]] inline std::vector<endpoint> interleave(const std::vector<endpoint>& all) {
   std::vector<endpoint> firsts, others, mixed;
   for (const endpoint& one : all)
     (one.family() == all.front().family() ? firsts : others).push_back(one);
@@ -86,14 +86,14 @@ class connect_race {
   }
 
   /// Begins to measure what an attempt has for itself.
-  void wind() noexcept {
+  void arm_timer() noexcept {
     constexpr long delay = 250'000'000;
     ::itimerspec const once{.it_interval = {}, .it_value = {0, delay}};
     ::timerfd_settime(clock_.get(), 0, &once, nullptr);
   }
 
   /// When set() is readable: true if it is time for one more attempt.
-  bool look() {
+  bool poll_once() {
     ::epoll_event events[8];
     int const n = ::epoll_wait(set_.get(), events, 8, 0);
     bool more = false;
@@ -102,7 +102,7 @@ class connect_race {
         std::uint64_t times;
         more = ::read(clock_.get(), &times, sizeof times) > 0 || more;
       } else {
-        more = !decide(events[i].data.fd) || more;
+        more = !finish_attempt(events[i].data.fd) || more;
       }
     }
     return more;
@@ -115,7 +115,7 @@ class connect_race {
       throw_error(-errno, "connect_to");
   }
   /// Has this one won?
-  bool decide(int file) {
+  bool finish_attempt(int file) {
     auto const at = std::find_if(sockets_.begin(), sockets_.end(),
                                  [file](const fd& one) { return one.get() == file; });
     int error = 0;
@@ -144,16 +144,16 @@ template <class = void>
 template <class = void>
 [[nodiscard("co_await it")]] task<fd> connect_to(std::vector<endpoint> where) {
   if (where.empty()) throw_error(-EADDRNOTAVAIL, "connect_to");
-  std::vector<endpoint> const all = detail::in_turn(where);
+  std::vector<endpoint> const all = detail::interleave(where);
   detail::connect_race race;
   std::size_t next = 0;
   for (bool more = true;;) {
     while (more && next < all.size() && !race.won()) more = !race.start(all[next++]);
-    if (next < all.size()) race.wind();
+    if (next < all.size()) race.arm_timer();
     if (race.won()) co_return race.take();
     if (!race.running()) throw_error(race.error(), "connect_to");
     static_cast<void>(co_await poll(race.set(), POLLIN));
-    more = race.look();
+    more = race.poll_once();
   }
 }
 

@@ -32,7 +32,7 @@ struct epoll_wait_call {
   std::span<::epoll_event> events;
 
   [[nodiscard]] int descriptor() const noexcept { return set; }
-  [[nodiscard]] int check() const noexcept { return events.empty() ? -EINVAL : 0; }
+  [[nodiscard]] int validate() const noexcept { return events.empty() ? -EINVAL : 0; }
   [[nodiscard]] int room() const noexcept {
     return static_cast<int>(std::min<std::size_t>(events.size(), 1U << 20));
   }
@@ -42,7 +42,7 @@ struct epoll_wait_call {
     sqe.addr = reinterpret_cast<std::uintptr_t>(events.data());
     sqe.len = static_cast<unsigned>(room());
   }
-  int once() const noexcept {
+  int try_nonblocking() const noexcept {
     int const n = or_errno(::epoll_wait(set, events.data(), room(), 0));
     return n == 0 ? -EAGAIN : n;
   }

@@ -62,8 +62,8 @@ struct read_call {
   std::int64_t offset;
 
   [[nodiscard]] int descriptor() const noexcept { return file; }
-  [[nodiscard]] int check() const noexcept { return check_offset<direction::in>(file, offset); }
-  [[nodiscard]] bool may_wait() const noexcept { return !file.is_stored(); }
+  [[nodiscard]] int validate() const noexcept { return check_offset<direction::in>(file, offset); }
+  [[nodiscard]] bool is_unbound() const noexcept { return !file.is_stored(); }
   void prepare(io_uring_sqe& sqe) const noexcept {
     sqe.opcode = IORING_OP_READ;
     sqe.fd = file;
@@ -71,7 +71,7 @@ struct read_call {
     sqe.len = bytes.length();
     sqe.off = static_cast<std::uint64_t>(offset);
   }
-  int once() const noexcept { return probe_read(file, bytes, offset); }
+  int try_nonblocking() const noexcept { return probe_read(file, bytes, offset); }
   [[nodiscard]] readiness waits_for() const noexcept { return {file, POLLIN}; }
   int call(const stop_token& stop) const noexcept {
     // One buffer by a call for one: a vector takes the kernel 100 ns more.
@@ -89,10 +89,10 @@ struct read_call {
 };
 
 /// write(2) and pwrite(2). A stored file is not asked with RWF_NOWAIT first. Linux 6.18, 512 writes
-/// of 4 KiB or 512 bytes each: ext4 and btrfs took none, nor did xfs append or write over clean
-/// pages, 0.5 us each for nothing. What it took, all of those over dirty pages, would be 1.7 us in
-/// the place of 8 alone or 3 in company; but a write that is made at once overtakes those to the
-/// same file that are a worker's.
+/// of 4 KiB or 512 bytes each: ext4 and btrfs mark_taken none, nor did xfs append or write over
+/// clean pages, 0.5 us each for nothing. What it mark_taken, all of those over dirty pages, would
+/// be 1.7 us in the place of 8 alone or 3 in company; but a write that is made at once overtakes
+/// those to the same file that are a worker's.
 struct write_call {
   static constexpr operation_row row{
       .name = "write",
@@ -107,13 +107,13 @@ struct write_call {
   std::int64_t offset;
 
   [[nodiscard]] int descriptor() const noexcept { return file; }
-  [[nodiscard]] int check() const noexcept { return check_offset<direction::out>(file, offset); }
-  void place(placement& where) const noexcept {
+  [[nodiscard]] int validate() const noexcept { return check_offset<direction::out>(file, offset); }
+  void choose_placement(placement& where) const noexcept {
     if (!file.is_stored()) return;
     where.way = route::pool;
     where.key = file.key();
   }
-  [[nodiscard]] bool may_wait() const noexcept { return !file.is_stored(); }
+  [[nodiscard]] bool is_unbound() const noexcept { return !file.is_stored(); }
   void prepare(io_uring_sqe& sqe) const noexcept {
     sqe.opcode = IORING_OP_WRITE;
     sqe.fd = file;
@@ -121,7 +121,7 @@ struct write_call {
     sqe.len = bytes.length();
     sqe.off = static_cast<std::uint64_t>(offset);
   }
-  int once() const noexcept {
+  int try_nonblocking() const noexcept {
     ::iovec const one{const_cast<void*>(bytes.data()), bytes.length()};
     int const r = static_cast<int>(or_errno(::pwritev2(file, &one, 1, offset, RWF_NOWAIT)));
     return stream_answer(file, POLLOUT, std::span{&one, 1}, r);

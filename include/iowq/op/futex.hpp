@@ -76,16 +76,16 @@ struct futex_wait_call {
     sqe.addr3 = FUTEX_BITSET_MATCH_ANY;
   }
   /// EAGAIN is an answer: the word holds something else.
-  [[nodiscard]] bool bounces(int) const noexcept { return false; }
+  [[nodiscard]] bool would_block(int) const noexcept { return false; }
 
   int call(const stop_token& stop) const noexcept {
     atomic<std::uint32_t> stopped{0};
-    auto const ring = [&stopped]() noexcept {
+    auto const wake = [&stopped]() noexcept {
       // release: pairs with the acquire below, though nothing but the word itself is read.
       stopped.store(1, std::memory_order_release);
       linux_policy::futex_wake(stopped, 1);
     };
-    stop_callback<decltype(ring)> const inherited{stop, ring};
+    stop_callback<decltype(wake)> const inherited{stop, wake};
     for (;;) {
       long const r = wait_for(stopped);
       if (stopped.load(std::memory_order_acquire) != 0) return r == 0 ? 0 : -ECANCELED;
@@ -96,7 +96,7 @@ struct futex_wait_call {
  private:
   /// 0: woken; -EAGAIN: one of the words holds something else.
   long wait_for(atomic<std::uint32_t>& stopped) const noexcept {
-    // If both were woken, the kernel names the last: a wake that we took is not lost.
+    // If both were woken, the kernel names the last: a wake that we mark_taken is not lost.
     ::futex_waitv both[2] = {};
     both[0].uaddr = reinterpret_cast<std::uintptr_t>(&stopped);
     both[0].flags = futex2_flags(futex_scope::process);
@@ -122,7 +122,7 @@ struct futex_wake_call {
   int most;
   futex_scope scope;
 
-  [[nodiscard]] int check() const noexcept { return most < 0 ? -EINVAL : 0; }
+  [[nodiscard]] int validate() const noexcept { return most < 0 ? -EINVAL : 0; }
   void prepare(io_uring_sqe& sqe) const noexcept {
     sqe.opcode = static_cast<std::uint8_t>(compat::op_futex_wake);
     sqe.fd = static_cast<int>(futex2_flags(scope));

@@ -3,8 +3,8 @@
 //
 // If every operation of a chain would go to the ring, the chain does: its SQEs are taken together,
 // linked, and submitted by one system call, so the kernel begins each where the one before has
-// ended. A single one that belongs elsewhere (an fsync behind a write: the pool's) would not be
-// waited for there. Then each is begun when the one before is over, by its own route. Either way
+// ended. A single one that belongs elsewhere (an fsync next_in_ring a write: the pool's) would not
+// be waited for there. Then each is begun when the one before is over, by its own route. Either way
 // what a failure or a short transfer does to the rest is the kernel's rule.
 //
 // Those that are workers' in a row are not linked in the pool (work::then) either. That would save
@@ -76,13 +76,17 @@ template <class Call>
 
 /// What a chain does with an operation, whatever it is.
 struct chain_link {
-  static void hear(operation_base& op, listener& waiter) noexcept { op.hear(waiter); }
+  static void set_callback(operation_base& op, completion_callback& waiter) noexcept {
+    op.set_callback(waiter);
+  }
   /// A chain is begun as a whole, or not at all.
   [[nodiscard]] static bool prepare(operation_base& op, loop& here, stop_token token) noexcept {
     return token == here.ambient() || stop_hook::prepare(here, op, token);
   }
   static void drop(operation_base& op) noexcept { stop_hook::drop(op); }
-  [[nodiscard]] static const wish& wished(const operation_base& op) noexcept { return op.wish_; }
+  [[nodiscard]] static const route_override& forced(const operation_base& op) noexcept {
+    return op.override_;
+  }
   /// L2
   static void cancel_again(operation_base& op, loop& here) noexcept {
     if (op.stage_ != stage::ring || !op.is(operation_base::cancel_wanted)) return;
@@ -102,8 +106,8 @@ struct link_of {
     } else {
       if (!here.has_ring()) return false;
       Call& call = one.arguments();
-      if constexpr (requires { call.check(); })
-        if (call.check() < 0) return false;
+      if constexpr (requires { call.validate(); })
+        if (call.validate() < 0) return false;
       if constexpr (requires { call.descriptor(); }) {
         // With O_NONBLOCK the ring says "would block" where the pool would wait. Before 5.18 one
         // that is not open cancels those before it, too. AT_FDCWD is below -1 as slots are.
@@ -112,24 +116,25 @@ struct link_of {
         if (mode < 0 || (mode & O_NONBLOCK) != 0) return false;
       }
       placement place{Call::row.first, Call::row.unbound, {}, any_node};
-      if constexpr (requires { call.place(place); })
-        if (!chain_link::wished(one).has_way()) call.place(place);
+      if constexpr (requires { call.choose_placement(place); })
+        if (!chain_link::forced(one).has_way()) call.choose_placement(place);
       auto const& kernel = here.backend().features();
-      return decide(Call::row, place, chain_link::wished(one), forms_of(call, kernel),
+      return decide(Call::row, place, chain_link::forced(one), forms_of(call, kernel),
                     here.punting(), kernel) == route::ring;
     }
   }
 
-  static void begin(op& one, loop& here, listener& waiter, stop_token token, bool more) noexcept {
+  static void begin(op& one, loop& here, completion_callback& waiter, stop_token token,
+                    bool more) noexcept {
     if constexpr (has_sqe<Call>) {
-      chain_link::hear(one, waiter);
+      chain_link::set_callback(one, waiter);
       Call& call = one.arguments();
-      if constexpr (requires { call.insist(); }) call.insist();
+      if constexpr (requires { call.allow_kernel_blocking(); }) call.allow_kernel_blocking();
       io_uring_sqe* const sqe = here.backend().sqe();
       IOWQ_ASSERT(sqe != nullptr, "a chain's SQEs are reserved together");  // L1
       call.prepare(*sqe);
       if (more) sqe->flags = static_cast<std::uint8_t>(sqe->flags | IOSQE_IO_LINK);
-      sqe->user_data = whose::of(one);
+      sqe->user_data = user_data_tag::of(one);
       annotate_release(static_cast<operation_base*>(&one));
       here.watch(one, token, token == here.ambient());
     }
@@ -143,16 +148,17 @@ using linked_result = decltype(std::declval<operation<Call>&>().await_resume_res
 
 /// What linked() makes. Movable until it is awaited.
 template <class... Calls>
-class [[nodiscard("co_await it, or it never happens")]] linked_operations : detail::listener {
+class [[nodiscard("co_await it, or it never happens")]] linked_operations
+    : detail::completion_callback {
   static constexpr std::size_t count = sizeof...(Calls);
 
  public:
   using value_type = std::tuple<detail::linked_result<Calls>...>;
 
   explicit linked_operations(operation<Calls>... all) noexcept
-      : detail::listener{&told}, all_{std::move(all)...} {}
+      : detail::completion_callback{&told}, all_{std::move(all)...} {}
   linked_operations(linked_operations&& other) noexcept
-      : detail::listener{&told}, all_{std::move(other.all_)} {}
+      : detail::completion_callback{&told}, all_{std::move(other.all_)} {}
   ~linked_operations() = default;
 
   bool await_ready() const noexcept { return false; }
@@ -160,7 +166,9 @@ class [[nodiscard("co_await it, or it never happens")]] linked_operations : deta
   bool await_suspend(std::coroutine_handle<Promise> waiter) noexcept {
     return begin(waiter, detail::stop_of(waiter));
   }
-  bool start(detail::listener& waiter, stop_token token) noexcept { return begin(waiter, token); }
+  bool start(detail::completion_callback& waiter, stop_token token) noexcept {
+    return begin(waiter, token);
+  }
   /// Of each, in order: what it yields, or why not.
   value_type await_resume() {
     return std::apply([](auto&... each) { return value_type{std::move(*each)...}; }, results_);
@@ -198,7 +206,7 @@ class [[nodiscard("co_await it, or it never happens")]] linked_operations : deta
     (detail::link_of<Calls>::begin(std::get<I>(all_), here, *this, token_, I + 1 != count), ...);
   }
 
-  static void told(detail::listener* self) noexcept {
+  static void told(detail::completion_callback* self) noexcept {
     auto& me = *static_cast<linked_operations*>(self);
     if (me.chained_ ? me.one_less() : me.go_on()) me.waiter_.run();
   }
@@ -263,8 +271,8 @@ class [[nodiscard("co_await it, or it never happens")]] linked_operations : deta
 
 /// One after the other: each begins when the one before it has succeeded, in the kernel if all of
 /// them go there. When one fails, or a read, write or splice moves less than it was to (a file that
-/// ends is enough; with MSG_WAITALL a recv or send, too), those behind it are not begun and fail
-/// with operation_canceled. Never throws: yields a tuple with the result<T> of each.
+/// ends is enough; with MSG_WAITALL a recv or send, too), those next_in_ring it are not begun and
+/// fail with operation_canceled. Never throws: yields a tuple with the result<T> of each.
 ///
 ///     auto both = co_await iowq::linked(iowq::write(log, text), iowq::fsync(log));
 ///     std::size_t const written = std::get<0>(both).value();

@@ -108,7 +108,7 @@ struct sendmsg_call {
     sqe.len = 1;
     sqe.msg_flags = static_cast<unsigned>(flags | MSG_NOSIGNAL);
   }
-  int once() const noexcept { return send_message(socket, message, flags); }
+  int try_nonblocking() const noexcept { return send_message(socket, message, flags); }
   [[nodiscard]] readiness waits_for() const noexcept {
     return message_waits_for(socket, POLLOUT, flags);
   }
@@ -128,7 +128,7 @@ struct recvmsg_call {
   int flags;
 
   [[nodiscard]] int descriptor() const noexcept { return socket; }
-  [[nodiscard]] bool ring_can(const ring_features& kernel) const noexcept {
+  [[nodiscard]] bool supported_by(const ring_features& kernel) const noexcept {
     return ring_keeps(flags, kernel);
   }
   void prepare(io_uring_sqe& sqe) const noexcept {
@@ -138,7 +138,7 @@ struct recvmsg_call {
     sqe.len = 1;
     sqe.msg_flags = static_cast<unsigned>(flags | MSG_CMSG_CLOEXEC);
   }
-  int once() const noexcept { return receive_message(socket, *message, flags); }
+  int try_nonblocking() const noexcept { return receive_message(socket, *message, flags); }
   [[nodiscard]] readiness waits_for() const noexcept {
     return message_waits_for(socket, POLLIN, flags);
   }
@@ -167,7 +167,7 @@ struct sendto_call {
     sqe.len = 1;
     sqe.msg_flags = static_cast<unsigned>(flags | MSG_NOSIGNAL);
   }
-  int once() noexcept {
+  int try_nonblocking() noexcept {
     fill();
     return send_message(socket, message, flags);
   }
@@ -202,7 +202,7 @@ struct recvfrom_call {
   recvfrom_call(int s, mutable_bytes b, int f) noexcept : socket{s}, bytes{b}, flags{f} {}
 
   [[nodiscard]] int descriptor() const noexcept { return socket; }
-  [[nodiscard]] bool ring_can(const ring_features& kernel) const noexcept {
+  [[nodiscard]] bool supported_by(const ring_features& kernel) const noexcept {
     return ring_keeps(flags, kernel);
   }
   void prepare(io_uring_sqe& sqe) noexcept {
@@ -213,7 +213,7 @@ struct recvfrom_call {
     sqe.len = 1;
     sqe.msg_flags = static_cast<unsigned>(flags);
   }
-  int once() noexcept {
+  int try_nonblocking() noexcept {
     fill();
     return receive_message(socket, message, flags);
   }

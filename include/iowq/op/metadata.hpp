@@ -77,7 +77,7 @@ struct stat_call {
   stat_call(int dir, std::string_view name, int f) : directory{dir}, path{name}, flags{f} {}
 
   [[nodiscard]] int descriptor() const noexcept { return directory; }
-  [[nodiscard]] int check() const noexcept { return path.check(); }
+  [[nodiscard]] int validate() const noexcept { return path.validate(); }
   void prepare(io_uring_sqe& sqe) noexcept {
     sqe.opcode = IORING_OP_STATX;
     sqe.fd = directory;
@@ -109,7 +109,7 @@ struct fstat_call {
   [[nodiscard]] int descriptor() const noexcept { return file; }
   /// Never asks a server. What came from a local file system is current; of an unknown one the
   /// pool finds out which it is, and that is remembered.
-  int attempt(const devices& known) noexcept {
+  int try_inline(const devices& known) noexcept {
     int const r =
         or_errno(::statx(file, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, stat_mask, &buffer));
     if (r < 0 || known.is_local(device().device())) return r;
@@ -129,7 +129,7 @@ struct fstat_call {
             is_local_filesystem(static_cast<std::uint64_t>(system.f_type));
     return or_errno(::statx(file, "", AT_EMPTY_PATH, stat_mask, &buffer));
   }
-  void settle(devices& known) const noexcept {
+  void on_complete(devices& known) const noexcept {
     if (local) known.learn_local(device().device());
   }
   file_status value(int) const noexcept { return file_status{buffer}; }
@@ -149,7 +149,7 @@ struct statfs_call {
                                      .reason = "walks a path, and may ask a server; has no opcode"};
   explicit statfs_call(std::string_view name) : path{name} {}
 
-  [[nodiscard]] int check() const noexcept { return path.check(); }
+  [[nodiscard]] int validate() const noexcept { return path.validate(); }
   int call(const stop_token&) noexcept { return or_errno(::statfs(path.c_str(), &buffer)); }
   [[nodiscard]] struct ::statfs value(int) const noexcept { return buffer; }
 
@@ -245,7 +245,7 @@ struct chmod_call {
       .name = "chmod", .first = route::pool, .reason = "writes an inode; has no opcode"};
   chmod_call(std::string_view name, ::mode_t m) : path{name}, mode{m} {}
 
-  [[nodiscard]] int check() const noexcept { return path.check(); }
+  [[nodiscard]] int validate() const noexcept { return path.validate(); }
   int call(const stop_token&) const noexcept {
     return or_errno(::fchmodat(AT_FDCWD, path.c_str(), mode, 0));
   }
@@ -271,7 +271,7 @@ struct chown_call {
   chown_call(std::string_view name, ::uid_t u, ::gid_t g, int f)
       : path{name}, user{u}, group{g}, flags{f} {}
 
-  [[nodiscard]] int check() const noexcept { return path.check(); }
+  [[nodiscard]] int validate() const noexcept { return path.validate(); }
   int call(const stop_token&) const noexcept {
     return or_errno(::fchownat(AT_FDCWD, path.c_str(), user, group, flags));
   }
@@ -300,7 +300,7 @@ struct utimens_call {
   utimens_call(std::string_view name, const file_time& accessed, const file_time& modified, int f)
       : path{name}, times{accessed.raw(), modified.raw()}, flags{f} {}
 
-  [[nodiscard]] int check() const noexcept { return path.check(); }
+  [[nodiscard]] int validate() const noexcept { return path.validate(); }
   int call(const stop_token&) const noexcept {
     return or_errno(::utimensat(AT_FDCWD, path.c_str(), times, flags));
   }

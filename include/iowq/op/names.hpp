@@ -34,7 +34,7 @@ struct mkdir_call {
   mkdir_call(int dir, std::string_view name, ::mode_t m) : directory{dir}, path{name}, mode{m} {}
 
   [[nodiscard]] int descriptor() const noexcept { return directory; }
-  [[nodiscard]] int check() const noexcept { return path.check(); }
+  [[nodiscard]] int validate() const noexcept { return path.validate(); }
   void prepare(io_uring_sqe& sqe) const noexcept {
     sqe.opcode = IORING_OP_MKDIRAT;
     sqe.fd = directory;
@@ -59,7 +59,7 @@ struct unlink_call {
   unlink_call(int dir, std::string_view name, int f) : directory{dir}, path{name}, flags{f} {}
 
   [[nodiscard]] int descriptor() const noexcept { return directory; }
-  [[nodiscard]] int check() const noexcept { return path.check(); }
+  [[nodiscard]] int validate() const noexcept { return path.validate(); }
   void prepare(io_uring_sqe& sqe) const noexcept {
     sqe.opcode = IORING_OP_UNLINKAT;
     sqe.fd = directory;
@@ -85,8 +85,10 @@ struct rename_call {
       : old_directory{from_dir}, new_directory{to_dir}, from{old_name}, to{new_name}, flags{f} {}
 
   [[nodiscard]] int descriptor() const noexcept { return old_directory; }
-  [[nodiscard]] int other_descriptor() const noexcept { return new_directory; }
-  [[nodiscard]] int check() const noexcept { return from.check() != 0 ? from.check() : to.check(); }
+  [[nodiscard]] int second_descriptor() const noexcept { return new_directory; }
+  [[nodiscard]] int validate() const noexcept {
+    return from.validate() != 0 ? from.validate() : to.validate();
+  }
   void prepare(io_uring_sqe& sqe) const noexcept {
     sqe.opcode = IORING_OP_RENAMEAT;
     sqe.fd = old_directory;
@@ -174,8 +176,10 @@ struct link_call {
       : old_directory{from_dir}, new_directory{to_dir}, from{old_name}, to{new_name}, flags{f} {}
 
   [[nodiscard]] int descriptor() const noexcept { return old_directory; }
-  [[nodiscard]] int other_descriptor() const noexcept { return new_directory; }
-  [[nodiscard]] int check() const noexcept { return from.check() != 0 ? from.check() : to.check(); }
+  [[nodiscard]] int second_descriptor() const noexcept { return new_directory; }
+  [[nodiscard]] int validate() const noexcept {
+    return from.validate() != 0 ? from.validate() : to.validate();
+  }
   void prepare(io_uring_sqe& sqe) const noexcept {
     sqe.opcode = IORING_OP_LINKAT;
     sqe.fd = old_directory;
@@ -204,8 +208,8 @@ struct symlink_call {
       : target{text}, directory{dir}, path{name} {}
 
   [[nodiscard]] int descriptor() const noexcept { return directory; }
-  [[nodiscard]] int check() const noexcept {
-    return target.check() != 0 ? target.check() : path.check();
+  [[nodiscard]] int validate() const noexcept {
+    return target.validate() != 0 ? target.validate() : path.validate();
   }
   void prepare(io_uring_sqe& sqe) const noexcept {
     sqe.opcode = IORING_OP_SYMLINKAT;
@@ -228,7 +232,7 @@ struct readlink_call {
   readlink_call(int dir, std::string_view name) : directory{dir}, path{name} {}
 
   [[nodiscard]] int descriptor() const noexcept { return directory; }
-  [[nodiscard]] int check() const noexcept { return path.check(); }
+  [[nodiscard]] int validate() const noexcept { return path.validate(); }
   int call(const stop_token&) noexcept {
     char buffer[PATH_MAX + 1];
     auto const size = or_errno(::readlinkat(directory, path.c_str(), buffer, sizeof buffer));
@@ -252,7 +256,7 @@ struct readlink_call {
 struct template_text {
   explicit template_text(std::string_view pattern) : text{pattern} {}
   /// A NUL inside, or an end other than the six to be replaced.
-  [[nodiscard]] int check() const noexcept {
+  [[nodiscard]] int validate() const noexcept {
     if (text.size() >= PATH_MAX) return -ENAMETOOLONG;
     return text.find('\0') != text.npos || !text.ends_with("XXXXXX") ? -EINVAL : 0;
   }

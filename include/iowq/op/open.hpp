@@ -39,11 +39,11 @@ struct open_call {
   open_call(open_call&&) noexcept = default;
 
   [[nodiscard]] int descriptor() const noexcept { return directory; }
-  [[nodiscard]] int check() const noexcept { return path.check(); }
-  void place(placement& where) const noexcept {
+  [[nodiscard]] int validate() const noexcept { return path.validate(); }
+  void choose_placement(placement& where) const noexcept {
     if (creates()) where.way = route::pool;
   }
-  void insist() noexcept { whole = true; }
+  void allow_kernel_blocking() noexcept { whole = true; }
   void prepare(io_uring_sqe& sqe) noexcept {
     asked = how;
     if (!whole) asked.resolve |= resolve_cached;
@@ -54,12 +54,12 @@ struct open_call {
     sqe.off = reinterpret_cast<std::uintptr_t>(&asked);
   }
   /// EAGAIN: not cached. ENXIO: a FIFO without a reader, tried without blocking; open(2) waits.
-  [[nodiscard]] bool would_block(int answer) const noexcept {
+  [[nodiscard]] bool is_unsure(int answer) const noexcept {
     return answer == -EAGAIN || (answer == -ENXIO && (how.flags & O_NONBLOCK) == 0);
   }
-  [[nodiscard]] bool bounces(int answer) const noexcept { return !whole && would_block(answer); }
+  [[nodiscard]] bool would_block(int answer) const noexcept { return !whole && is_unsure(answer); }
   /// As the ring does it: what is cached, and without waiting for the other end of a FIFO.
-  int once() noexcept {
+  int try_nonblocking() noexcept {
     constexpr std::uint64_t own = O_NONBLOCK | O_PATH;  // with these it needs not be told
     asked = how;
     asked.resolve |= resolve_cached;
@@ -68,7 +68,7 @@ struct open_call {
     if (r >= 0 && asked.flags != how.flags) ::fcntl(r, F_SETFL, ::fcntl(r, F_GETFL) & ~O_NONBLOCK);
     // EINVAL: before 5.12 nobody can ask for what is cached. Or the flags are wrong: the worker
     // will say so.
-    bool const is_answer = r >= 0 || (r != -EINVAL && r != -EINTR && !would_block(r));
+    bool const is_answer = r >= 0 || (r != -EINVAL && r != -EINTR && !is_unsure(r));
     return is_answer ? r : -EOPNOTSUPP;
   }
   int call(const stop_token&) noexcept { return open(how); }
@@ -110,19 +110,19 @@ struct close_call {
       .first = route::pool,
       .cancellable = false,
       .reason =
-          "the ring closes inline, and blocks: a lingering socket, the last reference of a "
+          "the ring closes inline, and blocks: a draining_stop socket, the last reference of a "
           "deleted file"};
   explicit close_call(fd owned) noexcept : file{std::move(owned)}, number{file.get()} {}
 
   [[nodiscard]] int descriptor() const noexcept { return number; }
-  static void closes() noexcept {}
-  [[nodiscard]] int check() const noexcept { return number >= 0 ? 0 : -EBADF; }
+  static void closes_descriptor() noexcept {}
+  [[nodiscard]] int validate() const noexcept { return number >= 0 ? 0 : -EBADF; }
   void prepare(io_uring_sqe& sqe) noexcept {
     sqe.opcode = IORING_OP_CLOSE;
     sqe.flags |= IOSQE_ASYNC;  // or the owner would do it, and block
     sqe.fd = file.release();
   }
-  [[nodiscard]] bool bounces(int) const noexcept { return false; }
+  [[nodiscard]] bool would_block(int) const noexcept { return false; }
   int call(const stop_token&) noexcept { return or_errno(::close(file.release())); }
 
   fd file;

@@ -31,7 +31,7 @@ struct poll_call {
     sqe.poll32_events =
         ring_backend::poll_mask(static_cast<std::uint32_t>(static_cast<unsigned short>(events)));
   }
-  int once() const noexcept { return look_for_events(file, events); }
+  int try_nonblocking() const noexcept { return look_for_events(file, events); }
   [[nodiscard]] readiness waits_for() const noexcept {
     // Errors and hang-ups are told to who asks for nothing else, too.
     return {file, static_cast<short>(events | POLLERR)};

@@ -142,7 +142,7 @@ struct spawn_call {
     if (options.environment) environment.emplace(*options.environment);
   }
 
-  [[nodiscard]] int check() const noexcept {
+  [[nodiscard]] int validate() const noexcept {
     bool const valid = !arguments.empty() && arguments.is_valid() &&
                        (!environment || environment->is_valid()) &&
                        directory.find('\0') == directory.npos;

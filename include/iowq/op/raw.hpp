@@ -22,7 +22,7 @@ template <class Prepare>
 struct raw_call {
   static constexpr operation_row row{
       .name = "raw", .first = route::ring, .reason = "the caller filled the SQE"};
-  using answers_itself = void;  // no exception: the answer is the caller's to read
+  static constexpr bool keeps_errors = true;  // no exception: the answer is the caller's to read
   Prepare fill;
 
   void prepare(io_uring_sqe& sqe) noexcept { fill(sqe); }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/op/resolve.hpp -- the addresses behind a name.
+// iowq/op/resolve.hpp -- the addresses next_in_ring a name.
 //
 // getaddrinfo(3) may take half a minute, and nothing ends it early. So a worker asks with a state
 // of its own, and whoever awaits the answer waits for an eventfd: a stop request ends that at
@@ -53,7 +53,7 @@ class lookup final : public work {
  public:
   lookup(std::string host, std::string service, int flags, getaddrinfo_function* ask)
       : work{work_flags{.unbound = true}},
-        host_{std::move(host)},
+        ring_{std::move(host)},
         service_{std::move(service)},
         flags_{flags},
         ask_{ask},
@@ -72,7 +72,7 @@ class lookup final : public work {
     hints.ai_flags = flags_;
     hints.ai_socktype = SOCK_STREAM;  // or each address comes three times
     ::addrinfo* found = nullptr;
-    int const r = ask_(host_.empty() ? nullptr : host_.c_str(),
+    int const r = ask_(ring_.empty() ? nullptr : ring_.c_str(),
                        service_.empty() ? nullptr : service_.c_str(), &hints, &found);
     if (r == EAI_SYSTEM)
       error_ = to_error(-errno);
@@ -110,7 +110,7 @@ class lookup final : public work {
       error_ = to_error(-ENOMEM);
     }
   }
-  std::string host_, service_;
+  std::string ring_, service_;
   int flags_;
   getaddrinfo_function* ask_;
   fd event_;
@@ -128,7 +128,7 @@ struct resolve_call {
       .first = route::ring,
       .unbound = true,
       .reason = "a worker is in getaddrinfo(3), which nothing stops; this waits for its eventfd"};
-  using may_throw = void;
+  static constexpr bool value_may_throw = true;
   std::shared_ptr<lookup> asked;
 
   [[nodiscard]] int descriptor() const noexcept { return asked->event(); }
@@ -137,7 +137,7 @@ struct resolve_call {
     sqe.fd = asked->event();
     sqe.poll32_events = ring_backend::poll_mask(POLLIN);
   }
-  int once() const noexcept { return look_for_events(asked->event(), POLLIN); }
+  int try_nonblocking() const noexcept { return look_for_events(asked->event(), POLLIN); }
   [[nodiscard]] readiness waits_for() const noexcept { return {asked->event(), POLLIN}; }
   int call(const stop_token& stop) const noexcept {
     return wait_for_events(asked->event(), POLLIN, stop);

@@ -36,11 +36,11 @@ namespace detail {
 using signal_bits = std::uint64_t;
 
 /// What the handler writes to. In its list from link() to unlink().
-class signal_note {
+class signal_slot {
  public:
-  signal_note() noexcept = default;
-  signal_note(const signal_note&) = delete;
-  signal_note& operator=(const signal_note&) = delete;
+  signal_slot() noexcept = default;
+  signal_slot(const signal_slot&) = delete;
+  signal_slot& operator=(const signal_slot&) = delete;
 
   /// The lowest of `wanted` that was caught, and it is forgotten; 0: none.
   [[nodiscard]] int take(signal_bits wanted) noexcept {
@@ -59,8 +59,8 @@ class signal_note {
   friend class signal_handlers;
   atomic<signal_bits> wanted_{0};
   atomic<signal_bits> caught_{0};
-  atomic<signal_note*> next_{nullptr};
-  int bell_ = -1;  // an eventfd
+  atomic<signal_slot*> next_{nullptr};
+  int event_fd_ = -1;  // an eventfd
 };
 
 /// The process's handlers of ours, and the notes that they write to. Handlers are the process's,
@@ -71,18 +71,18 @@ class signal_handlers {
  public:
   /// Puts a note where it is found: an executor's before those of waits, so that a wait that was
   /// rung finds its signal noted there.
-  static void link(signal_note& note, bool first) noexcept {
+  static void link(signal_slot& note, bool first) noexcept {
     lock const held{mutex_};
-    atomic<signal_note*>* place = &first_;
+    atomic<signal_slot*>* place = &first_;
     while (!first && place->load(std::memory_order_relaxed) != nullptr)  // relaxed: under the lock
       place = &place->load(std::memory_order_relaxed)->next_;
     note.next_.store(place->load(std::memory_order_relaxed), std::memory_order_relaxed);
     place->store(&note, std::memory_order_seq_cst);  // the handler's loads find the whole note
   }
   /// Returns when no handler is at it any more.
-  static void unlink(signal_note& note) noexcept {
+  static void unlink(signal_slot& note) noexcept {
     lock const held{mutex_};
-    atomic<signal_note*>* place = &first_;
+    atomic<signal_slot*>* place = &first_;
     while (place->load(std::memory_order_relaxed) != &note)  // relaxed: under the lock
       place = &place->load(std::memory_order_relaxed)->next_;
     // seq_cst, both: a handler that does not see this store has been counted before the load.
@@ -123,13 +123,13 @@ class signal_handlers {
     int const saved = errno;
     signal_bits const bit = signal_bits{1} << (number - 1);
     inside_.fetch_add(1, std::memory_order_seq_cst);  // see unlink()
-    for (signal_note* note = first_.load(std::memory_order_seq_cst); note != nullptr;
+    for (signal_slot* note = first_.load(std::memory_order_seq_cst); note != nullptr;
          note = note->next_.load(std::memory_order_seq_cst)) {
       // relaxed: who wants it set the bit before the handler was there, or comes a moment later.
       if ((note->wanted_.load(std::memory_order_relaxed) & bit) == 0) continue;
       // release: pairs with take().
       note->caught_.fetch_or(bit, std::memory_order_release);
-      if (note->bell_ >= 0) linux_policy::wake_ring(note->bell_);
+      if (note->event_fd_ >= 0) linux_policy::wake_ring(note->event_fd_);
     }
     inside_.fetch_sub(1, std::memory_order_seq_cst);
     errno = saved;
@@ -137,28 +137,28 @@ class signal_handlers {
 
   static inline constinit linux_policy::mutex mutex_;
   static inline constinit use uses_[64]{};  // under the lock
-  static inline constinit atomic<signal_note*> first_{nullptr};
+  static inline constinit atomic<signal_slot*> first_{nullptr};
   static inline constinit atomic<unsigned> inside_{0};
 };
 
 /// What an executor's coroutines have awaited in this run, and what came while none did.
-class caught_signals final : public signal_note, end_of_run {
+class pending_signals final : public signal_slot, end_of_run {
  public:
   /// Those of the calling thread's executor, `wanted` among them. Throws.
-  static caught_signals& of(signal_bits wanted) {
+  static pending_signals& of(signal_bits wanted) {
     executor& here = executor::current();
-    auto* all = static_cast<caught_signals*>(find(here, &ended));
-    if (all == nullptr) all = new caught_signals{here};
+    auto* all = static_cast<pending_signals*>(find(here, &ended));
+    if (all == nullptr) all = new pending_signals{here};
     all->want(wanted);
     return *all;
   }
 
  private:
-  explicit caught_signals(executor& here) noexcept : end_of_run{here, &ended} {
+  explicit pending_signals(executor& here) noexcept : end_of_run{here, &ended} {
     ::sigemptyset(&were_blocked_);
     signal_handlers::link(*this, true);
   }
-  ~caught_signals() {
+  ~pending_signals() {
     for_each(mine_, &signal_handlers::drop);
     signal_handlers::unlink(*this);
     ::pthread_sigmask(SIG_BLOCK, &were_blocked_, nullptr);
@@ -187,7 +187,7 @@ class caught_signals final : public signal_note, end_of_run {
   static void for_each(signal_bits bits, F&& f) {
     for (; bits != 0; bits &= bits - 1) f(std::countr_zero(bits) + 1);
   }
-  static void ended(end_of_run* self) noexcept { delete static_cast<caught_signals*>(self); }
+  static void ended(end_of_run* self) noexcept { delete static_cast<pending_signals*>(self); }
 
   // Owner thread only.
   signal_bits mine_ = 0;
@@ -195,16 +195,16 @@ class caught_signals final : public signal_note, end_of_run {
 };
 
 /// A wait's own note, with a bell.
-class signal_bell final : public signal_note {
+class signal_event final : public signal_slot {
  public:
-  explicit signal_bell(signal_bits wanted) {
+  explicit signal_event(signal_bits wanted) {
     int const r = linux_policy::wake_open();
     if (r < 0) throw_error(r, "until_signal (eventfd)");
-    file_.reset(bell_ = r);
+    file_.reset(event_fd_ = r);
     wanted_.store(wanted, std::memory_order_relaxed);  // relaxed: link() publishes it
     signal_handlers::link(*this, false);
   }
-  ~signal_bell() { signal_handlers::unlink(*this); }
+  ~signal_event() { signal_handlers::unlink(*this); }
   [[nodiscard]] const fd& descriptor() const noexcept { return file_; }
 
  private:
@@ -214,9 +214,9 @@ class signal_bell final : public signal_note {
 template <class = void>
 task<int> await_signal(signal_bits wanted) {
   if (wanted == 0) throw_error(-EINVAL, "until_signal");
-  caught_signals& all = caught_signals::of(wanted);
+  pending_signals& all = pending_signals::of(wanted);
   if (int const number = all.take(wanted); number != 0) co_return number;
-  signal_bell bell{wanted};
+  signal_event bell{wanted};
   // It may have come before the bell was there.
   if (int const number = all.take(wanted); number != 0) co_return number;
   co_await poll(bell.descriptor(), POLLIN);

@@ -39,7 +39,7 @@ struct connect_call {
                                          "without end, but not for us"};
   int socket;
   endpoint where;
-  bool under_way = false;  // by once()
+  bool under_way = false;  // by try_nonblocking()
 
   [[nodiscard]] int descriptor() const noexcept { return socket; }
   void prepare(io_uring_sqe& sqe) const noexcept {
@@ -48,7 +48,7 @@ struct connect_call {
     sqe.addr = reinterpret_cast<std::uintptr_t>(where.address());
     sqe.off = where.size();
   }
-  int once() noexcept {
+  int try_nonblocking() noexcept {
     if (under_way) return outcome();
     // Nothing else uses a socket that is being connected, so its mode is ours for a while.
     int const mode = ::fcntl(socket, F_GETFL);
@@ -121,7 +121,7 @@ struct bind_call {
   endpoint where;
 
   [[nodiscard]] int descriptor() const noexcept { return socket; }
-  void place(placement& go) const noexcept {
+  void choose_placement(placement& go) const noexcept {
     if (where.family() == AF_UNIX) go.way = route::pool;
   }
   void prepare(io_uring_sqe& sqe) const noexcept {
@@ -169,7 +169,7 @@ struct accept_call {
     sqe.fd = listener;
     sqe.accept_flags = static_cast<unsigned>(flags | SOCK_CLOEXEC);
   }
-  int once() const noexcept {
+  int try_nonblocking() const noexcept {
     // Another thread may take the connection between poll and accept; a blocking listener would
     // then hold us where no stop request reaches.
     int const mode = ::fcntl(listener, F_GETFL);
@@ -194,7 +194,7 @@ struct recv_call {
   int flags;
 
   [[nodiscard]] int descriptor() const noexcept { return socket; }
-  [[nodiscard]] bool ring_can(const ring_features& kernel) const noexcept {
+  [[nodiscard]] bool supported_by(const ring_features& kernel) const noexcept {
     return ring_keeps(flags, kernel);
   }
   void prepare(io_uring_sqe& sqe) const noexcept {
@@ -204,7 +204,7 @@ struct recv_call {
     sqe.len = bytes.length();
     sqe.msg_flags = static_cast<unsigned>(flags);
   }
-  int once() const noexcept {
+  int try_nonblocking() const noexcept {
     // MSG_WAITALL may take several rounds, and remembers how far it came: that is for a worker.
     return waits() && waits_for_all(socket, flags) ? -EOPNOTSUPP : receive(0);
   }
@@ -250,7 +250,7 @@ struct send_call {
     sqe.len = bytes.length();
     sqe.msg_flags = static_cast<unsigned>(flags | MSG_NOSIGNAL);
   }
-  int once() const noexcept {
+  int try_nonblocking() const noexcept {
     return static_cast<int>(or_errno(
         ::send(socket, bytes.data(), bytes.length(), flags | MSG_NOSIGNAL | MSG_DONTWAIT)));
   }

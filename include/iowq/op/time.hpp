@@ -62,8 +62,8 @@ struct day_sleep_call {
       .first = route::ring,
       .unbound = true,
       .reason = "only the kernel follows its clock of the day when that is set"};
-  using answers_itself = void;  // ETIME is success
-  using may_throw = void;
+  static constexpr bool keeps_errors = true;  // ETIME is success
+  static constexpr bool value_may_throw = true;
 
   explicit day_sleep_call(__kernel_timespec when) noexcept : until{when} {}
 
@@ -80,7 +80,7 @@ struct day_sleep_call {
     return r < 0 ? r : 0;
   }
   /// Armed at first, so never over at once: a time that has passed ends at the next turn.
-  int once() noexcept {
+  int try_nonblocking() noexcept {
     if (!clock) {
       int const r = arm();
       return r < 0 ? r : -EAGAIN;
@@ -115,16 +115,16 @@ class [[nodiscard("co_await it")]] sleep_operation : public operation_base {
 
   sleep_operation(time_point deadline, std::source_location at) noexcept
       : operation_base{kind, at}, deadline_{deadline} {
-    acts(&on_item);
+    set_action(&on_item);
   }
   sleep_operation(sleep_operation&& other) noexcept
       : operation_base{std::move(other)},  // moves the base only
         deadline_{other.deadline_} {       // NOLINT(bugprone-use-after-move)
-    acts(&on_item);
+    set_action(&on_item);
   }
   ~sleep_operation() {
     // Before its timer says it in other words.
-    IOWQ_ASSERT(stage_ <= stage::over || at_fault(source_),
+    IOWQ_ASSERT(stage_ <= stage::completed || at_fault(source_),
                 "a coroutine was destroyed while it sleeps: request a stop and await its end");
   }
 
@@ -137,15 +137,15 @@ class [[nodiscard("co_await it")]] sleep_operation : public operation_base {
     waiter_ = waiter;
     return begin(stop_of(waiter));
   }
-  bool start(listener& waiter, stop_token token) noexcept {
-    hear(waiter);
+  bool start(completion_callback& waiter, stop_token token) noexcept {
+    set_callback(waiter);
     return begin(token);
   }
   void await_resume() const {
-    if (answer_.res() < 0) throw_error(answer_.res(), "sleep");
+    if (result_.res() < 0) throw_error(result_.res(), "sleep");
   }
   result<void> await_resume_result() const noexcept {
-    if (answer_.res() < 0) return to_error(answer_.res());
+    if (result_.res() < 0) return to_error(result_.res());
     return {};
   }
 
@@ -155,8 +155,8 @@ class [[nodiscard("co_await it")]] sleep_operation : public operation_base {
     bool const ambient = token == here.ambient();
     bool const stopped = token.stop_requested();
     if (stopped || (!ambient && !stop_hook::prepare(here, *this, token))) {
-      answer_.set(stopped ? -ECANCELED : -ENOMEM);
-      stage_ = stage::over;
+      result_.set(stopped ? -ECANCELED : -ENOMEM);
+      stage_ = stage::completed;
       return false;
     }
     here.arm(alarm_, deadline_);
@@ -165,7 +165,7 @@ class [[nodiscard("co_await it")]] sleep_operation : public operation_base {
   }
   static void on_item(loop_item* self) noexcept {
     auto& op = *static_cast<sleep_operation*>(static_cast<operation_base*>(self));
-    this_thread_loop->finish<row_of_all>(op, &ledger_entry::inline_ops);
+    this_thread_loop->finish<row_of_all>(op, &operation_stats::inline_ops);
   }
   static bool disarm(operation_base& op) noexcept {
     this_thread_loop->disarm(static_cast<sleep_operation&>(op).alarm_);

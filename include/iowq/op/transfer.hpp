@@ -74,11 +74,11 @@ struct copy_file_range_call {
   unsigned flags;
 
   [[nodiscard]] int descriptor() const noexcept { return to; }
-  [[nodiscard]] int other_descriptor() const noexcept { return from; }
-  [[nodiscard]] int check() const noexcept {
+  [[nodiscard]] int second_descriptor() const noexcept { return from; }
+  [[nodiscard]] int validate() const noexcept {
     return is_negative(from_offset) || is_negative(to_offset) ? -EINVAL : 0;
   }
-  void place(placement& where) const noexcept { order_by_file(to, where); }
+  void choose_placement(placement& where) const noexcept { order_by_file(to, where); }
   int call(const stop_token&) const noexcept {
     ::off64_t in = from_offset.value_or(0), out = to_offset.value_or(0);
     ::ssize_t r;
@@ -104,10 +104,10 @@ struct sendfile_call {
   std::size_t length;
 
   [[nodiscard]] int descriptor() const noexcept { return to; }
-  [[nodiscard]] int other_descriptor() const noexcept { return from; }
-  [[nodiscard]] int check() const noexcept { return is_negative(offset) ? -EINVAL : 0; }
-  void place(placement& where) const noexcept { order_by_file(to, where); }
-  [[nodiscard]] bool may_wait() const noexcept { return !to.is_stored(); }
+  [[nodiscard]] int second_descriptor() const noexcept { return from; }
+  [[nodiscard]] int validate() const noexcept { return is_negative(offset) ? -EINVAL : 0; }
+  void choose_placement(placement& where) const noexcept { order_by_file(to, where); }
+  [[nodiscard]] bool is_unbound() const noexcept { return !to.is_stored(); }
 
   int call(const stop_token& stop) const noexcept {
     unsigned const in = from.type(), out = to.type();
@@ -139,8 +139,10 @@ struct pipe_to_pipe {
   known_file from, to;
   unsigned flags;
 
-  [[nodiscard]] bool at_once() const noexcept { return (flags & SPLICE_F_NONBLOCK) != 0; }
-  [[nodiscard]] bool bounces(int answer) const noexcept { return answer == -EAGAIN && !at_once(); }
+  [[nodiscard]] bool complete_inline() const noexcept { return (flags & SPLICE_F_NONBLOCK) != 0; }
+  [[nodiscard]] bool would_block(int answer) const noexcept {
+    return answer == -EAGAIN && !complete_inline();
+  }
 
   template <class Once>
   int wait_and(const stop_token& stop, Once&& once) const noexcept {
@@ -149,7 +151,7 @@ struct pipe_to_pipe {
     for (;;) {
       int r = once(flags | SPLICE_F_NONBLOCK);
       if (r == -EINTR) continue;
-      if (r != -EAGAIN || at_once()) return r;
+      if (r != -EAGAIN || complete_inline()) return r;
       // Which of them was it? Wait for what comes in, then for room: both are lasting.
       if (waits(in) && (r = wait_for_events(from, POLLIN, stop)) < 0) return r;
       if (waits(out) && (r = wait_for_events(to, POLLOUT, stop)) < 0) return r;
@@ -174,8 +176,8 @@ struct splice_call : pipe_to_pipe {
       : pipe_to_pipe{in, out, f}, from_offset{in_offset}, to_offset{out_offset}, length{n} {}
 
   [[nodiscard]] int descriptor() const noexcept { return to; }
-  [[nodiscard]] int other_descriptor() const noexcept { return from; }
-  [[nodiscard]] int check() const noexcept {
+  [[nodiscard]] int second_descriptor() const noexcept { return from; }
+  [[nodiscard]] int validate() const noexcept {
     return is_negative(from_offset) || is_negative(to_offset) ? -EINVAL : 0;
   }
   void prepare(io_uring_sqe& sqe) const noexcept {
@@ -213,7 +215,7 @@ struct tee_call : pipe_to_pipe {
       : pipe_to_pipe{in, out, f}, length{n} {}
 
   [[nodiscard]] int descriptor() const noexcept { return to; }
-  [[nodiscard]] int other_descriptor() const noexcept { return from; }
+  [[nodiscard]] int second_descriptor() const noexcept { return from; }
   void prepare(io_uring_sqe& sqe) const noexcept {
     sqe.opcode = IORING_OP_TEE;
     sqe.fd = to;

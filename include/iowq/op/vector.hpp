@@ -31,10 +31,10 @@ namespace iowq {
 template <class Bytes>
 class buffer_list {
  public:
-  static constexpr std::size_t most_listed = 8;
+  static constexpr std::size_t max_listed = 8;
 
   template <class... Listed>
-    requires(sizeof...(Listed) >= 1 && sizeof...(Listed) <= most_listed &&
+    requires(sizeof...(Listed) >= 1 && sizeof...(Listed) <= max_listed &&
              (std::convertible_to<Listed, Bytes> && ...))
   buffer_list(Listed&&... listed) noexcept
       : listed_{part(static_cast<Listed&&>(listed))...}, count_{sizeof...(Listed)} {}
@@ -57,7 +57,7 @@ class buffer_list {
     return {const_cast<void*>(static_cast<const void*>(bytes.data())), bytes.size()};
   }
   const ::iovec* borrowed_ = nullptr;
-  std::array<::iovec, most_listed> listed_{};
+  std::array<::iovec, max_listed> listed_{};
   std::size_t count_;
 };
 using mutable_buffers = buffer_list<mutable_bytes>;
@@ -74,12 +74,12 @@ struct vector_call {
 
   [[nodiscard]] int descriptor() const noexcept { return file; }
   /// More parts than IOV_MAX are the kernel's EINVAL; here before an SQE cuts the count to 32 bits.
-  [[nodiscard]] int check() const noexcept {
+  [[nodiscard]] int validate() const noexcept {
     constexpr bool reads = std::is_same_v<Bytes, mutable_bytes>;
     int const bad = check_offset<reads ? direction::in : direction::out>(file, offset);
     return bad < 0 ? bad : parts.size() > IOV_MAX ? -EINVAL : 0;
   }
-  [[nodiscard]] bool may_wait() const noexcept { return !file.is_stored(); }
+  [[nodiscard]] bool is_unbound() const noexcept { return !file.is_stored(); }
   [[nodiscard]] readiness waits_for() const noexcept {
     return {file, std::is_same_v<Bytes, mutable_bytes> ? POLLIN : POLLOUT};
   }
@@ -109,7 +109,7 @@ struct readv_call : vector_call<mutable_bytes> {
       .name = "readv", .opcode = IORING_OP_READV, .first = route::ring, .reason = "as read"};
 
   void prepare(io_uring_sqe& sqe) const noexcept { fill(sqe, IORING_OP_READV); }
-  int once() const noexcept {
+  int try_nonblocking() const noexcept {
     std::span<const ::iovec> const all{parts.data(), parts.size()};
     return probe_read(file, all, offset);
   }
@@ -130,13 +130,13 @@ struct writev_call : vector_call<const_bytes> {
                                      .key = "(device, inode) of a regular file or block device",
                                      .reason = "as write: to stored files on the pool"};
 
-  void place(placement& where) const noexcept {
+  void choose_placement(placement& where) const noexcept {
     if (!file.is_stored()) return;
     where.way = route::pool;
     where.key = file.key();
   }
   void prepare(io_uring_sqe& sqe) const noexcept { fill(sqe, IORING_OP_WRITEV); }
-  int once() const noexcept {
+  int try_nonblocking() const noexcept {
     auto const count = static_cast<int>(parts.size());
     auto const r = or_errno(::pwritev2(file, parts.data(), count, offset, RWF_NOWAIT));
     return stream_answer(file, POLLOUT, std::span{parts.data(), parts.size()}, static_cast<int>(r));

@@ -40,7 +40,7 @@ struct waitid_call {
     sqe.file_index = static_cast<unsigned>(options);
     sqe.off = reinterpret_cast<std::uintptr_t>(&info);
   }
-  int once() noexcept {
+  int try_nonblocking() noexcept {
     info = {};
     int const r = or_errno(::waitid(which, id, &info, options | WNOHANG));
     if (r < 0 || info.si_pid != 0 || (options & WNOHANG) != 0) return r;

@@ -94,7 +94,7 @@ class walk_path {
 
   [[nodiscard]] bool empty() const noexcept { return levels_.empty(); }
   [[nodiscard]] walk_level& back() noexcept { return levels_.back(); }
-  void enter(visit one, std::size_t path_size, std::size_t depth) {
+  void enter(directory_batch one, std::size_t path_size, std::size_t depth) {
     levels_.push_back({std::make_shared<const fd>(std::move(one.directory)), path_size, depth,
                        std::move(one.entries)});
     read_ahead_here();
@@ -134,10 +134,10 @@ class walk_path {
   }
   /// Visits the directory `name`, which comes next here; as it was read ahead, if that holds still.
   template <class = void>
-  task<result<visit>> visit_next(std::string_view name) {
+  task<result<directory_batch>> next_directory(std::string_view name) {
     if (read_ahead* const ahead = back().ahead.front();
         ahead != nullptr && ahead->position() == back().at) {
-      result<visit> found = to_error(-ECANCELED);
+      result<directory_batch> found = to_error(-ECANCELED);
       if (ahead->is_at_home()) {
         co_await until_over(*ahead);
         found = ahead->take();
@@ -147,7 +147,7 @@ class walk_path {
       if (is_scarcity(found.error())) co_await give_way();
     }
     for (;;) {
-      operation<visit_call> now{at_, back().directory, name, first_room};
+      operation<open_directory_call> now{at_, back().directory, name, first_room};
       auto found = co_await as_result(std::move(now));
       if (found || !is_scarcity(found.error()) || !co_await give_way()) co_return found;
     }
@@ -162,7 +162,7 @@ class walk_path {
 
   template <class = void>
   task<> until_over(read_ahead& one) {
-    read_ahead::turn over{one, at_};
+    read_ahead::wait_awaiter over{one, at_};
     co_await over;
   }
   void drop_first_of(walk_level& one) noexcept {
@@ -193,7 +193,7 @@ class walk_path {
 
 template <class = void>
 [[nodiscard]] stream<walk_entry> walk_of(std::string path, std::source_location at) {
-  fd top = co_await iowq::open(path, visit_call::how, 0, at);
+  fd top = co_await iowq::open(path, open_directory_call::how, 0, at);
   if (!path.ends_with('/')) path += '/';
   walk_path way{at};
   way.enter({std::move(top), {}}, path.size(), 0);
@@ -205,9 +205,9 @@ template <class = void>
         way.leave();
         continue;
       }
-      operation<visit_call> further{at, here.directory, std::string_view{},
-                                    walk_path::further_room};
-      visit more = co_await further;
+      operation<open_directory_call> further{at, here.directory, std::string_view{},
+                                             walk_path::further_room};
+      directory_batch more = co_await further;
       way.go_on_with(std::move(more.entries));
       continue;
     }
@@ -219,16 +219,16 @@ template <class = void>
     path += next.name;
     auto type = next.type();
     std::error_code error;
-    visit below;
+    directory_batch below;
     if (may_be_directory(next)) {
-      auto found = co_await way.visit_next(next.name);
+      auto found = co_await way.next_directory(next.name);
       if (found) {
         below = std::move(*found);
         type = file_type::directory;
       } else if (!is_of_the_tree(found.error())) {
         throw_error(found.error(), "walk");
       } else if (type == file_type::directory || found.error().value() == EACCES) {
-        error = found.error();  // of what is no directory, we are told that first
+        error = found.error();  // of what is no directory, we are on_done that first
       }
     }
     here.at += next.length;

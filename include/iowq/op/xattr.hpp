@@ -28,8 +28,8 @@ struct getxattr_call {
   getxattr_call(std::string_view file, std::string_view attribute, mutable_bytes room)
       : path{file}, name{attribute}, bytes{room} {}
 
-  [[nodiscard]] int check() const noexcept {
-    return path.check() != 0 ? path.check() : name.check();
+  [[nodiscard]] int validate() const noexcept {
+    return path.validate() != 0 ? path.validate() : name.validate();
   }
   void prepare(io_uring_sqe& sqe) const noexcept {
     sqe.opcode = IORING_OP_GETXATTR;
@@ -58,7 +58,7 @@ struct fgetxattr_call {
       : file{f}, name{attribute}, bytes{room} {}
 
   [[nodiscard]] int descriptor() const noexcept { return file; }
-  [[nodiscard]] int check() const noexcept { return name.check(); }
+  [[nodiscard]] int validate() const noexcept { return name.validate(); }
   void prepare(io_uring_sqe& sqe) const noexcept {
     sqe.opcode = IORING_OP_FGETXATTR;
     sqe.fd = file;
@@ -86,8 +86,8 @@ struct setxattr_call {
   setxattr_call(std::string_view file, std::string_view attribute, const_bytes content, int f)
       : path{file}, name{attribute}, bytes{content}, flags{f} {}
 
-  [[nodiscard]] int check() const noexcept {
-    return path.check() != 0 ? path.check() : name.check();
+  [[nodiscard]] int validate() const noexcept {
+    return path.validate() != 0 ? path.validate() : name.validate();
   }
   void prepare(io_uring_sqe& sqe) const noexcept {
     sqe.opcode = IORING_OP_SETXATTR;
@@ -115,7 +115,7 @@ struct fsetxattr_call {
       : file{of}, name{attribute}, bytes{content}, flags{f} {}
 
   [[nodiscard]] int descriptor() const noexcept { return file; }
-  [[nodiscard]] int check() const noexcept { return name.check(); }
+  [[nodiscard]] int validate() const noexcept { return name.validate(); }
   void prepare(io_uring_sqe& sqe) const noexcept {
     sqe.opcode = IORING_OP_FSETXATTR;
     sqe.fd = file;
@@ -139,7 +139,7 @@ struct listxattr_call {
       .name = "listxattr", .first = route::pool, .reason = "walks a path; has no opcode"};
   listxattr_call(std::string_view file, mutable_bytes room) : path{file}, bytes{room} {}
 
-  [[nodiscard]] int check() const noexcept { return path.check(); }
+  [[nodiscard]] int validate() const noexcept { return path.validate(); }
   int call(const stop_token&) const noexcept {
     auto* const names = static_cast<char*>(bytes.data());
     return static_cast<int>(or_errno(::listxattr(path.c_str(), names, bytes.length())));
@@ -157,8 +157,8 @@ struct removexattr_call {
   removexattr_call(std::string_view file, std::string_view attribute)
       : path{file}, name{attribute} {}
 
-  [[nodiscard]] int check() const noexcept {
-    return path.check() != 0 ? path.check() : name.check();
+  [[nodiscard]] int validate() const noexcept {
+    return path.validate() != 0 ? path.validate() : name.validate();
   }
   int call(const stop_token&) const noexcept {
     return or_errno(::removexattr(path.c_str(), name.c_str()));
@@ -199,8 +199,8 @@ template <class = void>
   return operation<detail::fsetxattr_call>{at, file.get(), name, bytes, flags};
 }
 
-/// listxattr(2): all names, each with a NUL behind it. Yields their size; without room, the size
-/// that is needed.
+/// listxattr(2): all names, each with a NUL next_in_ring it. Yields their size; without room, the
+/// size that is needed.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::listxattr_call> listxattr(
     std::string_view path, mutable_bytes names,

@@ -49,7 +49,7 @@ struct send_zc_call : send_call {
     if (lends_pages(socket, IORING_OP_SEND_ZC)) sqe.opcode = IORING_OP_SEND_ZC;
   }
   /// Some sockets say only now that they cannot; send(2) can.
-  [[nodiscard]] static bool bounces(int answer) noexcept {
+  [[nodiscard]] static bool would_block(int answer) noexcept {
     return answer == -EAGAIN || answer == -EOPNOTSUPP;
   }
 };
@@ -65,7 +65,9 @@ struct sendmsg_zc_call : sendmsg_call {
     sendmsg_call::prepare(sqe);
     if (lends_pages(socket, IORING_OP_SENDMSG_ZC)) sqe.opcode = IORING_OP_SENDMSG_ZC;
   }
-  [[nodiscard]] static bool bounces(int answer) noexcept { return send_zc_call::bounces(answer); }
+  [[nodiscard]] static bool would_block(int answer) noexcept {
+    return send_zc_call::would_block(answer);
+  }
 };
 
 }  // namespace detail

@@ -106,7 +106,7 @@ struct pool_options {
   std::chrono::nanoseconds spin = std::chrono::microseconds{5};
   // Whether enqueue() looks if the owner's context is still the workers', and who is told what
   // differs; nobody: stderr.
-  drift_check check_drift = drift_check::automatic;
+  context_check_mode check_drift = context_check_mode::automatic;
   drift_handler on_drift = {};
 };
 

@@ -48,7 +48,7 @@ template <class Policy>
 class basic_pool {
   using lock = typename Policy::lock;
   using state = detail::pool_state<Policy>;
-  using deeds = detail::deeds<Policy>;
+  using deferred_wakes = detail::deferred_wakes<Policy>;
 
  public:
   /// Starts the manager and, through it, one bound worker, and waits for neither.
@@ -61,15 +61,15 @@ class basic_pool {
     state_.stack_size = options.stack_size;
     state_.exit_on_idle = options.exit_on_idle;
     state_.drain_bounded = options.drain_bounded;
-    unsigned const cpus = count_processors();
+    unsigned const cpus = update_processors();
     if (cpus > 1) state_.spins.length(options.spin);
     state_.owner_tid = Policy::thread_id();
-    manager_.drift.configure(options.check_drift, std::move(options.on_drift));
+    manager_.context_check.configure(options.check_drift, std::move(options.on_drift));
     worker_limits const limits = detail::with_defaults<Policy>(options.max_workers, cpus);
     state_.accounts[0].max_workers = limits.bound;
     state_.accounts[1].max_workers = limits.unbound;
     for (auto& account : state_.accounts)
-      account.lanes = decltype(account.lanes)(state_.nodes.size());
+      account.node_queues = decltype(account.node_queues)(state_.nodes.size());
     state_.accounts[0].reserve();
     if (!manager_.start()) state_.accounts[0].creating = 0;
   }
@@ -93,7 +93,7 @@ class basic_pool {
       state_.closed = state_.exit = true;
       state_.ending.store(true, std::memory_order_relaxed);  // relaxed: see guarded.hpp
       everything.add_all([](const work&) { return true; });
-      for (auto& account : state_.accounts) state_.rouse(account);
+      for (auto& account : state_.accounts) state_.wake_all_idle(account);
     }
     everything.deliver();
     manager_.stop();
@@ -110,28 +110,29 @@ class basic_pool {
   /// Any thread. As enqueue() of each in order, in one step: `items` is empty afterwards.
   void enqueue(work_chain& items) noexcept {
     if (items.empty()) return;
-    if (manager_.drift.on() && Policy::is_thread(state_.owner_tid)) manager_.drift.look();
-    std::uint8_t const near = near_lane();
+    if (manager_.context_check.on() && Policy::is_thread(state_.owner_tid))
+      manager_.context_check.look();
+    std::uint8_t const near = near_queue();
     bool const on_owner = Policy::is_thread(state_.owner_tid);
-    deeds todo;
+    deferred_wakes todo;
     detail::departures<Policy> rejected, failed;
     lock held = state_.acquire();
     while (work* const one = items.pop_front()) {
-      detail::item& fresh = detail::door::in(*one);
-      fresh.lane = lane_of(fresh, near);
+      detail::item& fresh = detail::work_access::to_item(*one);
+      fresh.node_queue = queue_of(fresh, near);
       fresh.error = 0;
       if (state_.closed) [[unlikely]]  // with all that is linked behind it
-        state_.cut(&fresh, ECANCELED, [&](detail::item& each) { rejected.add(each); });
+        state_.cancel_chain(&fresh, ECANCELED, [&](detail::item& each) { rejected.add(each); });
       else
         state_.insert(fresh, todo);
     }
     bool const stranded = state_.manager_error != 0;
     if (stranded && !on_owner) [[unlikely]]
       manager_.fail_stranded(failed, todo);
-    state_.settle(todo);
+    state_.ensure_worker(todo);
     failed.announce(*state_.finishers);
     held.unlock();
-    state_.carry_out(todo);
+    state_.run_deferred(todo);
     if (stranded && on_owner) [[unlikely]]
       rescue();
     failed.finish();
@@ -139,13 +140,13 @@ class basic_pool {
       detail::finish_rejected(state_, rejected);
   }
 
-  /// Any thread. Running: its stop token was stopped and its worker's descriptor rung; the item
-  /// still finishes by itself.
+  /// Any thread. Running: its stop token was stopped and its worker's descriptor cancel_requested;
+  /// the item still finishes by itself.
   cancel_outcome cancel(work& item) noexcept {
     detail::cancellation<Policy> request{state_};
     {
       lock const held = state_.acquire();
-      request.add(detail::door::in(item));
+      request.add(detail::work_access::to_item(item));
     }
     return request.deliver();
   }
@@ -169,13 +170,13 @@ class basic_pool {
   /// Any thread. 0 keeps a limit; returns what was. Lowering retires who is idle at once, others
   /// after their item; raising starts workers if work waits.
   worker_limits set_max_workers(worker_limits limits) {
-    deeds todo[2];
+    deferred_wakes todo[2];
     worker_limits const before = [&] {
       lock const held = state_.acquire();
       return worker_limits{change_limit(0, limits.bound, todo[0]),
                            change_limit(1, limits.unbound, todo[1])};
     }();
-    for (const deeds& each : todo) state_.carry_out(each);
+    for (const deferred_wakes& each : todo) state_.run_deferred(each);
     return before;
   }
 
@@ -184,7 +185,7 @@ class basic_pool {
     lock const held = state_.acquire();
     state_.affinity = cpus.empty() ? inherited_ : cpus;
     ++state_.affinity_version;
-    count_processors();
+    update_processors();
   }
 
   /// Owner's thread, after it changed its own context by a call that binds one thread only
@@ -199,7 +200,7 @@ class basic_pool {
       lock const held = state_.acquire();
       ++state_.epoch;
       if (state_.affinity == std::exchange(inherited_, own)) state_.affinity = own;
-      count_processors();
+      update_processors();
       // In this very step: what the manager forks now would leave at once, and be forked again.
       state_.manager_retires = true;
       for (auto& account : state_.accounts) {
@@ -208,17 +209,17 @@ class basic_pool {
         for (auto* worker = account.workers.front(); worker != nullptr; worker = worker->next)
           if (worker->state == detail::worker_state::running && worker->cur != nullptr)
             state_.mark_sleeping(*worker);
-        state_.rouse(account);
+        state_.wake_all_idle(account);
       }
     }
     manager_.stop();
-    deeds todo[2];
+    deferred_wakes todo[2];
     {
       lock const held = state_.acquire();
       for (unsigned kind = 0; kind < 2; ++kind)
-        state_.settle(state_.accounts[kind], 0, false, todo[kind]);
+        state_.ensure_worker(state_.accounts[kind], 0, false, todo[kind]);
     }
-    for (const deeds& each : todo) state_.carry_out(each);
+    for (const deferred_wakes& each : todo) state_.run_deferred(each);
     rescue();
   }
 
@@ -241,18 +242,18 @@ class basic_pool {
 
  private:
   /// The queue of the processor that runs us.
-  [[nodiscard]] std::uint8_t near_lane() const noexcept {
+  [[nodiscard]] std::uint8_t near_queue() const noexcept {
     if (state_.nodes.size() == 1) return 0;
     return static_cast<std::uint8_t>(state_.nodes.node_of(Policy::current_cpu()));
   }
-  [[nodiscard]] std::uint8_t lane_of(const detail::item& item, std::uint8_t near) const noexcept {
+  [[nodiscard]] std::uint8_t queue_of(const detail::item& item, std::uint8_t near) const noexcept {
     if (item.node == any_node) return near;
     auto const node = static_cast<unsigned>(item.node);  // NOLINT(bugprone-signed-char-misuse)
     return static_cast<std::uint8_t>(node < state_.nodes.size() ? node : 0);
   }
 
   /// Of the affinity, for the decisions. Under M, or before there is anybody else.
-  unsigned count_processors() noexcept {
+  unsigned update_processors() noexcept {
     unsigned const cpus = state_.affinity.count();  // 0: more than a set can name
     for (auto& account : state_.accounts) account.processors = cpus != 0 ? cpus : cpu_set::capacity;
     return state_.accounts[0].processors;
@@ -261,24 +262,24 @@ class basic_pool {
   /// Owner's thread. There is no manager: creates one; if that fails, what has no worker fails.
   IOWQ_COLD void rescue() noexcept {
     if (manager_.start()) return;
-    deeds todo;
+    deferred_wakes todo;
     detail::departures<Policy> failed;
     {
       lock const held = state_.acquire();
       manager_.fail_stranded(failed, todo);
-      state_.settle(todo);
+      state_.ensure_worker(todo);
       failed.announce(*state_.finishers);
     }
-    state_.carry_out(todo);
+    state_.run_deferred(todo);
     failed.finish();
   }
 
-  unsigned change_limit(unsigned kind, unsigned limit, deeds& todo) noexcept {
+  unsigned change_limit(unsigned kind, unsigned limit, deferred_wakes& todo) noexcept {
     auto& account = state_.accounts[kind];
     unsigned const before = account.max_workers;
     if (limit != 0) account.max_workers = limit;
-    if (account.live > account.max_workers) state_.rouse(account);
-    state_.settle(account, 0, account.concurrent > 0, todo);
+    if (account.live > account.max_workers) state_.wake_all_idle(account);
+    state_.ensure_worker(account, 0, account.concurrent > 0, todo);
     return before;
   }
 

@@ -85,7 +85,7 @@ void print(std::ostream& out, pool_state<Policy>& pool) {
       out << "  worker " << worker->tid << " node " << worker->node << ' '
           << states[static_cast<unsigned>(worker->state)];
       if (worker->epoch != pool.epoch) out << ", of an old context";
-      if (worker->rung) out << ", asked to stop";
+      if (worker->cancel_requested) out << ", asked to stop";
       if (worker->cur != nullptr) print(out << ": ", *worker->cur);
       unsigned others = 0;
       for (item* one = worker->cur; one != nullptr && one->next != nullptr; one = one->next)
@@ -93,16 +93,16 @@ void print(std::ostream& out, pool_state<Policy>& pool) {
       if (others != 0) out << " in a batch with " << others << " more";
       out << '\n';
     }
-    for (unsigned node = 0; node < account.lanes.size(); ++node) {
+    for (unsigned node = 0; node < account.node_queues.size(); ++node) {
       std::size_t lines = 0;
-      for (item* one = account.lanes[node].ready.front(); one != nullptr; one = one->next) {
+      for (item* one = account.node_queues[node].ready.front(); one != nullptr; one = one->next) {
         if (++lines > enough) {
-          out << "  ready on node " << node << ": ... " << account.lanes[node].nr_ready
+          out << "  ready on node " << node << ": ... " << account.node_queues[node].nr_ready
               << " in all\n";
           break;
         }
         print(out << "  ready on node " << node << ": ", *one);
-        out << (one->followers != nullptr ? ", and others of this key\n" : "\n");
+        out << (one->waiters != nullptr ? ", and others of this key\n" : "\n");
       }
     }
   }

@@ -11,7 +11,7 @@
 //   linked   done (cancelled)     done               then finished(), once
 //
 // W1  State and links change only under M, the pool's one mutex.
-// W2  A queued item is in exactly one place: one ready list, behind one leader of its key, or
+// W2  A queued item is in exactly one place: one ready list, behind one key_head of its key, or
 //     behind one predecessor.
 // W3  finished() is the last the pool does with an item, whatever happened to it.
 #pragma once
@@ -38,7 +38,7 @@ enum class work_class : unsigned char { bound, unbound };
 enum class cancel_outcome {
   not_found,  // it had ended, or was never here
   dequeued,   // it never ran; finished(true) has been called
-  running,    // its token was stopped and its worker rung; it ends when it ends
+  running,    // its token was stopped and its worker cancel_requested; it ends when it ends
 };
 
 /// How an item wants to be treated.
@@ -56,7 +56,7 @@ class work;
 
 namespace detail {
 
-struct door;
+struct work_access;
 
 enum class item_state : std::uint8_t { fresh, linked, ready, chained, running, done };
 
@@ -65,23 +65,23 @@ inline constexpr unsigned generation_slots = 4;
 
 /// What the pool keeps in an item. All of it under M from enqueue() to finished().
 struct item {
-  // Ready list; the ring of those that wait behind a leader; running: the batch it is in.
+  // Ready list; the ring of those that wait behind a key_head; running: the batch it is in.
   item* next = nullptr;
   union {
     item* prev = nullptr;
-    item* predecessor;  // linked; null once that has ended
-    void* runner;       // running: the worker
+    item* predecessor;    // linked; null once that has ended
+    void* worker_thread;  // running: the worker
   };
   item* successor = nullptr;  // starts when this has run well; `linked` until then
   union {
-    item* bucket = nullptr;  // leader: the next leader in its hash bucket
+    item* bucket = nullptr;  // key_head: the next key_head in its hash bucket
     item* ahead;             // without a key: one that was enqueued a little later, or was once
   };
-  item* followers = nullptr;  // leader: the newest that waits behind it; its next is the oldest
+  item* waiters = nullptr;  // key_head: the newest that waits behind it; its next is the oldest
   std::uint64_t key = 0;
   int error = 0;  // running: written by execute() only
   std::int8_t node = any_node;
-  std::uint8_t lane = 0;  // the queue it joined: `node` made real
+  std::uint8_t node_queue = 0;  // the queue it joined: `node` made real
   item_state state = item_state::fresh;
   bool unbound : 1 = false;
   bool keyed : 1 = false;
@@ -163,15 +163,15 @@ class work : protected detail::item {
   [[nodiscard]] int error() const noexcept { return item::error; }
 
  private:
-  friend struct detail::door;
+  friend struct detail::work_access;
 };
 
 namespace detail {
 
 /// The pool's way in: from the item it links to the work it runs, and back.
-struct door {
-  [[nodiscard]] static item& in(work& outer) noexcept { return outer; }
-  [[nodiscard]] static work& out(item& inner) noexcept { return static_cast<work&>(inner); }
+struct work_access {
+  [[nodiscard]] static item& to_item(work& outer) noexcept { return outer; }
+  [[nodiscard]] static work& from_item(item& inner) noexcept { return static_cast<work&>(inner); }
 };
 
 }  // namespace detail
@@ -188,8 +188,8 @@ class work_chain {
  public:
   /// `one` is in no pool and no chain.
   void push_back(work& one) noexcept {
-    IOWQ_ASSERT(!detail::door::in(one).in_pool(), "work was enqueued twice");
-    detail::item& last = detail::door::in(one);
+    IOWQ_ASSERT(!detail::work_access::to_item(one).in_pool(), "work was enqueued twice");
+    detail::item& last = detail::work_access::to_item(one);
     IOWQ_ASSERT(last.state != detail::item_state::linked,
                 "work that is linked behind another was enqueued: enqueue the head alone");
     items_.push_back(last);
@@ -208,12 +208,12 @@ class work_chain {
     detail::item* const oldest = items_.pop_front();
     if (oldest == nullptr) return nullptr;
     if (--size_ == 0) std::fill(std::begin(recent_), std::end(recent_), nullptr);
-    return &detail::door::out(*oldest);
+    return &detail::work_access::from_item(*oldest);
   }
 
  private:
   static constexpr std::size_t look_ahead = 4;
-  fifo<&detail::item::next> items_;
+  intrusive_queue<&detail::item::next> items_;
   std::size_t size_ = 0;
   detail::item* recent_[look_ahead] = {};
 };

@@ -16,7 +16,7 @@
 //             What is left of them stays: who waits for batches that last a little longer than a
 //             spin earns with each what the rest of the next one costs.
 //
-// One thread at a time spins; another may ask worth(). All of it is a hint.
+// One thread at a time spins; another may ask should_spin(). All of it is a hint.
 #pragma once
 
 #include <algorithm>
@@ -28,7 +28,7 @@
 namespace iowq::detail {
 
 template <class Policy = linux_policy>
-class spinner {
+class adaptive_spinner {
  public:
   using nanoseconds = std::chrono::nanoseconds;
 
@@ -37,7 +37,7 @@ class spinner {
   [[nodiscard]] nanoseconds length() const noexcept { return length_; }
 
   /// Should somebody spin now? Not while another does.
-  [[nodiscard]] bool worth() noexcept {
+  [[nodiscard]] bool should_spin() noexcept {
     if (length_ == nanoseconds{}) return false;
     // relaxed, here and below: numbers that are exact enough however late they are seen.
     int const credit = credit_.load(std::memory_order_relaxed);
@@ -52,7 +52,7 @@ class spinner {
     if (look(found, length_) || spend(found)) {
       if (credit == limit) pause_ = limit;
       credit_.store(std::min(credit + 1, limit), std::memory_order_relaxed);
-      savings_ = std::min(savings_ + 2 * length_, most_savings * length_);
+      budget_ = std::min(budget_ + 2 * length_, most_savings * length_);
       return true;
     }
     if (credit > 1) {
@@ -60,7 +60,7 @@ class spinner {
     } else {
       credit_.store(-pause_, std::memory_order_relaxed);
       pause_ = std::min(2 * pause_, longest_pause);
-      savings_ = most_savings * length_;
+      budget_ = most_savings * length_;
     }
     return false;
   }
@@ -83,16 +83,16 @@ class spinner {
   }
   template <class Found>
   bool spend(Found& found) noexcept {
-    if (savings_ < most_savings / 2 * length_) return false;
+    if (budget_ < most_savings / 2 * length_) return false;
     time_point const began = Policy::now();
-    bool const good = look(found, savings_);
-    savings_ -= std::min<nanoseconds>(savings_, Policy::now() - began);
+    bool const good = look(found, budget_);
+    budget_ -= std::min<nanoseconds>(budget_, Policy::now() - began);
     return good;
   }
 
   nanoseconds length_{};
-  nanoseconds savings_{};  // the spinner's
-  int pause_ = limit;      // likewise: chances left out after a vain try
+  nanoseconds budget_{};  // the adaptive_spinner's
+  int pause_ = limit;     // likewise: chances left out after a vain try
   typename Policy::template atomic<int> credit_{limit / 2};
 };
 

@@ -12,18 +12,18 @@
 namespace iowq {
 
 template <auto Next, auto Prev>
-class list;
+class intrusive_list;
 
 /// Intrusive doubly linked list of `T` chained through `Next` and `Prev`. Owns and allocates
 /// nothing; not synchronised. Destroy it empty. Everything is O(1).
 template <class T, T* T::* Next, T* T::* Prev>
-class list<Next, Prev> {
+class intrusive_list<Next, Prev> {
  public:
-  list() noexcept = default;
-  list(list&& other) noexcept
+  intrusive_list() noexcept = default;
+  intrusive_list(intrusive_list&& other) noexcept
       : head_{std::exchange(other.head_, nullptr)}, tail_{std::exchange(other.tail_, nullptr)} {}
-  list& operator=(list&&) = delete;
-  ~list() { IOWQ_ASSERT(empty(), "a list was destroyed with items in it"); }
+  intrusive_list& operator=(intrusive_list&&) = delete;
+  ~intrusive_list() { IOWQ_ASSERT(empty(), "a list was destroyed with items in it"); }
 
   [[nodiscard]] bool empty() const noexcept { return head_ == nullptr; }
   [[nodiscard]] T* front() const noexcept { return head_; }

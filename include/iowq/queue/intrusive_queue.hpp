@@ -9,17 +9,17 @@
 namespace iowq {
 
 template <auto Link>
-class fifo;
+class intrusive_queue;
 
 /// Intrusive singly linked queue of `T` chained through `Link`. Owns and allocates nothing; not
 /// synchronised. Destroy it empty. Everything but clear-by-walking is O(1).
 template <class T, T* T::* Link>
-class fifo<Link> {
+class intrusive_queue<Link> {
  public:
-  fifo() noexcept = default;
-  fifo(fifo&& other) noexcept { append(other); }
-  fifo& operator=(fifo&&) = delete;
-  ~fifo() { IOWQ_ASSERT(empty(), "a queue was destroyed with items in it"); }
+  intrusive_queue() noexcept = default;
+  intrusive_queue(intrusive_queue&& other) noexcept { append(other); }
+  intrusive_queue& operator=(intrusive_queue&&) = delete;
+  ~intrusive_queue() { IOWQ_ASSERT(empty(), "a queue was destroyed with items in it"); }
 
   [[nodiscard]] bool empty() const noexcept { return head_ == nullptr; }
   [[nodiscard]] T* front() const noexcept { return head_; }
@@ -43,7 +43,7 @@ class fifo<Link> {
     return item;
   }
   /// Moves all of `other` behind what is here.
-  void append(fifo& other) noexcept {
+  void append(intrusive_queue& other) noexcept {
     if (other.empty()) return;
     *tail_ = other.head_;
     tail_ = other.tail_;

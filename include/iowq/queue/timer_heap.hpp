@@ -31,7 +31,7 @@ class timer {
 
  private:
   template <class Before>
-  friend class basic_timers;
+  friend class basic_timer_heap;
   time_point deadline_{};
   std::uint64_t order_ = 0;  // of arming: equal deadlines fire first come, first served
   timer* child_ = nullptr;
@@ -48,12 +48,12 @@ struct fires_before {
 
 /// The armed timers of one loop. Owner thread only; destroy it empty.
 template <class Before = fires_before>
-class basic_timers {
+class basic_timer_heap {
  public:
-  basic_timers() noexcept = default;
-  basic_timers(const basic_timers&) = delete;
-  basic_timers& operator=(const basic_timers&) = delete;
-  ~basic_timers() { IOWQ_ASSERT(empty(), "a loop was destroyed with timers armed"); }
+  basic_timer_heap() noexcept = default;
+  basic_timer_heap(const basic_timer_heap&) = delete;
+  basic_timer_heap& operator=(const basic_timer_heap&) = delete;
+  ~basic_timer_heap() { IOWQ_ASSERT(empty(), "a loop was destroyed with timers armed"); }
 
   [[nodiscard]] bool empty() const noexcept { return root_ == nullptr; }
 
@@ -136,6 +136,6 @@ class basic_timers {
   std::uint64_t order_ = 0;
 };
 
-using timers = basic_timers<>;
+using timer_heap = basic_timer_heap<>;
 
 }  // namespace iowq

@@ -58,7 +58,7 @@ struct ring_features {
 
 /// What a ring counted.
 struct ring_stats {
-  std::uint64_t submitted = 0;  // SQEs the kernel took
+  std::uint64_t submitted = 0;  // SQEs the kernel mark_taken
   std::uint64_t entered = 0;    // io_uring_enter calls
   std::uint64_t completed = 0;  // CQEs
 };

@@ -32,11 +32,11 @@ class [[nodiscard("co_await it")]] channel_send final : public channel_wait {
  public:
   channel_send(channel<T>& to, T&& value, std::source_location at) noexcept
       : channel_wait{kind, at, to}, value_(std::move(value)) {
-    acts(&on_item);
+    set_action(&on_item);
   }
   channel_send(channel_send&& other) noexcept
       : channel_wait{std::move(other)}, value_(std::move(other.value_)) {
-    acts(&on_item);
+    set_action(&on_item);
   }
   ~channel_send() = default;
 
@@ -46,15 +46,15 @@ class [[nodiscard("co_await it")]] channel_send final : public channel_wait {
     waiter_ = coroutine;
     return begin(stop_of(coroutine));
   }
-  bool start(listener& told, stop_token token) noexcept {
-    hear(told);
+  bool start(completion_callback& told, stop_token token) noexcept {
+    set_callback(told);
     return begin(token);
   }
   void await_resume() const {
-    if (answer_.res() < 0) throw_error(answer_.res(), row.name);
+    if (result_.res() < 0) throw_error(result_.res(), row.name);
   }
   result<void> await_resume_result() const noexcept {
-    if (answer_.res() < 0) return to_error(answer_.res());
+    if (result_.res() < 0) return to_error(result_.res());
     return {};
   }
 
@@ -65,8 +65,8 @@ class [[nodiscard("co_await it")]] channel_send final : public channel_wait {
 
   bool begin(stop_token token) noexcept {
     return channel_wait::begin(token, all_.senders, [this] {
-      answer_.set(channel_of(*this).put(value_));
-      return answer_.res() != -EAGAIN;
+      result_.set(channel_of(*this).put(value_));
+      return result_.res() != -EAGAIN;
     });
   }
   static channel<T>& channel_of(channel_send& self) noexcept {
@@ -75,7 +75,7 @@ class [[nodiscard("co_await it")]] channel_send final : public channel_wait {
   static void on_item(loop_item* self) noexcept {
     auto& op = *static_cast<channel_send*>(static_cast<operation_base*>(self));
     op.let_caller_go();
-    this_thread_loop->finish<row>(op, &ledger_entry::inline_ops);
+    this_thread_loop->finish<row>(op, &operation_stats::inline_ops);
   }
   static bool disarm(operation_base& op) noexcept {
     auto& self = static_cast<channel_send&>(op);
@@ -90,9 +90,11 @@ template <class T>
 class [[nodiscard("co_await it")]] channel_recv final : public channel_wait {
  public:
   channel_recv(channel<T>& from, std::source_location at) noexcept : channel_wait{kind, at, from} {
-    acts(&on_item);
+    set_action(&on_item);
   }
-  channel_recv(channel_recv&& other) noexcept : channel_wait{std::move(other)} { acts(&on_item); }
+  channel_recv(channel_recv&& other) noexcept : channel_wait{std::move(other)} {
+    set_action(&on_item);
+  }
   ~channel_recv() = default;
 
   bool await_ready() const noexcept { return check_fresh(), false; }
@@ -101,16 +103,16 @@ class [[nodiscard("co_await it")]] channel_recv final : public channel_wait {
     waiter_ = coroutine;
     return begin(stop_of(coroutine));
   }
-  bool start(listener& told, stop_token token) noexcept {
-    hear(told);
+  bool start(completion_callback& told, stop_token token) noexcept {
+    set_callback(told);
     return begin(token);
   }
   std::optional<T> await_resume() {
-    if (answer_.res() < 0) throw_error(answer_.res(), row.name);
+    if (result_.res() < 0) throw_error(result_.res(), row.name);
     return std::move(value_);
   }
   result<std::optional<T>> await_resume_result() {
-    if (answer_.res() < 0) return to_error(answer_.res());
+    if (result_.res() < 0) return to_error(result_.res());
     return std::move(value_);
   }
 
@@ -121,14 +123,14 @@ class [[nodiscard("co_await it")]] channel_recv final : public channel_wait {
 
   bool begin(stop_token token) noexcept {
     return channel_wait::begin(token, all_.receivers, [this] {
-      answer_.set(0);
+      result_.set(0);
       return static_cast<channel<T>&>(all_).get(value_) || all_.closed;
     });
   }
   static void on_item(loop_item* self) noexcept {
     auto& op = *static_cast<channel_recv*>(static_cast<operation_base*>(self));
     op.let_caller_go();
-    this_thread_loop->finish<row>(op, &ledger_entry::inline_ops);
+    this_thread_loop->finish<row>(op, &operation_stats::inline_ops);
   }
   static bool disarm(operation_base& op) noexcept {
     auto& self = static_cast<channel_recv&>(op);

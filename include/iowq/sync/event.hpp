@@ -19,34 +19,34 @@ class event {
   event() noexcept = default;
   event(const event&) = delete;
   event& operator=(const event&) = delete;
-  ~event() { IOWQ_ASSERT(line_.empty(), "an event was destroyed while coroutines wait for it"); }
+  ~event() { IOWQ_ASSERT(waiters_.empty(), "an event was destroyed while coroutines wait for it"); }
 
   [[nodiscard]] bool is_set() const noexcept { return set_; }
 
   /// All who wait go on, at the next turn of the loop; who comes later does not wait.
   void set() noexcept {
     set_ = true;
-    while (line_.call_first<detail::waiting_for<event>>()) {
+    while (waiters_.grant_first<detail::wait_operation<event>>()) {
     }
   }
   /// Who comes now waits. Whoever was woken by set() goes on all the same.
   void reset() noexcept { set_ = false; }
 
   /// Waits until it is set. Throws operation_canceled if a stop came first.
-  [[nodiscard("co_await it")]] detail::waiting_for<event> wait(
+  [[nodiscard("co_await it")]] detail::wait_operation<event> wait(
       std::source_location at = std::source_location::current()) noexcept {
     return {*this, at};
   }
 
  private:
-  friend detail::waiting_for<event>;
+  friend detail::wait_operation<event>;
   static constexpr operation_row row{
       .name = "event.wait", .first = route::inline_, .reason = "a line in user space"};
   [[nodiscard]] bool take() const noexcept { return set_; }
   static void given() noexcept {}
 
   bool set_ = false;
-  detail::waiting_line line_;
+  detail::wait_queue waiters_;
 };
 
 }  // namespace iowq

@@ -24,7 +24,7 @@ class mutex {
   mutex(const mutex&) = delete;
   mutex& operator=(const mutex&) = delete;
   ~mutex() {
-    IOWQ_ASSERT(line_.empty(), "a mutex was destroyed while coroutines wait for it");
+    IOWQ_ASSERT(waiters_.empty(), "a mutex was destroyed while coroutines wait for it");
     IOWQ_ASSERT(!locked_, "a mutex was destroyed while it is locked");
   }
 
@@ -58,7 +58,7 @@ class mutex {
   };
 
   /// Yields a guard. Throws operation_canceled if a stop came first.
-  [[nodiscard("co_await it")]] detail::waiting_for<mutex> lock(
+  [[nodiscard("co_await it")]] detail::wait_operation<mutex> lock(
       std::source_location at = std::source_location::current()) noexcept {
     return {*this, at};
   }
@@ -68,16 +68,16 @@ class mutex {
   [[nodiscard]] bool is_locked() const noexcept { return locked_; }
 
  private:
-  friend detail::waiting_for<mutex>;
+  friend detail::wait_operation<mutex>;
   static constexpr operation_row row{
       .name = "mutex.lock", .first = route::inline_, .reason = "a line in user space"};
   bool take() noexcept { return !std::exchange(locked_, true); }
   [[nodiscard]] guard given() noexcept { return guard{*this}; }
   /// To the first in line, without being free in between.
-  void hand_on() noexcept { locked_ = line_.call_first<detail::waiting_for<mutex>>(); }
+  void hand_on() noexcept { locked_ = waiters_.grant_first<detail::wait_operation<mutex>>(); }
 
   bool locked_ = false;
-  detail::waiting_line line_;
+  detail::wait_queue waiters_;
 };
 
 }  // namespace iowq

@@ -23,14 +23,14 @@ class semaphore {
   semaphore(const semaphore&) = delete;
   semaphore& operator=(const semaphore&) = delete;
   ~semaphore() {
-    IOWQ_ASSERT(line_.empty(), "a semaphore was destroyed while coroutines wait for it");
+    IOWQ_ASSERT(waiters_.empty(), "a semaphore was destroyed while coroutines wait for it");
   }
 
   /// Permits that nobody holds.
   [[nodiscard]] std::size_t available() const noexcept { return free_; }
 
   /// Takes a permit. Throws operation_canceled, without one, if a stop came first.
-  [[nodiscard("co_await it")]] detail::waiting_for<semaphore> acquire(
+  [[nodiscard("co_await it")]] detail::wait_operation<semaphore> acquire(
       std::source_location at = std::source_location::current()) noexcept {
     return {*this, at};
   }
@@ -39,12 +39,12 @@ class semaphore {
 
   /// Gives `permits` back, or adds them: first to those who wait.
   void release(std::size_t permits = 1) noexcept {
-    while (permits != 0 && line_.call_first<detail::waiting_for<semaphore>>()) --permits;
+    while (permits != 0 && waiters_.grant_first<detail::wait_operation<semaphore>>()) --permits;
     free_ += permits;
   }
 
  private:
-  friend detail::waiting_for<semaphore>;
+  friend detail::wait_operation<semaphore>;
   static constexpr operation_row row{
       .name = "semaphore.acquire", .first = route::inline_, .reason = "a line in user space"};
   bool take() noexcept {
@@ -55,7 +55,7 @@ class semaphore {
   static void given() noexcept {}
 
   std::size_t free_;
-  detail::waiting_line line_;
+  detail::wait_queue waiters_;
 };
 
 }  // namespace iowq

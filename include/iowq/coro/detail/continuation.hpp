@@ -16,48 +16,48 @@
 namespace iowq::detail {
 
 /// Is told, once, that what it waits for is over. Lives until then.
-class listener {
+class completion_callback {
  public:
-  using function = void(listener* self) noexcept;
-  explicit listener(function* told) noexcept : told_{told} {}
-  listener(const listener&) = delete;
-  listener& operator=(const listener&) = delete;
+  using function = void(completion_callback* self) noexcept;
+  explicit completion_callback(function* told) noexcept : invoke_{told} {}
+  completion_callback(const completion_callback&) = delete;
+  completion_callback& operator=(const completion_callback&) = delete;
 
   /// May end the life of *this, but not of what is over: that is still at its last step.
-  void tell() noexcept { told_(this); }
+  void invoke() noexcept { invoke_(this); }
 
  private:
-  function* told_;
+  function* invoke_;
 };
 
-/// Who waits: a coroutine, a listener, or nobody.
+/// Who waits: a coroutine, a completion_callback, or nobody.
 class continuation {
  public:
   continuation() noexcept = default;
   template <class Promise>
   continuation(std::coroutine_handle<Promise> waiter) noexcept : coroutine_{waiter} {}
-  continuation(listener& waiter) noexcept : listener_{&waiter} {}
+  continuation(completion_callback& waiter) noexcept : callback_{&waiter} {}
 
   [[nodiscard]] explicit operator bool() const noexcept {
-    return coroutine_ != nullptr || listener_ != nullptr;
+    return coroutine_ != nullptr || callback_ != nullptr;
   }
   /// The last act of an await_suspend, a completion or an item of the loop.
   void run() const noexcept {
     if (coroutine_ != nullptr) [[likely]]
       hand_over(coroutine_);
     else
-      listener_->tell();
+      callback_->invoke();
   }
 
  private:
   std::coroutine_handle<> coroutine_;
-  listener* listener_ = nullptr;
+  completion_callback* callback_ = nullptr;
 };
 
 /// An awaitable that can begin with a listener in the place of a coroutine, under `token`: false,
 /// and nobody is told, if it is over already. Its result is then asked of it as of an awaiter.
 template <class A>
-concept startable = awaitable<A> && requires(A& a, listener& l, stop_token token) {
+concept startable = awaitable<A> && requires(A& a, completion_callback& l, stop_token token) {
   { a.start(l, token) } -> std::same_as<bool>;
 };
 

@@ -50,7 +50,7 @@ class trampoline_scope {
 /// Inside a trampoline_scope, outside of any coroutine: runs what the last one handed over to.
 /// Whoever resumes a coroutine in such a scope calls this next, so that the call that resumed it
 /// can be a tail call.
-inline void bounce_on() noexcept {
+inline void drain_trampoline() noexcept {
   trampoline& here = this_thread_trampoline;
   while (here.next) [[unlikely]]
     std::exchange(here.next, nullptr).resume();

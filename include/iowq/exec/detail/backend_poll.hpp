@@ -68,10 +68,10 @@ class poll_backend {
     here.events = left;  // what epoll may tell besides, once, is nobody's
   }
 
-  /// The system call of a turn: what became ready is given to `ripe`, in the order in which it
+  /// The system call of a turn: what became ready is given to `retry`, in the order in which it
   /// began to wait. With `sleep` waits for something, a wake-up or `deadline`.
   template <class Ripe>
-  void wait(bool sleep, time_point deadline, Ripe&& ripe) noexcept {
+  void wait(bool sleep, time_point deadline, Ripe&& retry) noexcept {
     at_once_left_ = most_at_once;
     if (!sleep && armed_ == 0) return;
     ++stats_.entered;
@@ -80,7 +80,7 @@ class poll_backend {
     for (int i = 0; i < n; ++i) {
       std::uint64_t const number = events[static_cast<std::size_t>(i)].data.u64;
       if (number != nobody)
-        look(static_cast<int>(number), events[static_cast<std::size_t>(i)].events, ripe);
+        look(static_cast<int>(number), events[static_cast<std::size_t>(i)].events, retry);
     }
   }
 
@@ -102,7 +102,7 @@ class poll_backend {
 
   /// Who waits for one number.
   struct line {
-    fifo<&loop_item::next> waiting;
+    intrusive_queue<&loop_item::next> waiting;
     std::uint32_t events = 0;  // what they wait for
     bool known = false;        // it was told to epoll: a guess, since it may have been closed
   };
@@ -138,7 +138,7 @@ class poll_backend {
   }
 
   template <class Ripe>
-  void look(int file, std::uint32_t told, Ripe&& ripe) noexcept {
+  void look(int file, std::uint32_t told, Ripe&& retry) noexcept {
     line& here = lines_[static_cast<std::size_t>(file)];
     auto const all = (told & always) != 0;
     std::uint32_t left = 0;
@@ -149,21 +149,21 @@ class poll_backend {
           if (!is_ripe) left |= wanted;
           return is_ripe;
         },
-        [&](loop_item& i) { end_wait(i, ripe); });
+        [&](loop_item& i) { end_wait(i, retry); });
     here.events = left;
     if (left != 0 && !tell(file, here, left)) {
       // It was closed meanwhile: they shall find out.
       here.events = 0;
       here.waiting.extract([](loop_item&) { return true; },
-                           [&](loop_item& i) { end_wait(i, ripe); });
+                           [&](loop_item& i) { end_wait(i, retry); });
     }
   }
 
   template <class Ripe>
-  void end_wait(loop_item& waiting, Ripe&& ripe) noexcept {
+  void end_wait(loop_item& waiting, Ripe&& retry) noexcept {
     --armed_;
     ++stats_.completed;
-    ripe(static_cast<operation_base&>(waiting));
+    retry(static_cast<operation_base&>(waiting));
   }
 
   template <std::size_t N>

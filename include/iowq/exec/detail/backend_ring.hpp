@@ -31,9 +31,9 @@
 namespace iowq::detail {
 
 /// Whose CQEs the answers to cancels are. Owner thread only.
-class misses : public completion {
+class cancel_retry : public cqe_handler {
  public:
-  misses() noexcept : completion{&answered} {}
+  cancel_retry() noexcept : cqe_handler{&answered} {}
 
   /// An operation is cancelled that was not before.
   void begin() noexcept { delay_ = first; }
@@ -53,8 +53,8 @@ class misses : public completion {
   using duration = std::chrono::milliseconds;
   static constexpr duration first{1}, last{64};
 
-  static void answered(completion* self, int res, std::uint32_t) noexcept {
-    auto& all = *static_cast<misses*>(self);
+  static void answered(cqe_handler* self, int res, std::uint32_t) noexcept {
+    auto& all = *static_cast<cancel_retry*>(self);
     if (res != -ENOENT && res != -EALREADY) return;
     // Seldom a second time; where it is, as for a disk that does not answer, less and less often.
     time_point const next = linux_policy::now() + all.delay_;
@@ -73,7 +73,7 @@ class ring_backend {
  public:
   /// Throws std::system_error if there is no descriptor for the wake-up. Not open yet: until then,
   /// and without, it finds no SQE for anybody.
-  explicit ring_backend(census& all) : young_{ring_, all} {
+  explicit ring_backend(in_flight_registry& all) : fast_path_{ring_, all} {
     int const wake = linux_policy::wake_open();
     if (wake < 0) throw_error(wake, "eventfd (raise RLIMIT_NOFILE, ulimit -n)");
     wake_fd_.reset(wake);
@@ -94,7 +94,7 @@ class ring_backend {
       return -ENOSYS;
     }
     waker_.owner = undelivered_.owner = this;
-    young_.begin();
+    fast_path_.begin();
     open_to_all_ = true;
     return 0;
   }
@@ -104,7 +104,7 @@ class ring_backend {
   [[nodiscard]] const ring_stats& stats() const noexcept { return ring_.stats(); }
 
   [[nodiscard]] int wake_descriptor() const noexcept { return wake_fd_.get(); }
-  [[nodiscard]] ring_guests& guests() noexcept { return ring_.guests(); }
+  [[nodiscard]] registrar& resources() noexcept { return ring_.resources(); }
 
   /// Any thread and signal handlers: ends the owner's sleep, now or when it next begins.
   void wake() const noexcept { linux_policy::wake_ring(wake_fd_.get()); }
@@ -131,27 +131,25 @@ class ring_backend {
     if (!waiting_.empty() || n > ring_.entries()) return false;
     auto const room = [this] {
       unsigned const tail = ring_.tail();
-      return ring_.entries() - std::max(tail - ring_.head(), tail - young_.first());
+      return ring_.entries() - std::max(tail - ring_.head(), tail - fast_path_.first());
     };
     if (room() < n) {
       static_cast<void>(ring_.enter(false));  // an error shows again at the end of the turn
-      young_.settle();
+      fast_path_.release_cqes();
     }
     return room() >= n;
   }
 
   /// The same while the ring is open to all, which it is not while a stop is on or anyone waits
   /// in line; null: ask anew, by sqe().
-  [[nodiscard]] IOWQ_ALWAYS_INLINE io_uring_sqe* sqe_at_once() noexcept {
-    return ring_.get_at_once();
-  }
-  /// After a null sqe_at_once(): is it worth another?
-  [[nodiscard]] bool finds_sqes() noexcept {
-    return open_to_all_ && waiting_.empty() && ring_.finds(young_.first());
+  [[nodiscard]] IOWQ_ALWAYS_INLINE io_uring_sqe* try_sqe() noexcept { return ring_.try_get(); }
+  /// After a null try_sqe(): is it worth another?
+  [[nodiscard]] bool can_get_sqe() noexcept {
+    return open_to_all_ && waiting_.empty() && ring_.can_get(fast_path_.first());
   }
   void open_to_all(bool open) noexcept {
     open_to_all_ = open && is_open();
-    if (!open) ring_.shut();
+    if (!open) ring_.invalidate_run();
   }
 
   /// Submits what there is to make room for `op`, or puts it into the line for the SQ.
@@ -164,10 +162,10 @@ class ring_backend {
   /// Asks the kernel to end `op`, which is in its hands. The operation still ends by its own CQE.
   void cancel(operation_base& op, bool again = false) noexcept {
     if (op.is(operation_base::cancel_sent) && !again) return;
-    if (!op.is(operation_base::cancel_sent)) misses_.begin();
+    if (!op.is(operation_base::cancel_sent)) cancel_retry_.begin();
     // The next of a chain is begun by work that the kernel may have put off, and not found before.
-    if (op.is(operation_base::heard) && ring_.has_work()) {
-      young_.settle();
+    if (op.is(operation_base::has_callback) && ring_.has_work()) {
+      fast_path_.release_cqes();
       static_cast<void>(ring_.enter(false));  // an error shows again at the end of the turn
     }
     io_uring_sqe* const sqe = sqe_or_submit();
@@ -178,8 +176,9 @@ class ring_backend {
     op.set(operation_base::cancel_sent);
     sqe->opcode = IORING_OP_ASYNC_CANCEL;
     sqe->fd = -1;
-    sqe->addr = whose::of(op, op.is(operation_base::was_young) ? whose::young : 0);
-    sqe->user_data = misses_.user_data();
+    sqe->addr = user_data_tag::of(
+        op, op.is(operation_base::was_tracked_late) ? user_data_tag::untracked : 0);
+    sqe->user_data = cancel_retry_.user_data();
   }
 
   /// Takes those that waited in line for an SQE and shall be cancelled: they never begin.
@@ -192,9 +191,13 @@ class ring_backend {
         [&](loop_item& i) { take(static_cast<operation_base&>(i)); });
   }
 
-  [[nodiscard]] bool cancels_wait() const noexcept { return cancels_wait_ || misses_.is_due(); }
+  [[nodiscard]] bool cancels_wait() const noexcept {
+    return cancels_wait_ || cancel_retry_.is_due();
+  }
   /// Those that wait are asked for now. True: and those that were asked for.
-  [[nodiscard]] bool ask_again() noexcept { return cancels_wait_ = false, misses_.take_due(); }
+  [[nodiscard]] bool ask_again() noexcept {
+    return cancels_wait_ = false, cancel_retry_.take_due();
+  }
 
   /// Is there a CQE to reap without asking the kernel?
   [[nodiscard]] bool ready() const noexcept { return ring_.ready(); }
@@ -207,8 +210,9 @@ class ring_backend {
   void enter(bool sleep, time_point deadline) noexcept {
     if (!waker_.armed) arm_waker();
     drain_waiting();
-    if (!sleep && ring_.pending() == 0 && !ring_.needs_enter()) return ring_.passed();
-    int const r = ring_.enter(sleep && waker_.armed, std::min(deadline, misses_.due()));
+    if (!sleep && ring_.pending() == 0 && !ring_.needs_enter())
+      return ring_.note_turn_without_enter();
+    int const r = ring_.enter(sleep && waker_.armed, std::min(deadline, cancel_retry_.due()));
     if (r == -EAGAIN || r == -EBUSY || r == -ENOMEM)
       starve();
     else if (r < 0 && r != -EINTR && r != -ETIME)
@@ -218,18 +222,18 @@ class ring_backend {
   /// Ends what the kernel has done, `budget` operations at most. `after()` runs behind each.
   template <class After>
   IOWQ_ALWAYS_INLINE void reap(unsigned budget, After&& after) noexcept {
-    if (young_.reap(budget, after) != 0) starved_ = {};
+    if (fast_path_.reap(budget, after) != 0) starved_ = {};
   }
 
   /// The operations that are in the kernel's hands and not in the census.
-  [[nodiscard]] const young_ones& young() const noexcept { return young_; }
+  [[nodiscard]] const fast_path& fast() const noexcept { return fast_path_; }
   /// There are none any more.
-  void list_all() noexcept { young_.list_all(); }
+  void track_all() noexcept { fast_path_.track_all(); }
 
  private:
-  struct waker : completion {
-    waker() noexcept : completion{&rung} {}
-    static void rung(completion* self, int, std::uint32_t flags) noexcept {
+  struct waker : cqe_handler {
+    waker() noexcept : cqe_handler{&rung} {}
+    static void rung(cqe_handler* self, int, std::uint32_t flags) noexcept {
       if ((flags & IORING_CQE_F_MORE) == 0) static_cast<waker*>(self)->armed = false;
     }
     ring_backend* owner = nullptr;
@@ -237,9 +241,9 @@ class ring_backend {
   };
 
   /// A message that another ring could not bring here. On that ring's thread.
-  struct undelivered : completion {
-    undelivered() noexcept : completion{&failed} {}
-    static void failed(completion* self, int, std::uint32_t) noexcept {
+  struct undelivered : cqe_handler {
+    undelivered() noexcept : cqe_handler{&failed} {}
+    static void failed(cqe_handler* self, int, std::uint32_t) noexcept {
       static_cast<undelivered*>(self)->owner->wake();
     }
     ring_backend* owner = nullptr;
@@ -248,18 +252,18 @@ class ring_backend {
   static void fill(operation_base& op, io_uring_sqe& sqe) noexcept {
     op.stage_ = stage::ring;
     op.kind_->prepare(op, sqe);
-    sqe.user_data = whose::of(op);
+    sqe.user_data = user_data_tag::of(op);
     annotate_release(&op);
   }
 
   /// The next SQE. The SQEs of the young are left alone, unless all are.
   IOWQ_NOINLINE io_uring_sqe* take_sqe() noexcept {
-    io_uring_sqe* sqe = ring_.get(young_.first());
+    io_uring_sqe* sqe = ring_.get(fast_path_.first());
     if (sqe == nullptr) {
-      young_.settle();
-      sqe = ring_.get(young_.first());
+      fast_path_.release_cqes();
+      sqe = ring_.get(fast_path_.first());
     }
-    if (!open_to_all_ || !waiting_.empty()) ring_.shut();
+    if (!open_to_all_ || !waiting_.empty()) ring_.invalidate_run();
     return sqe;
   }
 
@@ -268,7 +272,7 @@ class ring_backend {
     io_uring_sqe* sqe = take_sqe();
     if (sqe != nullptr) [[likely]]
       return sqe;
-    young_.settle();  // the kernel may need the CQ's room
+    fast_path_.release_cqes();  // the kernel may need the CQ's room
     if (int const r = ring_.enter(false);
         r < 0 && r != -EINTR && r != -EAGAIN && r != -EBUSY && r != -ENOMEM)
       broken(r);
@@ -294,7 +298,7 @@ class ring_backend {
     sqe->len = IORING_POLL_ADD_MULTI;
     sqe->poll32_events = poll_mask(POLLIN | EPOLLET);
     sqe->user_data = waker_.user_data();
-    annotate_release(static_cast<completion*>(&waker_));
+    annotate_release(static_cast<cqe_handler*>(&waker_));
   }
 
  public:
@@ -328,13 +332,13 @@ class ring_backend {
 
   fd wake_fd_;
   ring ring_;
-  young_ones young_;
+  fast_path fast_path_;
   waker waker_;
   undelivered undelivered_;
-  fifo<&loop_item::next>
+  intrusive_queue<&loop_item::next>
       waiting_;                // operations for which there was no SQE, first come, first served
   bool cancels_wait_ = false;  // a cancel found no SQE either
-  misses misses_;
+  cancel_retry cancel_retry_;
   bool open_to_all_ = false;
   std::chrono::milliseconds starved_{};
 };

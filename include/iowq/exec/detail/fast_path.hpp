@@ -26,9 +26,9 @@ namespace iowq::detail {
 
 /// What an SQE's user_data says about whose it is: a completion's, or an operation's. A pointer to
 /// either leaves the low bits free.
-struct whose {
+struct user_data_tag {
   static constexpr std::uint64_t operation = 1;
-  static constexpr std::uint64_t young = 2;  // when it was submitted
+  static constexpr std::uint64_t untracked = 2;  // when it was submitted
 
   [[nodiscard]] static std::uint64_t of(operation_base& op, std::uint64_t age = 0) noexcept {
     return reinterpret_cast<std::uintptr_t>(&op) | operation | age;
@@ -36,23 +36,23 @@ struct whose {
   [[nodiscard]] static bool is_operation(std::uint64_t user_data) noexcept {
     return (user_data & operation) != 0;
   }
-  [[nodiscard]] static bool is_young(std::uint64_t user_data) noexcept {
-    return (user_data & young) != 0;
+  [[nodiscard]] static bool is_untracked(std::uint64_t user_data) noexcept {
+    return (user_data & untracked) != 0;
   }
   [[nodiscard]] static operation_base& operation_of(std::uint64_t user_data) noexcept {
     return *reinterpret_cast<operation_base*>(
-        static_cast<std::uintptr_t>(user_data & ~(operation | young)));
+        static_cast<std::uintptr_t>(user_data & ~(operation | untracked)));
   }
 };
-static_assert(alignof(operation_base) > (whose::operation | whose::young));
+static_assert(alignof(operation_base) > (user_data_tag::operation | user_data_tag::untracked));
 
 /// Those of one loop; and, since it is their ends that count, who takes its CQEs. Owner thread
 /// only.
-class young_ones {
+class fast_path {
  public:
-  young_ones(ring& all, census& old) noexcept : ring_{all}, census_{old} {}
-  young_ones(const young_ones&) = delete;
-  young_ones& operator=(const young_ones&) = delete;
+  fast_path(ring& all, in_flight_registry& old) noexcept : ring_{all}, registry_{old} {}
+  fast_path(const fast_path&) = delete;
+  fast_path& operator=(const fast_path&) = delete;
 
   /// The ring is open.
   void begin() noexcept {
@@ -64,7 +64,7 @@ class young_ones {
   [[nodiscard]] unsigned first() const noexcept { return first_; }
 
   /// Takes CQEs, oldest first, at most `budget`: ends operations. `after()` runs behind each. How
-  /// many. Whoever goes on may begin others, and may settle().
+  /// many. Whoever goes on may begin others, and may release_cqes().
   template <class After>
   IOWQ_ALWAYS_INLINE unsigned reap(unsigned budget, After&& after) noexcept {
     unsigned const begin = ring_.cq_head();
@@ -76,31 +76,31 @@ class young_ones {
       for (io_uring_cqe* next = run.data(); next != run.data() + run.size();) {
         io_uring_cqe& cqe = *next;
         taken_ = ++next;
-        if (!end_quietly(cqe)) [[unlikely]]
-          end_loudly(cqe);
+        if (!complete_fast(cqe)) [[unlikely]]
+          complete_general(cqe);
         after();
       }
       number += static_cast<unsigned>(run.size());
     }
-    settle();
+    release_cqes();
     return end - begin;
   }
 
   /// Who was submitted and has not ended is young no more; the CQEs taken are given back.
-  IOWQ_ALWAYS_INLINE void settle() noexcept {
+  IOWQ_ALWAYS_INLINE void release_cqes() noexcept {
     unsigned const taken = number_taken() - ring_.cq_head();
-    if (taken - crossed_out_ == ring_.head() - first_) [[likely]]
+    if (taken - consumed_ == ring_.head() - first_) [[likely]]
       first_ = ring_.head();
     else
-      grow_up();
+      track_submitted();
     ring_.give_back(taken);
-    crossed_out_ = 0;
+    consumed_ = 0;
   }
 
   /// Nobody is young any more.
-  IOWQ_COLD void list_all() noexcept {
-    settle();
-    for_each_pending([this](operation_base& op) { census_.grow_up(op); });
+  IOWQ_COLD void track_all() noexcept {
+    release_cqes();
+    for_each_pending([this](operation_base& op) { registry_.track_late(op); });
     first_ = ring_.tail();
   }
 
@@ -115,50 +115,51 @@ class young_ones {
   static constexpr unsigned most = 1024;  // CQEs taken before they are given back
 
   /// The rule: the only CQE of one that is young, and no error. False: it is something else.
-  IOWQ_ALWAYS_INLINE static bool end_quietly(const io_uring_cqe& cqe) noexcept {
+  IOWQ_ALWAYS_INLINE static bool complete_fast(const io_uring_cqe& cqe) noexcept {
     std::uint64_t const user_data = cqe.user_data;
-    answer const what{cqe};
-    if (!whose::is_young(user_data) || !what.is_plain(IORING_CQE_F_NOTIF | IORING_CQE_F_MORE))
+    cqe_result const what{cqe};
+    if (!user_data_tag::is_untracked(user_data) ||
+        !what.is_plain(IORING_CQE_F_NOTIF | IORING_CQE_F_MORE))
       return false;
-    operation_base& op = whose::operation_of(user_data);
+    operation_base& op = user_data_tag::operation_of(user_data);
     annotate_acquire(&op);
     if (op.bits_ != 0) return false;  // Y3
-    op.answer_ = what;
+    op.result_ = what;
     op.waiter_.resume();
     return true;
   }
 
-  IOWQ_NOINLINE void end_loudly(io_uring_cqe& cqe) noexcept {
+  IOWQ_NOINLINE void complete_general(io_uring_cqe& cqe) noexcept {
     std::uint64_t const user_data = cqe.user_data;
-    answer const what{cqe};
-    if (!whose::is_operation(user_data)) {
-      cross_out(cqe);
-      completion* const other = completion::from(user_data);
+    cqe_result const what{cqe};
+    if (!user_data_tag::is_operation(user_data)) {
+      consume(cqe);
+      cqe_handler* const other = cqe_handler::from(user_data);
       if (other == nullptr) return;
       annotate_acquire(other);
       return other->complete(what.res(), what.flags());
     }
-    operation_base& op = whose::operation_of(user_data);
+    operation_base& op = user_data_tag::operation_of(user_data);
     annotate_acquire(&op);
     if (op.is(operation_base::listed))
-      cross_out(cqe);
+      consume(cqe);
     else
-      census_.grow_up(op);
+      registry_.track_late(op);
     op.kind_->on_cqe(op, what);
   }
 
   /// `cqe`, which was taken, is not the end of one that was young. Y2
-  void cross_out(io_uring_cqe& cqe) noexcept {
+  void consume(io_uring_cqe& cqe) noexcept {
     cqe.user_data = 0;
-    ++crossed_out_;
+    ++consumed_;
   }
 
   [[nodiscard]] unsigned number_taken() const noexcept {
     return run_number_ + static_cast<unsigned>(taken_ - run_);
   }
 
-  IOWQ_NOINLINE void grow_up() noexcept {
-    for_each_submitted([this](operation_base& op) { census_.grow_up(op); });
+  IOWQ_NOINLINE void track_submitted() noexcept {
+    for_each_submitted([this](operation_base& op) { registry_.track_late(op); });
     if (is_before(first_, ring_.head())) first_ = ring_.head();
   }
 
@@ -170,8 +171,9 @@ class young_ones {
   void for_each_pending(F&& f) const {
     unsigned const head = ring_.head();
     for (unsigned n = is_before(first_, head) ? head : first_; n != ring_.tail(); ++n)
-      if (std::uint64_t const user_data = ring_.sqe(n).user_data; whose::is_young(user_data))
-        f(whose::operation_of(user_data));
+      if (std::uint64_t const user_data = ring_.sqe(n).user_data;
+          user_data_tag::is_untracked(user_data))
+        f(user_data_tag::operation_of(user_data));
   }
 
   /// Calls `f` with each that the kernel has taken: who has an SQE and no CQE.
@@ -186,9 +188,9 @@ class young_ones {
     std::sort(ended.begin(), ended.begin() + count);
     for (unsigned n = first_; is_before(n, ring_.head()); ++n)
       if (std::uint64_t const user_data = ring_.sqe(n).user_data;
-          whose::is_young(user_data) &&
+          user_data_tag::is_untracked(user_data) &&
           !std::binary_search(ended.begin(), ended.begin() + count, user_data))
-        f(whose::operation_of(user_data));
+        f(user_data_tag::operation_of(user_data));
   }
 
   /// The same, if CQEs came in the order of their SQEs, as those do that the kernel completes at
@@ -204,19 +206,19 @@ class young_ones {
     std::uint64_t ended = next();
     for (unsigned n = first_; is_before(n, ring_.head()); ++n) {
       std::uint64_t const user_data = ring_.sqe(n).user_data;
-      if (!whose::is_young(user_data)) continue;
+      if (!user_data_tag::is_untracked(user_data)) continue;
       if (user_data == ended)
         ++cq, ended = next();
       else
-        f(whose::operation_of(user_data));
+        f(user_data_tag::operation_of(user_data));
     }
     return ended == 0;
   }
 
   ring& ring_;
-  census& census_;
+  in_flight_registry& registry_;
   unsigned first_ = 0;
-  unsigned crossed_out_ = 0;
+  unsigned consumed_ = 0;
   // The CQEs that lie side by side with the last taken: where they begin, the number of the first,
   // and where those that were taken end.
   io_uring_cqe* run_ = nullptr;

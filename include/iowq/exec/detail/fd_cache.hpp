@@ -55,7 +55,7 @@ struct file_identity {
 /// What was found out about descriptors, by number: what a call that costs as much as a small read
 /// would say. A number may be another file's by now, closed behind our back. So nothing is kept
 /// here that could do harm then. Owner thread only.
-class numbers {
+class fd_cache {
  public:
   /// It has offsets. Wrong: an offset of what has none is ignored, as the ring does.
   [[nodiscard]] bool seeks(int number) const noexcept { return has(seeks_, number); }
@@ -107,10 +107,10 @@ class devices {
     if (known_ < local_.size()) ++known_;
   }
 
-  [[nodiscard]] class numbers& numbers() noexcept { return numbers_; }
+  [[nodiscard]] fd_cache& fds() noexcept { return fds_; }
 
  private:
-  class numbers numbers_;
+  class fd_cache fds_;
   std::array<std::uint64_t, 16> local_{};
   std::size_t known_ = 0;
   std::size_t next_ = 0;

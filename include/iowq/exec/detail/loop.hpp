@@ -34,7 +34,7 @@ class loop {
   loop(unsigned entries, backend_kind backend, punt_policy punt, pool_options pool,
        iowq::pool* shared)
       : punt_{punt},
-        ring_{census_},
+        ring_{registry_},
         reason_{open_backend(backend, entries, punt, ring_, poll_)},
         pool_{std::move(pool), entries, shared} {}
 
@@ -42,12 +42,12 @@ class loop {
     pool_.stop();
     ending_ = true;
     for (; shots_.armed != 0; turn()) cancel_all();
-    while (loop_item* next = mail_.drain())
+    while (loop_item* next = remote_.drain())
       while (loop_item* const now = next) next = now->next, now->run();
     while (loop_item* const now = ready_.pop_front()) now->run();
     in_flight().for_each([](operation_base& op) { static_cast<void>(at_fault(op.source())); });
-    IOWQ_ASSERT(census_.empty(), "an executor was destroyed with operations in flight");
-    mail_.wait_for_callers();
+    IOWQ_ASSERT(registry_.empty(), "an executor was destroyed with operations in flight");
+    remote_.wait_for_callers();
   }
 
   /// The loop of this thread; stops the program where none runs.
@@ -61,12 +61,12 @@ class loop {
 
   /// Hands `i` to the owner; wakes it if, and only if, it is parked.
   void post(loop_item& i) noexcept {
-    mail_.post(i, [this] { kick(); });
+    remote_.post(i, [this] { kick(); });
   }
 
   /// Also from a signal handler.
   void request_stop() noexcept {
-    mail_.visit([this] {
+    remote_.call_while_alive([this] {
       // release: pairs with the acquire in turn(); what the caller did before is seen there.
       stop_wanted_.store(true, std::memory_order_release);
       int const saved = errno;
@@ -75,7 +75,7 @@ class loop {
     });
   }
 
-  [[nodiscard]] std::uint64_t kicks() const noexcept { return mail_.kicks(); }
+  [[nodiscard]] std::uint64_t kicks() const noexcept { return remote_.kicks(); }
 
   // ---- Owner ----
 
@@ -83,13 +83,13 @@ class loop {
 
   /// One turn. Blocks until there is something to do.
   void turn() noexcept {
-    census_.turn();
+    registry_.start_turn();
     // acquire: pairs with request_stop().
     if (stop_wanted_.load(std::memory_order_acquire)) stop_all();
-    for (loop_item* next = mail_.drain(); loop_item* const now = next;) {
+    for (loop_item* next = remote_.drain(); loop_item* const now = next;) {
       next = now->next;
       now->run();
-      bounce_on();
+      drain_trampoline();
     }
     if (!timers_.empty()) fire_timers();
     for (unsigned budget = turn_budget; budget != 0; --budget) {
@@ -97,23 +97,23 @@ class loop {
       if (next == nullptr) break;
       ++items_run_;
       next->run();
-      bounce_on();
+      drain_trampoline();
     }
     if (ring_.cancels_wait()) cancel_again();
     pool_.flush();
     bool const idle = !over() && ready_.empty() && !ring_.ready();
-    bool const sleep = idle && !something_soon() && mail_.park();
+    bool const sleep = idle && !worth_spinning() && remote_.park();
     if (poll_) [[unlikely]]
-      return poll_->wait(sleep, timers_.next(), [this](operation_base& op) { ripe(op); });
+      return poll_->wait(sleep, timers_.next(), [this](operation_base& op) { retry(op); });
     ring_.enter(sleep, timers_.next());
-    ring_.reap(reap_budget, [] { bounce_on(); });
+    ring_.reap(reap_budget, [] { drain_trampoline(); });
   }
 
   /// It and others, who all end after each other's last turn; `stops`: all were asked to stop.
-  void joins(const atomic<bool>& stops) noexcept { company_ = &stops; }
-  [[nodiscard]] bool company_stops() const noexcept {
+  void join_group(const atomic<bool>& stops) noexcept { group_stop_ = &stops; }
+  [[nodiscard]] bool group_stops() const noexcept {
     // acquire: pairs with runtime::request_stop().
-    return company_ != nullptr && company_->load(std::memory_order_acquire);
+    return group_stop_ != nullptr && group_stop_->load(std::memory_order_acquire);
   }
 
   /// Runs turns until `done`, which is set by what they run, and no guest is here.
@@ -125,13 +125,13 @@ class loop {
   }
 
   /// A coroutine has come from another loop.
-  void came() noexcept { ++guests_; }
+  void arrive() noexcept { ++migrated_in_; }
   /// One goes on at `other`, as `i`; nothing of it is touched afterwards.
-  void leave_for(loop& other, loop_item& i) noexcept { --guests_, other.post(i); }
+  void migrate_to(loop& other, loop_item& i) noexcept { --migrated_in_, other.post(i); }
 
   /// Registers `op` as in flight. Call last: a token that was stopped cancels at once.
   void watch(operation_base& op, stop_token token, bool ambient) noexcept {
-    census_.enter(op);
+    registry_.add(op);
     if (!ambient) [[unlikely]]
       hook(op, token);
   }
@@ -139,10 +139,10 @@ class loop {
   /// To the pool, which is started by the first. A null `w` is an allocation that failed.
   void start_work(operation_base& op, work* w) noexcept {
     op.stage_ = stage::pool;
-    if (w != nullptr) pool_.expect();
+    if (w != nullptr) pool_.on_punted();
     int const r = w == nullptr ? -ENOMEM : pool_.start();
     if (r < 0) [[unlikely]]
-      return end_soon(op, r);
+      return complete_later(op, r);
     pool_.punt(*w);
   }
 
@@ -156,21 +156,21 @@ class loop {
   void cancel(operation_base& op) noexcept;
 
   /// It is over, but not here and now.
-  void end_soon(operation_base& op, int res) noexcept {
-    op.answer_.set(res);
+  void complete_later(operation_base& op, int res) noexcept {
+    op.result_.set(res);
     op.stage_ = stage::ready;
     ready(op);
   }
 
   /// The one end of an operation: its result is in it. Resumes its coroutine; the last thing to
-  /// do in a completion or an item, whose caller then calls bounce_on().
+  /// do in a completion or an item, whose caller then calls drain_trampoline().
   template <const operation_row& Row>
-  void finish(operation_base& op, std::uint64_t ledger_entry::* way) noexcept {
-    census::leave(op);
-    ++(ledger_.of<Row>().*way);
+  void finish(operation_base& op, std::uint64_t operation_stats::* way) noexcept {
+    in_flight_registry::remove(op);
+    ++(counters_.of<Row>().*way);
     constexpr auto unusual = operation_base::cancel_wanted | operation_base::hooked;
-    if (op.is(unusual | operation_base::heard)) [[unlikely]]
-      return finish_unusually(op, ledger_.of<Row>());
+    if (op.is(unusual | operation_base::has_callback)) [[unlikely]]
+      return finish_general(op, counters_.of<Row>());
     resume(op);
   }
 
@@ -178,14 +178,14 @@ class loop {
   void left(const operation_base& op) noexcept;
 
   void resume(operation_base& op) noexcept {
-    op.stage_ = stage::over;
-    if (op.is(operation_base::heard)) return op.listener_->tell();
+    op.stage_ = stage::completed;
+    if (op.is(operation_base::has_callback)) return op.callback_->invoke();
     op.waiter_.resume();
   }
 
   template <const operation_row& Row>
-  void count(std::uint64_t ledger_entry::* way) noexcept {
-    ledger_.count<Row>(way);
+  void count(std::uint64_t operation_stats::* way) noexcept {
+    counters_.count<Row>(way);
   }
 
   /// The token under which run() and spawn() start their tasks.
@@ -204,12 +204,12 @@ class loop {
   [[nodiscard]] const ring_stats& kernel_stats() const noexcept {
     return poll_ ? poll_->stats() : ring_.stats();
   }
-  [[nodiscard]] const class ledger& counts() const noexcept { return ledger_; }
+  [[nodiscard]] const class operation_counters& counts() const noexcept { return counters_; }
   [[nodiscard]] class devices& devices() noexcept { return devices_; }
   [[nodiscard]] std::uint64_t items_run() const noexcept { return items_run_; }
-  [[nodiscard]] shot_counts& shots() noexcept { return shots_; }
+  [[nodiscard]] request_counts& shots() noexcept { return shots_; }
   [[nodiscard]] bool over() const noexcept {
-    return done_ && *done_ && guests_ == 0 && shots_.orphaned == 0;
+    return done_ && *done_ && migrated_in_ == 0 && shots_.abandoned == 0;
   }
   [[nodiscard]] bool ending() const noexcept { return ending_; }
   [[nodiscard]] bool stopping() const noexcept { return stop_->stop_requested(); }
@@ -218,12 +218,12 @@ class loop {
     return stopping() || stop_wanted_.load(std::memory_order_relaxed);
   }
   /// All operations in flight.
-  [[nodiscard]] census& in_flight() noexcept {
-    ring_.list_all();
-    return census_;
+  [[nodiscard]] in_flight_registry& in_flight() noexcept {
+    ring_.track_all();
+    return registry_;
   }
-  [[nodiscard]] lazy_pool& pool() noexcept { return pool_; }
-  [[nodiscard]] const lazy_pool& pool() const noexcept { return pool_; }
+  [[nodiscard]] pool_slot& pool() noexcept { return pool_; }
+  [[nodiscard]] const pool_slot& pool() const noexcept { return pool_; }
   /// At the end of a run: a stop was for that, also one that came in its last turn.
   void forget_stop() noexcept {
     // relaxed: only the owner clears it, and a request that comes now is for the next run.
@@ -240,27 +240,27 @@ class loop {
   /// One of our company says it by its ring, with what it submits anyway.
   void kick() noexcept {
     loop* const from = this_thread_loop;
-    bool const near = from != nullptr && company_ != nullptr && from->company_ == company_;
+    bool const near = from != nullptr && group_stop_ != nullptr && from->group_stop_ == group_stop_;
     if (!near || !from->ring_.message(ring_)) ring_.wake();
   }
 
   /// Before it sleeps, the owner looks out for its workers if that pays. Nothing else waits for
   /// it meanwhile: no SQE, no timer, and the kernel can say that it has something, as epoll cannot.
-  [[nodiscard]] bool something_soon() noexcept {
-    if (!pool_.worth_a_spin() || !timers_.empty() || ring_.pending()) return false;
+  [[nodiscard]] bool worth_spinning() noexcept {
+    if (!pool_.should_spin() || !timers_.empty() || ring_.pending()) return false;
     if (poll_ && poll_->waits()) return false;
-    return pool_.spin([this] { return !mail_.empty() || ring_.ready() || ring_.needs_enter(); });
+    return pool_.spin([this] { return !remote_.empty() || ring_.ready() || ring_.needs_enter(); });
   }
 
-  void finish_unusually(operation_base& op, ledger_entry& line) noexcept;
+  void finish_general(operation_base& op, operation_stats& line) noexcept;
 
   IOWQ_NOINLINE void fire_timers() noexcept {
     time_point const now = linux_policy::now();
-    while (timer* const due = timers_.pop_due(now)) end_soon(static_cast<alarm*>(due)->op, 0);
+    while (timer* const due = timers_.pop_due(now)) complete_later(static_cast<alarm*>(due)->op, 0);
   }
 
   /// No ring: what it waited for has come, or so it seems.
-  void ripe(operation_base& op) noexcept { op.stage_ = stage::ready, ready(op); }
+  void retry(operation_base& op) noexcept { op.stage_ = stage::ready, ready(op); }
 
   // exec/detail/loop.hpp
   void hook(operation_base& op, stop_token token) noexcept;
@@ -272,27 +272,27 @@ class loop {
   punt_policy punt_;
   std::optional<stop_source> stop_{std::in_place};
   stop_token const ambient_ = stop_->get_token();
-  census census_{ledger_};
+  in_flight_registry registry_{counters_};
   ring_backend ring_;
-  fifo<&loop_item::next> ready_;
-  timers timers_;
-  const atomic<bool>* company_ = nullptr;  // the address says whose, too
+  intrusive_queue<&loop_item::next> ready_;
+  timer_heap timers_;
+  const atomic<bool>* group_stop_ = nullptr;  // the address says whose, too
   const bool* done_ = nullptr;
-  std::ptrdiff_t guests_ = 0;  // minus those of ours that are away
+  std::ptrdiff_t migrated_in_ = 0;  // minus those of ours that are away
   bool ending_ = false;
-  shot_counts shots_;
+  request_counts shots_;
   std::uint64_t items_run_ = 0;
-  class ledger ledger_;
+  class operation_counters counters_;
   class devices devices_;
   std::optional<poll_backend> poll_;  // in place of the ring, which then is not open
   std::string reason_;                // why
 
   // Any thread.
-  mailbox mail_;
+  remote_inbox remote_;
   atomic<bool> stop_wanted_{false};
 
   // Last, so that its workers end before anything they post to.
-  lazy_pool pool_;
+  pool_slot pool_;
 };
 
 inline void loop::cancel(operation_base& op) noexcept {
@@ -300,14 +300,14 @@ inline void loop::cancel(operation_base& op) noexcept {
   op.set(operation_base::cancel_wanted);
   switch (op.stage_) {
     case stage::waiting:
-      ring_.drop_cancelled([this](operation_base& late) { end_soon(late, -ECANCELED); });
+      ring_.drop_cancelled([this](operation_base& late) { complete_later(late, -ECANCELED); });
       break;
     case stage::ring:
       ring_.cancel(op);
       break;
     case stage::poll:
       poll_->forget(op);
-      ripe(op);  // which sees that it shall not try again
+      retry(op);  // which sees that it shall not try again
       break;
     case stage::pool:
       pool_.flush();
@@ -315,8 +315,8 @@ inline void loop::cancel(operation_base& op) noexcept {
       if (auto* const pool = pool_.if_started()) pool->cancel(op.kind_->as_work(op));
       break;
     case stage::timer:
-    case stage::in_line:
-      if (op.kind_->disarm(op)) end_soon(op, -ECANCELED);
+    case stage::sync_wait:
+      if (op.kind_->disarm(op)) complete_later(op, -ECANCELED);
       break;
     default:
       break;
@@ -357,12 +357,12 @@ IOWQ_COLD inline void loop::stop_all() noexcept {
   cancel_all();
 }
 
-IOWQ_NOINLINE inline void loop::finish_unusually(operation_base& op, ledger_entry& line) noexcept {
-  if (op.answer_.res() == -ECANCELED && op.is(operation_base::cancel_wanted)) ++line.cancelled;
+IOWQ_NOINLINE inline void loop::finish_general(operation_base& op, operation_stats& line) noexcept {
+  if (op.result_.res() == -ECANCELED && op.is(operation_base::cancel_wanted)) ++line.cancelled;
   left(op);
   if (op.is(operation_base::hooked)) {
     if (!op.hook_.object().end()) {
-      op.stage_ = stage::lingering;  // its stop request is still in our inbox, and touches it
+      op.stage_ = stage::draining_stop;  // its stop request is still in our inbox, and touches it
       return;
     }
     op.hook_.destroy();
@@ -372,7 +372,7 @@ IOWQ_NOINLINE inline void loop::finish_unusually(operation_base& op, ledger_entr
 
 inline void loop::left(const operation_base& op) noexcept {
   if (!op.is(operation_base::cancel_wanted)) return;
-  census_.ended(op, [this](operation_base& closer) { ready(closer); });
+  registry_.on_user_completed(op, [this](operation_base& closer) { ready(closer); });
 }
 
 IOWQ_COLD inline void loop::cancel_all() noexcept {
@@ -381,7 +381,7 @@ IOWQ_COLD inline void loop::cancel_all() noexcept {
 
 IOWQ_COLD inline void loop::cancel_again() noexcept {
   bool const all = ring_.ask_again();
-  census_.for_each([&](operation_base& op) {
+  registry_.for_each([&](operation_base& op) {
     if (op.stage_ == stage::ring && op.is(operation_base::cancel_wanted)) ring_.cancel(op, all);
   });
 }
@@ -397,7 +397,7 @@ inline void stop_hook::arrived(loop_item* self) noexcept {
   hook.posted_ = false;
   operation_base& op = hook.op_;
   loop& owner = hook.owner_;
-  if (op.stage_ != stage::lingering) return owner.cancel(op);
+  if (op.stage_ != stage::draining_stop) return owner.cancel(op);
   op.hook_.destroy();
   owner.resume(op);
 }

@@ -19,22 +19,22 @@
 namespace iowq::detail {
 
 /// The awaiting coroutine, and who awaits it in turn, goes on at `to`.
-class [[nodiscard("co_await it")]] thread_change : loop_item {
+class [[nodiscard("co_await it")]] migration : loop_item {
  public:
-  enum class why : unsigned char { asked, homeward };
+  enum class why : unsigned char { asked, returning };
 
-  explicit thread_change(loop& to, why reason = why::asked) noexcept
+  explicit migration(loop& to, why reason = why::asked) noexcept
       : loop_item{&arrived}, to_{to}, reason_{reason} {}
 
   static bool await_ready() noexcept { return false; }
   template <class Promise>
-  void await_suspend(std::coroutine_handle<Promise> traveller) noexcept {
-    token_ = stop_of(traveller);
-    traveller_ = traveller;
+  void await_suspend(std::coroutine_handle<Promise> coroutine) noexcept {
+    token_ = stop_of(coroutine);
+    coroutine_ = coroutine;
     loop& here = loop::current();
-    if (&to_ != &here) return here.leave_for(to_, *this);
+    if (&to_ != &here) return here.migrate_to(to_, *this);
     // Behind the others, as after a journey: who goes round one executor leaves them their turn.
-    acts(&go_on);
+    set_action(&go_on);
     here.ready(*this);
   }
   void await_resume() const {
@@ -43,23 +43,23 @@ class [[nodiscard("co_await it")]] thread_change : loop_item {
 
  private:
   static void arrived(loop_item* self) noexcept {
-    auto& one = *static_cast<thread_change*>(self);
+    auto& one = *static_cast<migration*>(self);
     IOWQ_ASSERT(!one.to_.ending(),
                 "an executor was destroyed while a coroutine was on its way to it (resume_on)");
-    one.to_.came();
+    one.to_.arrive();
     go_on(self);
   }
   static void go_on(loop_item* self) noexcept {
-    auto& one = *static_cast<thread_change*>(self);
+    auto& one = *static_cast<migration*>(self);
     one.stopped_ = one.reason_ == why::asked && (one.token_.stop_requested() || one.to_.stopping());
-    one.traveller_.resume();
+    one.coroutine_.resume();
   }
 
   loop& to_;
   why reason_;
   bool stopped_ = false;
   stop_token token_;
-  std::coroutine_handle<> traveller_;
+  std::coroutine_handle<> coroutine_;
 };
 
 }  // namespace iowq::detail

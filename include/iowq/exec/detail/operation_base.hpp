@@ -2,14 +2,14 @@
 // iowq/exec/detail/operation_base.hpp -- one await in flight, whichever route it takes.
 //
 // The awaiter *is* the operation and lives in the coroutine's frame. From its submission to its
-// final completion it belongs to exactly one of: the SQ waiting line, the kernel, the pool, a
-// timer, a line for what another coroutine will give, the ready queue. Only the final completion
+// final cqe_handler it belongs to exactly one of: the SQ waiting line, the kernel, the pool, a
+// timer, a line for what another coroutine will give, the ready queue. Only the final cqe_handler
 // ends that; a cancel is a request, and its own answer is never taken for the outcome. Everything
 // here is the owner thread's.
 //
 //   created -> waiting -> ring ---------> over
 //           -> pool ------^---(bounced)-> over      (ring may bounce to pool, never back)
-//           -> timer, in_line -> ready -> over      (so does what never began)
+//           -> timer, sync_wait -> ready -> over      (so does what never began)
 //           -> poll <----------> ready -> over      (no ring: tried again when it may succeed)
 //           -> closing -> any of these             (what others still use is not closed)
 #pragma once
@@ -44,7 +44,7 @@ class loop_item {
 
   loop_item() noexcept {}  // no store: most operations are never queued
   /// What run() does; before it is queued.
-  void acts(function* act) noexcept { act_ = act; }
+  void set_action(function* act) noexcept { act_ = act; }
 
   /// Owner thread. May end the life of *this.
   void run() noexcept { act_(this); }
@@ -123,16 +123,16 @@ class operation_base;
 #pragma GCC diagnostic ignored "-Wshadow"  // see exec/operation_row.hpp
 enum class stage : std::uint8_t {
   created,
-  over,
+  completed,
   waiting,  // in line for an SQE
   ring,     // the kernel's
   pool,     // a worker's, or queued for one
   poll,     // until its descriptor is ready, where there is no ring
   timer,
-  in_line,    // for what another coroutine will give (sync/)
-  closing,    // waits for those that use its descriptor
-  ready,      // its result is in it, the loop will end it
-  lingering,  // ended, but its stop request is still on its way here
+  sync_wait,      // for what another coroutine will give (sync/)
+  closing,        // waits for those that use its descriptor
+  ready,          // its result is in it, the loop will end it
+  draining_stop,  // ended, but its stop request is still on its way here
 };
 #pragma GCC diagnostic pop
 
@@ -146,17 +146,17 @@ struct readiness {
 /// What of an operation depends on its kind, for the paths that are not hot.
 struct operation_kind {
   const operation_row* row;
-  void (*on_cqe)(operation_base&, answer) noexcept;          // null: no SQE form
+  void (*on_cqe)(operation_base&, cqe_result) noexcept;      // null: no SQE form
   void (*prepare)(operation_base&, io_uring_sqe&) noexcept;  // null: no SQE form
   work& (*as_work)(operation_base&) noexcept;                // null: no system-call form
-  bool (*disarm)(operation_base&) noexcept;                  // timer, in_line: false, too late
+  bool (*disarm)(operation_base&) noexcept;                  // timer, sync_wait: false, too late
   int (*descriptor)(const operation_base&) noexcept;         // null: it uses none
   readiness (*waits_for)(const operation_base&) noexcept = nullptr;  // of stage poll
   int (*other)(const operation_base&) noexcept = nullptr;            // null: it uses no second one
 };
 
 /// What the user asked for: on_pool(), on_ring(), hashed().
-struct wish {
+struct route_override {
   bool has_key = false;
 
   void set_way(route way) noexcept { forced_ = static_cast<std::uint8_t>(1 + int(way)); }
@@ -209,9 +209,9 @@ class stop_hook : public loop_item {
 };
 
 /// A link of a loop's census: a ring, whose anchor is the loop's own.
-struct census_node {
-  census_node* before;
-  census_node* after;
+struct registry_node {
+  registry_node* before;
+  registry_node* after;
 };
 
 /// What every await writes, side by side. The rest of an operation is for those that last.
@@ -220,21 +220,22 @@ struct operation_front {
   // One store sets these four bytes.
   stage stage_ = stage::created;
   std::uint8_t bits_ = 0;
-  wish wish_;
+  route_override override_;
   // No more stores than needed: what follows is written before it is read.
   union {
     std::coroutine_handle<> waiter_;
-    listener* listener_;  // if heard
+    completion_callback* callback_;  // if has_callback
   };
-  answer answer_;
+  cqe_result result_;
   std::source_location source_;
 
-  operation_front(const operation_kind& kind, wish wished, std::source_location source) noexcept
-      : kind_{&kind}, wish_{wished}, source_{source} {}
+  operation_front(const operation_kind& kind, route_override forced,
+                  std::source_location source) noexcept
+      : kind_{&kind}, override_{forced}, source_{source} {}
 };
 
 /// The part of an operation that is the same for all.
-class operation_base : protected operation_front, public loop_item, public census_node {
+class operation_base : protected operation_front, public loop_item, public registry_node {
  public:
   operation_base(const operation_base&) = delete;
   operation_base& operator=(const operation_base&) = delete;
@@ -244,14 +245,14 @@ class operation_base : protected operation_front, public loop_item, public censu
   [[nodiscard]] const std::source_location& source() const noexcept { return source_; }
   [[nodiscard]] time_point since() const noexcept { return since_; }
   /// -1: none.
-  [[nodiscard]] int descriptor_number() const noexcept {
+  [[nodiscard]] int used_descriptor() const noexcept {
     return kind_->descriptor != nullptr ? kind_->descriptor(*this) : -1;
   }
-  [[nodiscard]] int other_number() const noexcept {
+  [[nodiscard]] int used_second_descriptor() const noexcept {
     return kind_->other != nullptr ? kind_->other(*this) : -1;
   }
   [[nodiscard]] bool uses(int descriptor) const noexcept {
-    return descriptor_number() == descriptor || other_number() == descriptor;
+    return used_descriptor() == descriptor || used_second_descriptor() == descriptor;
   }
   [[nodiscard]] std::optional<std::uint64_t> key() const noexcept {
     return is(keyed) ? std::optional{key_} : std::nullopt;
@@ -262,37 +263,38 @@ class operation_base : protected operation_front, public loop_item, public censu
 
  protected:
   operation_base(const operation_kind& kind, std::source_location source) noexcept
-      : operation_front{kind, wish{}, source} {}
+      : operation_front{kind, route_override{}, source} {}
 
   /// Moves an operation that was not awaited yet.
   operation_base(operation_base&& other) noexcept
-      : operation_front{*other.kind_, other.wish_, other.source_}, key_{other.key_} {
+      : operation_front{*other.kind_, other.override_, other.source_}, key_{other.key_} {
     IOWQ_ASSERT(other.is_fresh(), "an operation was moved after it was awaited");
   }
 
   ~operation_base() {
-    IOWQ_ASSERT(stage_ <= stage::over || at_fault(source_),
+    IOWQ_ASSERT(stage_ <= stage::completed || at_fault(source_),
                 "a coroutine was destroyed while an operation of it is in flight: the kernel may "
                 "still write into its frame");
   }
 
-  friend class census;
+  friend class in_flight_registry;
   friend class loop;
   friend class ring_backend;
   friend class poll_backend;
-  friend class young_ones;
+  friend class fast_path;
   friend class stop_hook;
   friend struct chain_link;  // op/linked.hpp
 
   // What is unusual about an operation's end.
   static constexpr std::uint8_t cancel_wanted = 1;
   static constexpr std::uint8_t cancel_sent = 2;
-  static constexpr std::uint8_t hooked = 4;   // stops by its hook; else with the executor, or never
-  static constexpr std::uint8_t punted = 8;   // it has work
-  static constexpr std::uint8_t keyed = 16;   // it went to the pool with key_
-  static constexpr std::uint8_t listed = 32;  // it is, or was, in the census
-  static constexpr std::uint8_t was_young = 64;  // and was not from the beginning
-  static constexpr std::uint8_t heard = 128;     // who waits is a listener, no coroutine
+  static constexpr std::uint8_t hooked = 4;  // stops by its hook; else with the executor, or never
+  static constexpr std::uint8_t has_work = 8;           // it has work
+  static constexpr std::uint8_t keyed = 16;             // it went to the pool with key_
+  static constexpr std::uint8_t listed = 32;            // it is, or was, in the census
+  static constexpr std::uint8_t was_tracked_late = 64;  // and was not from the beginning
+  static constexpr std::uint8_t has_callback =
+      128;  // who waits is a completion_callback, no coroutine
 
   /// Was it not awaited yet? If it was, the answer comes with the source line.
   [[nodiscard]] bool is_fresh() const noexcept {
@@ -302,14 +304,14 @@ class operation_base : protected operation_front, public loop_item, public censu
   void set(std::uint8_t bit) noexcept { bits_ = static_cast<std::uint8_t>(bits_ | bit); }
 
   /// Before it begins: in the place of a coroutine `waiter` is told.
-  void hear(listener& waiter) noexcept {
+  void set_callback(completion_callback& waiter) noexcept {
     IOWQ_ASSERT(is_fresh(), "an operation was awaited twice");
     stage_ = stage::ring;  // the rule, as when a coroutine awaits
-    set(heard);
-    listener_ = &waiter;
+    set(has_callback);
+    callback_ = &waiter;
   }
 
-  std::uint64_t key_;  // wished for, or chosen
+  std::uint64_t key_;  // forced for, or chosen
   union {
     time_point since_;
   };
@@ -318,9 +320,9 @@ class operation_base : protected operation_front, public loop_item, public censu
 
 /// Requests of which no await is the life (op/detail/multishot_request.hpp,
 /// op/detail/read_ahead.hpp).
-struct shot_counts {
-  unsigned armed = 0;     // the kernel's, or in line for it
-  unsigned orphaned = 0;  // nobody wants the answers any more, or may: only the run waits for them
+struct request_counts {
+  unsigned armed = 0;      // the kernel's, or in line for it
+  unsigned abandoned = 0;  // nobody wants the answers any more, or may: only the run waits for them
 };
 
 /// A deadline of an operation.

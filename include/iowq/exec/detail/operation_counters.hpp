@@ -13,8 +13,8 @@
 
 namespace iowq {
 
-/// One line of executor_stats::ledger.
-struct ledger_entry {
+/// One line of executor_stats::operations.
+struct operation_stats {
   const char* name = nullptr;
   std::uint64_t inline_ops = 0;  // finished by the owner itself
   std::uint64_t ring_ops = 0;    // finished by the ring
@@ -26,7 +26,7 @@ struct ledger_entry {
 namespace detail {
 
 /// Where the search for a row begins: a hash of its name, which the compiler knows.
-[[nodiscard]] constexpr std::size_t ledger_hint(const operation_row& row) noexcept {
+[[nodiscard]] constexpr std::size_t counter_hint(const operation_row& row) noexcept {
   std::size_t hash = 0;
   for (char const c : std::string_view{row.name}) hash = hash * 31 + static_cast<unsigned char>(c);
   return hash;
@@ -34,31 +34,31 @@ namespace detail {
 
 /// The counts of one loop. Owner thread only. Open addressing: finding an entry is a compare, and
 /// adding an operation to the library touches nothing here.
-class ledger {
+class operation_counters {
  public:
   template <const operation_row& Row>
-  [[nodiscard]] IOWQ_ALWAYS_INLINE ledger_entry& of() noexcept {
-    constexpr std::size_t hint = ledger_hint(Row) % slots;
+  [[nodiscard]] IOWQ_ALWAYS_INLINE operation_stats& of() noexcept {
+    constexpr std::size_t hint = counter_hint(Row) % slots;
     if (slots_[hint].row == &Row) [[likely]]
       return slots_[hint].entry;
     return search(Row, hint);
   }
   /// Counts one more; the rule costs a compare and an increment.
   template <const operation_row& Row>
-  IOWQ_ALWAYS_INLINE void count(std::uint64_t ledger_entry::* way) noexcept {
-    constexpr std::size_t hint = ledger_hint(Row) % slots;
+  IOWQ_ALWAYS_INLINE void count(std::uint64_t operation_stats::* way) noexcept {
+    constexpr std::size_t hint = counter_hint(Row) % slots;
     if (slots_[hint].row == &Row) [[likely]]
       ++(slots_[hint].entry.*way);
     else
       ++(search(Row, hint).*way);
   }
   /// of() for a row that is only known now.
-  [[nodiscard]] ledger_entry& of(const operation_row& row) noexcept {
-    return search(row, ledger_hint(row) % slots);
+  [[nodiscard]] operation_stats& of(const operation_row& row) noexcept {
+    return search(row, counter_hint(row) % slots);
   }
 
  private:
-  IOWQ_NOINLINE ledger_entry& search(const operation_row& row, std::size_t hint) noexcept {
+  IOWQ_NOINLINE operation_stats& search(const operation_row& row, std::size_t hint) noexcept {
     for (std::size_t i = hint;; ++i) {
       slot& here = slots_[i % slots];
       if (here.row == &row) return here.entry;
@@ -75,10 +75,10 @@ class ledger {
 
  public:
   /// Every operation that was used, those of one name (a template's instances) added up.
-  [[nodiscard]] std::vector<ledger_entry> lines() const {
-    std::vector<ledger_entry> all;
-    auto add = [&all](const ledger_entry& e) {
-      for (ledger_entry& line : all)
+  [[nodiscard]] std::vector<operation_stats> lines() const {
+    std::vector<operation_stats> all;
+    auto add = [&all](const operation_stats& e) {
+      for (operation_stats& line : all)
         if (std::string_view{line.name} == e.name) {
           line.inline_ops += e.inline_ops;
           line.ring_ops += e.ring_ops;
@@ -99,10 +99,10 @@ class ledger {
   static constexpr std::size_t slots = 128;
   struct alignas(64) slot {  // a power of two: finding one needs no multiplication
     const operation_row* row = nullptr;
-    ledger_entry entry;
+    operation_stats entry;
   };
   std::array<slot, slots> slots_{};
-  ledger_entry other_{.name = "(others)"};
+  operation_stats other_{.name = "(others)"};
   std::size_t used_ = 0;
 };
 

@@ -16,9 +16,9 @@ namespace iowq::detail {
 
 /// Cancels what uses the descriptor that `closer` will close. True: there is something, and
 /// `closer` is queued when all of it has ended.
-[[nodiscard]] inline bool evict(loop& here, operation_base& closer) noexcept {
-  here.devices().numbers().forget(closer.descriptor_number());
-  return here.in_flight().evict(closer, [&here](operation_base& op) { here.cancel(op); });
+[[nodiscard]] inline bool cancel_users(loop& here, operation_base& closer) noexcept {
+  here.devices().fds().forget(closer.used_descriptor());
+  return here.in_flight().cancel_users(closer, [&here](operation_base& op) { here.cancel(op); });
 }
 
 /// What an fd asks before it closes its descriptor by itself: all that runs on this thread is known
@@ -26,9 +26,9 @@ namespace iowq::detail {
 /// is no mistake: nobody waits for it, and it has no time to do harm.
 inline void assert_unused(int number) noexcept {
   if (this_thread_loop == nullptr) return;
-  this_thread_loop->devices().numbers().forget(number);
+  this_thread_loop->devices().fds().forget(number);
   if (this_thread_loop->will_stop()) return;
-  const operation_base* const user = this_thread_loop->in_flight().user_of(number);
+  const operation_base* const user = this_thread_loop->in_flight().find_user(number);
   if (user == nullptr) return;
   std::fprintf(stderr, "iowq: %s %d, in use by %s at %s:%u\n", is_slot(number) ? "slot" : "fd",
                is_slot(number) ? slot_number(number) : number, user->row().name,
@@ -41,7 +41,7 @@ inline void assert_unused(int number) noexcept {
 
 /// The descriptors of an operation, for who knows no more of it than its base. Null: it has none.
 template <class Operation, class Call>
-constexpr auto first_number() noexcept {
+constexpr auto descriptor_accessor() noexcept {
   if constexpr (requires(const Call& c) { c.descriptor(); })
     return [](const operation_base& op) noexcept {
       return static_cast<const Operation&>(op).arguments().descriptor();
@@ -50,10 +50,10 @@ constexpr auto first_number() noexcept {
     return nullptr;
 }
 template <class Operation, class Call>
-constexpr auto second_number() noexcept {
-  if constexpr (requires(const Call& c) { c.other_descriptor(); })
+constexpr auto second_descriptor_accessor() noexcept {
+  if constexpr (requires(const Call& c) { c.second_descriptor(); })
     return [](const operation_base& op) noexcept {
-      return static_cast<const Operation&>(op).arguments().other_descriptor();
+      return static_cast<const Operation&>(op).arguments().second_descriptor();
     };
   else
     return nullptr;

@@ -19,10 +19,10 @@ namespace iowq::detail {
 
 /// Owner thread only, which is so the one that forks the pool's manager. What a turn of the loop
 /// punts is collected, and enqueued at its end as one.
-class lazy_pool {
+class pool_slot {
  public:
   /// A `shared` one takes the place of its own, and outlives it.
-  lazy_pool(pool_options options, unsigned entries, iowq::pool* shared)
+  pool_slot(pool_options options, unsigned entries, iowq::pool* shared)
       : options_{std::move(options)}, pool_{shared} {
     unsigned const cpus = processors();
     // io-wq: min(SQ entries, 4 x CPUs), with the CPUs that this thread may use (wq.md, 4).
@@ -53,9 +53,9 @@ class lazy_pool {
     }
   }
 
-  /// One more is going to be punted, or to fail at it; then came_back().
-  void expect() noexcept { ++in_flight_; }
-  void came_back() noexcept { --in_flight_; }
+  /// One more is going to be punted, or to fail at it; then on_completed().
+  void on_punted() noexcept { ++in_flight_; }
+  void on_completed() noexcept { --in_flight_; }
   /// Collects `w`; it is started. Enqueued no later than by the next flush().
   void punt(work& w) noexcept {
     collected_.push_back(w);
@@ -66,7 +66,7 @@ class lazy_pool {
   }
 
   /// Does the owner wait for workers, and is it worth to look out for them before it sleeps?
-  [[nodiscard]] bool worth_a_spin() noexcept { return in_flight_ != 0 && spins_.worth(); }
+  [[nodiscard]] bool should_spin() noexcept { return in_flight_ != 0 && spins_.should_spin(); }
   template <class Found>
   bool spin(Found&& found) noexcept {
     return spins_.spin(found);
@@ -91,7 +91,7 @@ class lazy_pool {
   pool_options options_;
   work_chain collected_;
   std::size_t in_flight_ = 0;
-  spinner<> spins_;
+  adaptive_spinner<> spins_;
   std::optional<iowq::pool> own_;
   iowq::pool* pool_;  // once there is one
 };

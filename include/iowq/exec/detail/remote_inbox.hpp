@@ -20,7 +20,7 @@
 namespace iowq::detail {
 
 /// The inbox of a loop. Owner thread only, unless a member says otherwise.
-class mailbox {
+class remote_inbox {
  public:
   // ---- Any thread ----
 
@@ -35,12 +35,12 @@ class mailbox {
   }
   /// `call()` may let the owner end the loop, and touches it all the same. Signal handlers, too.
   template <class Call>
-  void visit(Call&& call) noexcept {
+  void call_while_alive(Call&& call) noexcept {
     // relaxed: what lets the owner end comes behind it, and is a release store.
-    visitors_.fetch_add(1, std::memory_order_relaxed);
+    callers_.fetch_add(1, std::memory_order_relaxed);
     call();
     // release: as in post().
-    visitors_.fetch_sub(1, std::memory_order_release);
+    callers_.fetch_sub(1, std::memory_order_release);
   }
   /// How often the owner was woken.
   [[nodiscard]] std::uint64_t kicks() const noexcept {
@@ -63,7 +63,7 @@ class mailbox {
   void wait_for_callers() const noexcept {
     // acquire: pairs with the releases above; nobody is in the loop any more.
     while (kicks_.load(std::memory_order_acquire) != owed_ ||
-           visitors_.load(std::memory_order_acquire) != 0)
+           callers_.load(std::memory_order_acquire) != 0)
       ::sched_yield();
   }
 
@@ -71,7 +71,7 @@ class mailbox {
   // Any thread.
   alignas(64) inbox<&loop_item::next> inbox_;
   atomic<std::uint64_t> kicks_{0};
-  atomic<std::uint32_t> visitors_{0};
+  atomic<std::uint32_t> callers_{0};
   // Owner.
   alignas(64) bool parked_ = false;
   std::uint64_t owed_ = 0;

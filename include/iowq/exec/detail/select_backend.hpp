@@ -84,7 +84,7 @@ namespace iowq::detail {
 }
 
 /// Once a process: nobody asked for this, and it costs.
-IOWQ_COLD inline void tell_of_fallback(const std::string& reason) noexcept {
+IOWQ_COLD inline void report_fallback(const std::string& reason) noexcept {
   static constinit atomic<bool> told{false};
   // relaxed: a flag that guards nothing else.
   if (!told.exchange(true, std::memory_order_relaxed))
@@ -94,7 +94,7 @@ IOWQ_COLD inline void tell_of_fallback(const std::string& reason) noexcept {
 
 /// Opens the one or the other; says why that one. Throws std::system_error if none can be had.
 [[nodiscard]] inline std::string open_backend(backend_kind wanted, unsigned entries,
-                                              punt_policy punt, ring_backend& ring,
+                                              punt_policy punt, ring_backend& uring,
                                               std::optional<poll_backend>& poll) {
   if (entries == 0) throw_error(-EINVAL, "executor (executor_options::entries is 0)");
   backend_kind const set = backend_of_environment();
@@ -106,13 +106,13 @@ IOWQ_COLD inline void tell_of_fallback(const std::string& reason) noexcept {
   if (chosen == backend_kind::poll) {
     reason = told ? "backend_kind::poll" : "IOWQ_BACKEND=poll";
   } else {
-    int const r = ring.open(entries, punt);
+    int const r = uring.open(entries, punt);
     if (r >= 0) return "io_uring_setup: granted";
     reason = explain_ring_failure(r);
     if (chosen == backend_kind::io_uring || !is_refusal(r)) throw_error(r, reason.c_str());
-    tell_of_fallback(reason);
+    report_fallback(reason);
   }
-  poll.emplace(ring.wake_descriptor());
+  poll.emplace(uring.wake_descriptor());
   return reason;
 }
 

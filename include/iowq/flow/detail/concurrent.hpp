@@ -2,8 +2,8 @@
 // iowq/flow/detail/concurrent.hpp -- several awaits at once: what when_all, when_any and timeout
 // share.
 //
-// Each of the several is begun with a listener, and the last of them to end lets the one who
-// awaits them all go on. So operations, tasks and waits in line need no coroutine to be awaited
+// Each of the several is begun with a completion_callback, and the last of them to end lets the one
+// who awaits them all go on. So operations, tasks and waits in line need no coroutine to be awaited
 // by, and those of a tuple no memory at all. Awaitables of somebody else's are put into a task.
 #pragma once
 
@@ -31,7 +31,7 @@
 namespace iowq::detail {
 
 template <class A>
-task<await_result_t<A>> in_a_task(A awaitable) {
+task<await_result_t<A>> as_task(A awaitable) {
   co_return co_await std::move(awaitable);
 }
 
@@ -42,7 +42,7 @@ auto as_startable(A&& awaitable) {
   if constexpr (startable<A>)
     return std::move(awaitable);
   else
-    return in_a_task<A>(std::move(awaitable));
+    return as_task<A>(std::move(awaitable));
 }
 template <class A>
 using startable_of = decltype(as_startable(std::declval<A>()));
@@ -65,19 +65,19 @@ using value_of = decltype(result_of(std::declval<startable_of<A>&>()));
 
 /// An operation, which can name its failure without throwing it.
 template <class A>
-concept says_why = result_awaiter<A> && requires(const A& a) { a.row().name; };
+concept has_error_result = result_awaiter<A> && requires(const A& a) { a.row().name; };
 
 /// How a `T` is kept: a reference as a pointer, nothing as a monostate.
 template <class T>
-using kept = typename std::conditional_t<
+using stored_t = typename std::conditional_t<
     std::is_void_v<T>, std::type_identity<std::monostate>,
     std::conditional_t<std::is_reference_v<T>, std::add_pointer<T>, std::remove_cv<T>>>::type;
 /// How it is given away in a tuple or a variant.
 template <class T>
-using given = std::conditional_t<std::is_void_v<T>, std::monostate, T>;
+using result_t = std::conditional_t<std::is_void_v<T>, std::monostate, T>;
 
 template <class T>
-given<T> give(kept<T>& value) {
+result_t<T> take_stored(stored_t<T>& value) {
   if constexpr (std::is_reference_v<T>)
     return static_cast<T>(*value);
   else
@@ -86,14 +86,14 @@ given<T> give(kept<T>& value) {
 
 /// What the several have in common. Owner thread only. Moves only in so far as one that was not
 /// awaited yet has nothing to move.
-class together {
+class concurrent_base {
  public:
-  together() noexcept = default;
-  together(together&& other) noexcept {
+  concurrent_base() noexcept = default;
+  concurrent_base(concurrent_base&& other) noexcept {
     IOWQ_ASSERT(!other.begun_, "several awaits were moved after they had begun");
   }
-  together& operator=(together&&) = delete;
-  ~together() {
+  concurrent_base& operator=(concurrent_base&&) = delete;
+  ~concurrent_base() {
     IOWQ_ASSERT(running_ == 0,
                 "several awaits (when_all, when_any, timeout) were destroyed before all had ended");
   }
@@ -117,10 +117,10 @@ class together {
     return false;
   }
 
-  void stop_the_rest() noexcept { stop_.request_stop(); }
+  void stop_others() noexcept { stop_.request_stop(); }
 
   /// The last act at the end of each.
-  void one_less() noexcept {
+  void child_completed() noexcept {
     if (--running_ != 0) return;
     inherited_.reset();
     waiter_.run();
@@ -141,14 +141,18 @@ class together {
 
 /// One of the several, an `A`. `All` is told of its end, in `ended(one&)`.
 template <class All, class A>
-class one_of final : listener, loop_item {
+class child final : completion_callback, loop_item {
  public:
   using value = value_of<A>;
 
-  explicit one_of(A&& awaitable)
-      : listener{&over}, loop_item{&begin_task}, awaitable_(as_startable(std::move(awaitable))) {}
-  one_of(one_of&& other)  // NOLINT(performance-noexcept-move-constructor): as the awaitable's
-      : listener{&over}, loop_item{&begin_task}, awaitable_(std::move(other.awaitable_)) {}
+  explicit child(A&& awaitable)
+      : completion_callback{&over},
+        loop_item{&begin_task},
+        awaitable_(as_startable(std::move(awaitable))) {}
+  child(child&& other)  // NOLINT(performance-noexcept-move-constructor): as the awaitable's
+      : completion_callback{&over},
+        loop_item{&begin_task},
+        awaitable_(std::move(other.awaitable_)) {}
 
   /// An operation begins now; a task at the loop's next turn, so that however deep these are in
   /// each other, the stack is not.
@@ -165,7 +169,7 @@ class one_of final : listener, loop_item {
   /// often it is a stop, and only the first one is ever looked at.
   bool take(std::exception_ptr& error) noexcept {
     try {
-      if constexpr (says_why<startable_of<A>>) {
+      if constexpr (has_error_result<startable_of<A>>) {
         auto result = awaitable_.await_resume_result();
         if (!result) {
           error = std::make_exception_ptr(std::system_error{result.error(), awaitable_.row().name});
@@ -205,38 +209,38 @@ class one_of final : listener, loop_item {
   }
 
   [[nodiscard]] bool has_value() const noexcept { return value_.has_value(); }
-  [[nodiscard]] given<value> give() { return detail::give<value>(*value_); }
-  [[nodiscard]] kept<value>&& kept_value() { return std::move(*value_); }
+  [[nodiscard]] result_t<value> take_result() { return detail::take_stored<value>(*value_); }
+  [[nodiscard]] stored_t<value>&& kept_value() { return std::move(*value_); }
 
  private:
-  static void over(listener* self) noexcept {
-    auto& one = *static_cast<one_of*>(self);
+  static void over(completion_callback* self) noexcept {
+    auto& one = *static_cast<child*>(self);
     if (loop* const here = this_thread_loop; here != one.home_) [[unlikely]] {  // resume_on()
-      one.acts(&come_home);
-      return here->leave_for(*one.home_, one);
+      one.set_action(&come_home);
+      return here->migrate_to(*one.home_, one);
     }
     one.all_->ended(one);
   }
   static void come_home(loop_item* self) noexcept {
-    auto& one = *static_cast<one_of*>(self);
-    one.home_->came();
+    auto& one = *static_cast<child*>(self);
+    one.home_->arrive();
     one.all_->ended(one);
   }
   static void begin_task(loop_item* self) noexcept {
-    auto& one = *static_cast<one_of*>(self);
+    auto& one = *static_cast<child*>(self);
     one.awaitable_.start(one, one.all_->token());
   }
 
   startable_of<A> awaitable_;
   All* all_ = nullptr;
   loop* home_ = nullptr;
-  std::optional<kept<value>> value_;
+  std::optional<stored_t<value>> value_;
 };
 
 /// The elements of a range, moved out of it.
 template <class All, class A, class R>
-std::vector<one_of<All, A>> ones_of(R& range) {
-  std::vector<one_of<All, A>> ones;
+std::vector<child<All, A>> children_of(R& range) {
+  std::vector<child<All, A>> ones;
   if constexpr (requires { std::ranges::size(range); })
     ones.reserve(static_cast<std::size_t>(std::ranges::size(range)));
   for (auto&& awaitable : range) ones.emplace_back(std::move(awaitable));
@@ -244,16 +248,16 @@ std::vector<one_of<All, A>> ones_of(R& range) {
 }
 
 /// Makes `Derived` an awaiter that is movable until awaited and can itself be begun with a
-/// listener: it has `bool begin(continuation, stop_token)`.
+/// completion_callback: it has `bool begin(continuation, stop_token)`.
 template <class Derived>
-class awaited_together : public together {
+class concurrent_awaiter : public concurrent_base {
  public:
   static bool await_ready() noexcept { return false; }
   template <class Promise>
   bool await_suspend(std::coroutine_handle<Promise> waiter) noexcept {
     return static_cast<Derived*>(this)->begin(waiter, stop_of(waiter));
   }
-  bool start(listener& waiter, stop_token token) noexcept {
+  bool start(completion_callback& waiter, stop_token token) noexcept {
     return static_cast<Derived*>(this)->begin(waiter, token);
   }
 };

@@ -11,18 +11,18 @@ namespace iowq::detail {
 
 /// What a for loop can walk: std's ranges and range-v3's alike, single-pass and infinite ones too.
 template <class R>
-concept walkable = requires(std::remove_reference_t<R>& r) {
+concept iterable = requires(std::remove_reference_t<R>& r) {
   std::ranges::begin(r) != std::ranges::end(r);
   *std::ranges::begin(r);
 };
 
-template <walkable R>
+template <iterable R>
 using element_of =
     std::remove_cvref_t<decltype(*std::ranges::begin(std::declval<std::remove_reference_t<R>&>()))>;
 
 /// An item as it is handed on: a value where the element lasts no longer than the iterator's next
 /// step, which is so unless the range is multi-pass.
-template <walkable R, class Iterator =
+template <iterable R, class Iterator =
                           decltype(std::ranges::begin(std::declval<std::remove_reference_t<R>&>()))>
 using item_of = std::conditional_t<std::forward_iterator<Iterator>, std::iter_reference_t<Iterator>,
                                    std::remove_cvref_t<std::iter_reference_t<Iterator>>>;

@@ -49,8 +49,8 @@ template <class Attempt>
   }
 }
 
-/// What once() of a call says where a worker could only wait the same way: `fd` has one of `events`
-/// (revents), or not yet (-EAGAIN), or -errno.
+/// What try_nonblocking() of a call says where a worker could only wait the same way: `fd` has one
+/// of `events` (revents), or not yet (-EAGAIN), or -errno.
 [[nodiscard]] inline int look_for_events(int fd, short events) noexcept {
   pollfd one{.fd = fd, .events = events, .revents = 0};
   int r;
@@ -60,12 +60,12 @@ template <class Attempt>
   return (one.revents & POLLNVAL) != 0 ? -EBADF : one.revents;
 }
 
-/// The blocking form of a call whose once() is all there is to do.
+/// The blocking form of a call whose try_nonblocking() is all there is to do.
 template <class Call>
 [[nodiscard]] int until_once(Call& call, const stop_token& stop) noexcept {
   readiness const wanted = call.waits_for();
-  if (wanted.events == 0) return call.once();
-  return until_ready(wanted.file, wanted.events, stop, [&call] { return call.once(); });
+  if (wanted.events == 0) return call.try_nonblocking();
+  return until_ready(wanted.file, wanted.events, stop, [&call] { return call.try_nonblocking(); });
 }
 
 /// A receive with MSG_WAITALL: an old kernel forgets what has come when a cancel comes.

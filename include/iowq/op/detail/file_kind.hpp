@@ -3,7 +3,7 @@
 //
 // A write to a stored file goes to the pool, in order with others to that file; one to a stream
 // waits on the ring. To know which costs a statx(2), as much as a small write. A table by number
-// would be wrong as soon as a number is closed and given out again behind our back, so the
+// would be wrong as soon as a number is closed and given out again next_in_ring our back, so the
 // answer is kept where it cannot grow stale, in the fd that owns the number. A bare number is
 // looked at each time it is awaited.
 #pragma once
@@ -75,7 +75,7 @@ class known_file {
 /// says ESPIPE. The kernel checks that first, so a call for no bytes asks, and waits for nobody:
 /// not for who holds the file's position, as lseek(2) does, nor for who writes to the file.
 [[nodiscard]] inline bool has_offsets(int file) noexcept {
-  numbers& known = loop::current().devices().numbers();
+  fd_cache& known = loop::current().devices().fds();
   if (known.seeks(file)) [[likely]]
     return true;
   if (::preadv(file, nullptr, 0, 0) == 0)

@@ -7,10 +7,10 @@
 // in a line of one beside it.
 //
 //   idle -> armed -> idle      the last CQE came: whoever wants more arms it again
-//             \---> orphaned   the stream is gone: cancelled, and deleted by its last CQE
+//             \---> abandoned   the stream is gone: cancelled, and deleted by its last CQE
 //
 // S1  While it is armed it is where it is, and so is all that the kernel writes to.
-// S2  Answers are given in the order of their CQEs; how it ended comes behind all of them.
+// S2  Answers are given in the order of their CQEs; how it ended comes next_in_ring all of them.
 // S3  An answer that nobody will take is discarded by the rule of its call.
 #pragma once
 
@@ -29,9 +29,9 @@ namespace iowq {
 /// How a stream of many answers asks for them.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wshadow"  // see exec/operation_row.hpp
-enum class shots : std::uint8_t {
+enum class multishot : std::uint8_t {
   automatic,  // by one request, where the kernel has it
-  single,     // by one after the other
+  off,        // by one after the other
 };
 #pragma GCC diagnostic pop
 
@@ -42,12 +42,12 @@ namespace detail {
 ///   bool empty() const, void drop_all()       drop_all() is the rule for what is late
 ///   bool full() const                         so much waits that the kernel shall pause
 template <class Call>
-class shot final : public operation_base {
+class multishot_request final : public operation_base {
  public:
   template <class... Arguments>
-  explicit shot(std::source_location at, Arguments&&... arguments)
+  explicit multishot_request(std::source_location at, Arguments&&... arguments)
       : operation_base{kind, at}, call_{std::forward<Arguments>(arguments)...} {
-    acts(&on_item);
+    set_action(&on_item);
   }
   static void* operator new(std::size_t size) { return allocate_frame(size); }
   static void operator delete(void* memory, std::size_t size) noexcept { free_frame(memory, size); }
@@ -59,14 +59,14 @@ class shot final : public operation_base {
   [[nodiscard]] int take_end() noexcept { return std::exchange(end_, again); }
 
   /// The stream is gone.
-  void orphan() noexcept {
+  void abandon() noexcept {
     call_.drop_all();
     if (!armed_) {
       delete this;
       return;
     }
     wanted_ = false;
-    ++owner_->shots().orphaned;
+    ++owner_->shots().abandoned;
     owner_->cancel(*this);
   }
 
@@ -84,7 +84,7 @@ class shot final : public operation_base {
     if (io_uring_sqe* const sqe = here.backend().sqe(); sqe != nullptr) {
       stage_ = stage::ring;
       prepare(*this, *sqe);
-      sqe->user_data = whose::of(*this);
+      sqe->user_data = user_data_tag::of(*this);
       annotate_release(static_cast<operation_base*>(this));
     } else {
       here.backend().line_up(*this);
@@ -92,14 +92,14 @@ class shot final : public operation_base {
     here.watch(*this, {}, true);
   }
 
-  void take(answer what) noexcept {
+  void take(cqe_result what) noexcept {
     bool const last = (what.flags() & IORING_CQE_F_MORE) == 0;
     bool const kept = call_.keep(what.res(), what.flags());
     if (last) over(kept ? again : what.res());
     if (!wanted_) {
       call_.drop_all();  // S3
       if (!last) return;
-      --owner_->shots().orphaned;
+      --owner_->shots().abandoned;
       delete this;
       return;
     }
@@ -112,9 +112,9 @@ class shot final : public operation_base {
     tell();
   }
   void over(int res) noexcept {
-    census::leave(*this);
+    in_flight_registry::remove(*this);
     owner_->left(*this);
-    stage_ = stage::over;
+    stage_ = stage::completed;
     armed_ = false;
     --owner_->shots().armed;
     // As the kernel may say of what was cancelled; and if it was, whoever comes next is no part of
@@ -126,19 +126,19 @@ class shot final : public operation_base {
   /// The last act: whoever waits may end the life of *this.
   inline void tell() noexcept;
 
-  static void on_cqe(operation_base& op, answer what) noexcept {
-    static_cast<shot&>(op).take(what);
+  static void on_cqe(operation_base& op, cqe_result what) noexcept {
+    static_cast<multishot_request&>(op).take(what);
   }
   /// It was cancelled while it waited for an SQE.
   static void on_item(loop_item* self) noexcept {
-    auto& op = static_cast<shot&>(*static_cast<operation_base*>(self));
-    op.take(op.answer_);
+    auto& op = static_cast<multishot_request&>(*static_cast<operation_base*>(self));
+    op.take(op.result_);
   }
   static void prepare(operation_base& op, io_uring_sqe& sqe) noexcept {
-    static_cast<shot&>(op).call_.prepare(sqe);
+    static_cast<multishot_request&>(op).call_.prepare(sqe);
   }
   static int descriptor_of(const operation_base& op) noexcept {
-    return static_cast<const shot&>(op).call_.descriptor();
+    return static_cast<const multishot_request&>(op).call_.descriptor();
   }
   static constexpr operation_kind kind{&Call::row, &on_cqe, &prepare,
                                        nullptr,    nullptr, &descriptor_of};
@@ -154,9 +154,10 @@ class shot final : public operation_base {
 
 /// The wait for an answer.
 template <class Call>
-class [[nodiscard("co_await it")]] shot<Call>::next_awaiter final : public operation_base {
+class [[nodiscard("co_await it")]] multishot_request<Call>::next_awaiter final
+    : public operation_base {
  public:
-  next_awaiter(shot& from, std::source_location at) noexcept
+  next_awaiter(multishot_request& from, std::source_location at) noexcept
       : operation_base{kind, at}, from_{from} {}
 
   bool await_ready() const noexcept { return from_.has_answer() || from_.end_ != again; }
@@ -168,14 +169,14 @@ class [[nodiscard("co_await it")]] shot<Call>::next_awaiter final : public opera
   void await_resume() const noexcept {}
 
  private:
-  friend shot;
+  friend multishot_request;
 
   [[nodiscard]] bool is_stopped() const noexcept { return is(cancel_wanted); }
   bool begin(loop& here, stop_token token) noexcept {
     bool const ambient = token == here.ambient();
     bool const stopped = ambient ? here.stopping() : token.stop_requested();
     if (stopped && !from_.armed_) {
-      here.template count<Call::row>(&ledger_entry::cancelled);
+      here.template count<Call::row>(&operation_stats::cancelled);
       from_.end_ = -ECANCELED;
       return false;
     }
@@ -186,18 +187,18 @@ class [[nodiscard("co_await it")]] shot<Call>::next_awaiter final : public opera
       return false;
     }
     from_.waits_ = this;
-    stage_ = stage::in_line;
+    stage_ = stage::sync_wait;
     if (!from_.armed_) from_.arm(here);
     here.watch(*this, token, ambient);
     if (stopped) here.cancel(*this);
     return true;
   }
   void granted() noexcept {
-    answer_.set(from_.has_answer() ? 0 : from_.end_);
-    from_.owner_->template finish<Call::row>(*this, &ledger_entry::ring_ops);
+    result_.set(from_.has_answer() ? 0 : from_.end_);
+    from_.owner_->template finish<Call::row>(*this, &operation_stats::ring_ops);
   }
   static bool disarm(operation_base& op) noexcept {
-    shot& from = static_cast<next_awaiter&>(op).from_;
+    multishot_request& from = static_cast<next_awaiter&>(op).from_;
     from.owner_->cancel(from);
     return false;
   }
@@ -206,28 +207,28 @@ class [[nodiscard("co_await it")]] shot<Call>::next_awaiter final : public opera
   }
   static constexpr operation_kind kind{&Call::row, nullptr, nullptr,
                                        nullptr,    &disarm, &descriptor_of};
-  shot& from_;
+  multishot_request& from_;
 };
 
 template <class Call>
-void shot<Call>::tell() noexcept {
+void multishot_request<Call>::tell() noexcept {
   if (waits_ != nullptr) std::exchange(waits_, nullptr)->granted();
 }
 
 /// Owns a shot as its stream does.
 template <class Call>
-class shot_owner {
+class multishot_owner {
  public:
   template <class... Arguments>
-  explicit shot_owner(std::source_location at, Arguments&&... arguments)
-      : shot_{new shot<Call>{at, std::forward<Arguments>(arguments)...}} {}
-  shot_owner(const shot_owner&) = delete;
-  shot_owner& operator=(const shot_owner&) = delete;
-  ~shot_owner() { shot_->orphan(); }
-  shot<Call>* operator->() const noexcept { return shot_; }
+  explicit multishot_owner(std::source_location at, Arguments&&... arguments)
+      : shot_{new multishot_request<Call>{at, std::forward<Arguments>(arguments)...}} {}
+  multishot_owner(const multishot_owner&) = delete;
+  multishot_owner& operator=(const multishot_owner&) = delete;
+  ~multishot_owner() { shot_->abandon(); }
+  multishot_request<Call>* operator->() const noexcept { return shot_; }
 
  private:
-  shot<Call>* shot_;
+  multishot_request<Call>* shot_;
 };
 
 }  // namespace detail

@@ -43,7 +43,7 @@ inline constexpr std::int64_t at_position = -1;  // the file's own
                                        : ::sendmsg(file, &all, MSG_DONTWAIT | MSG_NOSIGNAL)));
 }
 
-/// What once() says of a stream that answered `r` to a call with RWF_NOWAIT.
+/// What try_nonblocking() says of a stream that answered `r` to a call with RWF_NOWAIT.
 [[nodiscard]] inline int stream_answer(int file, short events, std::span<const ::iovec> parts,
                                        int r) noexcept {
   if (r == -EOPNOTSUPP)
@@ -94,10 +94,10 @@ inline constexpr std::int64_t at_position = -1;  // the file's own
   return end >= 0 && static_cast<std::uint64_t>(end) >= about.stx_size;
 }
 
-/// once() of all that read.
+/// try_nonblocking() of all that read.
 [[nodiscard]] inline int probe_read(int file, std::span<const ::iovec> parts,
                                     std::int64_t offset) noexcept {
-  numbers& known = loop::current().devices().numbers();
+  fd_cache& known = loop::current().devices().fds();
   if (known.always_waits(file)) return -EOPNOTSUPP;
   auto const count = static_cast<int>(parts.size());
   auto const r =

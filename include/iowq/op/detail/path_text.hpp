@@ -47,7 +47,7 @@ class path_text {
 
   [[nodiscard]] const char* c_str() const noexcept { return text_; }
   /// 0, or -errno of what is wrong with it, before the kernel is asked.
-  [[nodiscard]] int check() const noexcept { return -fault_; }
+  [[nodiscard]] int validate() const noexcept { return -fault_; }
 
  private:
   std::size_t size_;

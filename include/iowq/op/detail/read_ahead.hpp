@@ -5,7 +5,7 @@
 // memory of its own, and who wants it waits in a line of one beside it:
 //
 //   reading -> done        kept until its turn
-//         \--> orphaned    nobody wants it: cancelled, and deleted when it has ended
+//         \--> abandoned    nobody wants it: cancelled, and deleted when it has ended
 //
 // A run() does not end while one is being read, wanted or not: nothing outlives it. Who wants it
 // may have left for another executor meanwhile, and drops it from there.
@@ -55,7 +55,7 @@ namespace iowq::detail {
   }
 }
 
-/// Records of getdents64(2), one behind the other.
+/// Records of getdents64(2), one next_in_ring the other.
 struct listing {
   struct by_free {
     void operator()(std::byte* memory) const noexcept { std::free(memory); }
@@ -66,7 +66,7 @@ struct listing {
 };
 
 /// A directory, open, and what it holds, or the first part of it.
-struct visit {
+struct directory_batch {
   fd directory;
   listing entries;
 
@@ -80,7 +80,7 @@ struct visit {
 
 /// Opens the directory `name` in `from`, never through a link, and reads it; without a name, reads
 /// on in `from`. As one call: most directories are read to their end by it.
-struct visit_call {
+struct open_directory_call {
   static constexpr operation_row row{
       .name = "walk",
       .first = route::pool,
@@ -88,12 +88,12 @@ struct visit_call {
   static constexpr int how = O_RDONLY | O_DIRECTORY | O_NOFOLLOW;
   using shared_directory = std::shared_ptr<const fd>;
 
-  visit_call(shared_directory in, std::string_view path, std::size_t most)
+  open_directory_call(shared_directory in, std::string_view path, std::size_t most)
       : from{std::move(in)}, name{path}, room{most} {}
-  visit_call(visit_call&&) noexcept = default;
+  open_directory_call(open_directory_call&&) noexcept = default;
 
   [[nodiscard]] int descriptor() const noexcept { return from->get(); }
-  [[nodiscard]] int check() const noexcept { return name.check(); }
+  [[nodiscard]] int validate() const noexcept { return name.validate(); }
   int call(const stop_token&) noexcept {
     int file = from->get();
     if (*name.c_str() != '\0') {
@@ -119,12 +119,12 @@ struct visit_call {
     shrink(all);
     return 0;
   }
-  visit value(int) noexcept { return std::move(found); }
+  directory_batch value(int) noexcept { return std::move(found); }
 
   shared_directory from;
   path_text name;
   std::size_t room;
-  visit found;
+  directory_batch found;
 
  private:
   /// It is kept until its turn, and most often it is little.
@@ -135,28 +135,28 @@ struct visit_call {
   }
 };
 
-/// A visit before its turn. Belongs to whoever made it until drop().
-class read_ahead final : listener, loop_item {
+/// A directory_batch before its turn. Belongs to whoever made it until drop().
+class read_ahead final : completion_callback, loop_item {
  public:
-  using found = result<visit>;
+  using found = result<directory_batch>;
 
   /// Begins at once, on this thread's executor. `position` is the caller's.
-  read_ahead(std::source_location at, visit_call::shared_directory from, std::string_view name,
-             std::size_t room, std::size_t position)
-      : listener{&told},
-        loop_item{&buried},
+  read_ahead(std::source_location at, open_directory_call::shared_directory from,
+             std::string_view name, std::size_t room, std::size_t position)
+      : completion_callback{&on_done},
+        loop_item{&delete_self},
         position_{position},
         home_{loop::current()},
         op_{at, std::move(from), name, room} {
-    ++home_.shots().orphaned;
+    ++home_.shots().abandoned;
     if (!op_.start(*this, home_.ambient())) over();
   }
 
   /// On any thread, as the next three.
   void drop() noexcept {
-    bool const at_home = is_at_home();  // elsewhere it may be gone as soon as it is an orphan
+    bool const at_home = is_at_home();  // elsewhere it may be gone as soon as it is an abandon
     // acq_rel: pairs with over(), which has left it if it was first, and else deletes it.
-    if (state_.exchange(state::orphaned, std::memory_order_acq_rel) == state::done)
+    if (state_.exchange(state::abandoned, std::memory_order_acq_rel) == state::done)
       delete this;
     else if (at_home)
       home_.cancel(op_);
@@ -172,44 +172,46 @@ class read_ahead final : listener, loop_item {
   /// Once, when it is over.
   [[nodiscard]] found take() noexcept { return std::move(*found_); }
 
-  class turn;
+  class wait_awaiter;
 
   read_ahead* before;  // in line, as its owner has them
-  read_ahead* behind;
+  read_ahead* next_in_ring;
 
  private:
-  enum class state : std::uint8_t { reading, done, orphaned };
+  enum class state : std::uint8_t { reading, done, abandoned };
 
   ~read_ahead() = default;
 
-  static void told(listener* self) noexcept { static_cast<read_ahead*>(self)->over(); }
+  static void on_done(completion_callback* self) noexcept {
+    static_cast<read_ahead*>(self)->over();
+  }
   inline void over() noexcept;
-  static void buried(loop_item* self) noexcept {
+  static void delete_self(loop_item* self) noexcept {
     auto& me = *static_cast<read_ahead*>(self);
-    --me.home_.shots().orphaned;
+    --me.home_.shots().abandoned;
     delete &me;
   }
 
   std::size_t const position_;
   loop& home_;
-  operation<visit_call> op_;
+  operation<open_directory_call> op_;
   std::optional<found> found_;
   atomic<state> state_{state::reading};
-  turn* waits_ = nullptr;
+  wait_awaiter* waits_ = nullptr;
 };
 
-/// `co_await read_ahead::turn{ahead, at}`: it is over. A stop ends the wait, not the read.
-class [[nodiscard("co_await it")]] read_ahead::turn final : public operation_base {
+/// `co_await read_ahead::wait_awaiter{ahead, at}`: it is over. A stop ends the wait, not the read.
+class [[nodiscard("co_await it")]] read_ahead::wait_awaiter final : public operation_base {
  public:
   static constexpr operation_row row{
       .name = "walk_turn",
       .first = route::inline_,
       .reason = "waits for a directory that is being read ahead of its turn"};
-  turn(read_ahead& ahead, std::source_location at) noexcept
+  wait_awaiter(read_ahead& ahead, std::source_location at) noexcept
       : operation_base{kind, at}, ahead_{ahead} {
-    acts(&on_item);
+    set_action(&on_item);
   }
-  ~turn() = default;
+  ~wait_awaiter() = default;
 
   bool await_ready() const noexcept { return false; }
   template <class Promise>
@@ -221,29 +223,29 @@ class [[nodiscard("co_await it")]] read_ahead::turn final : public operation_bas
     if (ambient ? here.stopping() : token.stop_requested()) return over(-ECANCELED);
     if (ahead_.is_over()) return over(0);
     if (!ambient && !stop_hook::prepare(here, *this, token)) return over(-ENOMEM);
-    stage_ = stage::in_line;
+    stage_ = stage::sync_wait;
     ahead_.waits_ = this;
     here.watch(*this, token, ambient);
     return true;
   }
   void await_resume() const {
-    if (answer_.res() < 0) throw_error(answer_.res(), visit_call::row.name);
+    if (result_.res() < 0) throw_error(result_.res(), open_directory_call::row.name);
   }
 
  private:
   friend read_ahead;
 
   bool over(int res) noexcept {
-    answer_.set(res);
-    stage_ = stage::over;
+    result_.set(res);
+    stage_ = stage::completed;
     return false;
   }
   static void on_item(loop_item* self) noexcept {
-    auto& op = *static_cast<turn*>(static_cast<operation_base*>(self));
-    op.ahead_.home_.finish<row>(op, &ledger_entry::inline_ops);
+    auto& op = *static_cast<wait_awaiter*>(static_cast<operation_base*>(self));
+    op.ahead_.home_.finish<row>(op, &operation_stats::inline_ops);
   }
   static bool disarm(operation_base& op) noexcept {
-    static_cast<turn&>(op).ahead_.waits_ = nullptr;
+    static_cast<wait_awaiter&>(op).ahead_.waits_ = nullptr;
     return true;
   }
   static constexpr operation_kind kind{&row, nullptr, nullptr, nullptr, &disarm, nullptr};
@@ -254,13 +256,13 @@ class [[nodiscard("co_await it")]] read_ahead::turn final : public operation_bas
 inline void read_ahead::over() noexcept {
   found_.emplace(op_.await_resume_result());
   loop& here = home_;
-  turn* const waiter = std::exchange(waits_, nullptr);
+  wait_awaiter* const waiter = std::exchange(waits_, nullptr);
   // acq_rel: pairs with drop() and is_over(): what was found is seen there, and from here on it may
-  // be deleted there. An orphan is, too, but later: its operation is at its last step.
-  if (state_.exchange(state::done, std::memory_order_acq_rel) == state::orphaned)
+  // be deleted there. An abandon is, too, but later: its operation is at its last step.
+  if (state_.exchange(state::done, std::memory_order_acq_rel) == state::abandoned)
     return here.ready(*this);
-  --here.shots().orphaned;
-  if (waiter != nullptr) here.end_soon(*waiter, 0);
+  --here.shots().abandoned;
+  if (waiter != nullptr) here.complete_later(*waiter, 0);
 }
 
 /// Those of one directory, nearest first.
@@ -285,7 +287,7 @@ class ahead_line {
   }
 
  private:
-  list<&read_ahead::behind, &read_ahead::before> line_;
+  intrusive_list<&read_ahead::next_in_ring, &read_ahead::before> line_;
   unsigned size_ = 0;
 };
 

@@ -34,7 +34,8 @@ class buffer_wait;
 /// What a buffer_ring and its leases share. Owner thread only.
 class buffer_pool : public buffer_group {
  public:
-  buffer_pool(unsigned count, std::size_t size, shots how) : buffer_group{count, size}, how_{how} {}
+  buffer_pool(unsigned count, std::size_t size, multishot how)
+      : buffer_group{count, size}, how_{how} {}
 
   void join() noexcept { ++users_; }
   void leave() noexcept {
@@ -43,12 +44,13 @@ class buffer_pool : public buffer_group {
 
   /// Shall the kernel choose, here? Then it has them from now on.
   [[nodiscard]] bool offer_to(loop& here) noexcept {
-    if (how_ == shots::automatic && host() == nullptr) {
+    if (how_ == multishot::automatic && host() == nullptr) {
       // Never half and half: who takes one himself would wait for what the kernel keeps.
       auto& backend = here.backend();
-      if (!backend.features().receives_many() || offer(backend.guests()) < 0) how_ = shots::single;
+      if (!backend.features().receives_many() || offer(backend.resources()) < 0)
+        how_ = multishot::off;
     }
-    return how_ == shots::automatic;
+    return how_ == multishot::automatic;
   }
 
   /// Gives one back that was taken; who waits for one tries again. All do: the first may need none
@@ -61,7 +63,7 @@ class buffer_pool : public buffer_group {
   inline void call_all() noexcept;
 
   std::size_t users_ = 0;
-  shots how_;
+  multishot how_;
   buffer_wait* first_ = nullptr;
 };
 
@@ -118,10 +120,10 @@ class buffer_view {
 
 /// `count` buffers (a power of two, or the next; at most 32768) of `size` bytes each, for any
 /// number of streams of one executor. Untouched ones are no memory. Throws std::system_error.
-/// `shots::single` keeps them from the kernel: each receive then takes one itself.
+/// `multishot::off` keeps them from the kernel: each receive then takes one itself.
 class buffer_ring {
  public:
-  buffer_ring(unsigned count, std::size_t size, shots how = shots::automatic)
+  buffer_ring(unsigned count, std::size_t size, multishot how = multishot::automatic)
       : pool_{new detail::buffer_pool{count, size, how}} {
     pool_->join();
   }
@@ -150,7 +152,7 @@ class [[nodiscard("co_await it")]] buffer_wait final : public operation_base {
 
   buffer_wait(buffer_pool& pool, std::source_location at) noexcept
       : operation_base{kind, at}, pool_{pool} {
-    acts(&on_item);
+    set_action(&on_item);
   }
 
   bool await_ready() const noexcept { return pool_.taken() < pool_.count(); }
@@ -160,7 +162,7 @@ class [[nodiscard("co_await it")]] buffer_wait final : public operation_base {
     return begin(loop::current(), stop_of(waiter));
   }
   void await_resume() const {
-    if (stage_ == stage::over && answer_.res() < 0) throw_error(answer_.res(), "recv_many");
+    if (stage_ == stage::completed && result_.res() < 0) throw_error(result_.res(), "recv_many");
   }
 
  private:
@@ -168,24 +170,24 @@ class [[nodiscard("co_await it")]] buffer_wait final : public operation_base {
 
   bool begin(loop& here, stop_token token) noexcept {
     bool const ambient = token == here.ambient();
-    answer_.set(-ECANCELED);
-    stage_ = stage::over;
+    result_.set(-ECANCELED);
+    stage_ = stage::completed;
     if (ambient ? here.stopping() : token.stop_requested()) return false;
     if (!ambient && !stop_hook::prepare(here, *this, token)) [[unlikely]]
-      return answer_.set(-ENOMEM), false;
-    stage_ = stage::in_line;
+      return result_.set(-ENOMEM), false;
+    stage_ = stage::sync_wait;
     behind_ = std::exchange(pool_.first_, this);
     here.watch(*this, token, ambient);
     return true;
   }
   void called() noexcept {
-    answer_.set(0);
+    result_.set(0);
     stage_ = stage::ready;
     loop::current().ready(*this);
   }
   static void on_item(loop_item* self) noexcept {
     auto& op = *static_cast<buffer_wait*>(static_cast<operation_base*>(self));
-    this_thread_loop->finish<row_of_all>(op, &ledger_entry::inline_ops);
+    this_thread_loop->finish<row_of_all>(op, &operation_stats::inline_ops);
   }
   static bool disarm(operation_base& op) noexcept {
     auto& self = static_cast<buffer_wait&>(op);

@@ -98,9 +98,9 @@ struct poll_many_call {
 };
 
 /// Can one request do it here?
-[[nodiscard]] IOWQ_NOINLINE inline bool by_one_request(shots how, bool (ring_features::*knows)()
-                                                                      const noexcept) noexcept {
-  return how == shots::automatic && (loop::current().backend().features().*knows)();
+[[nodiscard]] IOWQ_NOINLINE inline bool by_one_request(multishot how, bool (ring_features::*knows)()
+                                                                          const noexcept) noexcept {
+  return how == multishot::automatic && (loop::current().backend().features().*knows)();
 }
 
 /// What accept(2) reports although it is the failure of a connection that nobody has seen.
@@ -122,9 +122,9 @@ struct poll_many_call {
 
 /// Readiness as one request reports it, with single polls: of an epoll set of one descriptor,
 /// edge-triggered.
-class edges {
+class edge_poller {
  public:
-  edges(int file, short events) noexcept : set_{::epoll_create1(EPOLL_CLOEXEC)} {
+  edge_poller(int file, short events) noexcept : set_{::epoll_create1(EPOLL_CLOEXEC)} {
     ::epoll_event event{.events = EPOLLET | static_cast<unsigned short>(events), .data = {}};
     if (!set_ || ::epoll_ctl(set_.get(), EPOLL_CTL_ADD, file, &event) != 0) error_ = -errno;
   }
@@ -152,7 +152,7 @@ class edges {
 ///     while (auto one = co_await connections.next()) others.spawn(serve(std::move(*one)));
 template <class = void>
 [[nodiscard]] stream<fd> accept_many(descriptor listener, int flags = 0,
-                                     shots how = shots::automatic,
+                                     multishot how = multishot::automatic,
                                      std::source_location at = std::source_location::current()) {
   if (!detail::by_one_request(how, &ring_features::accepts_many)) {
     for (;;) {
@@ -163,7 +163,7 @@ template <class = void>
         throw_error(one.error(), "accept_many");
     }
   }
-  detail::shot_owner<detail::accept_many_call> all{at, listener.get(), flags};
+  detail::multishot_owner<detail::accept_many_call> all{at, listener.get(), flags};
   for (;;) {
     co_await all->next(at);
     if (all->has_answer()) {
@@ -183,10 +183,11 @@ template <class = void>
 /// POLLERR and POLLHUP among it, and first of all what it is ready for now. Take all there is
 /// before the next next(): it tells of what has come since. It may tell in vain.
 template <class = void>
-[[nodiscard]] stream<short> poll_many(descriptor file, short events, shots how = shots::automatic,
+[[nodiscard]] stream<short> poll_many(descriptor file, short events,
+                                      multishot how = multishot::automatic,
                                       std::source_location at = std::source_location::current()) {
   if (!detail::by_one_request(how, &ring_features::polls_many)) {
-    detail::edges edge{file.get(), events};
+    detail::edge_poller edge{file.get(), events};
     if (edge.error() == -EPERM)  // a regular file: always ready
       for (;;) co_yield co_await poll(file, events, at);
     if (edge.error() < 0) throw_error(edge.error(), "poll_many");
@@ -196,7 +197,7 @@ template <class = void>
       if (now != 0) co_yield now;
     }
   }
-  detail::shot_owner<detail::poll_many_call> all{at, file.get(), events};
+  detail::multishot_owner<detail::poll_many_call> all{at, file.get(), events};
   for (;;) {
     co_await all->next(at);
     if (all->has_answer()) {

@@ -62,13 +62,13 @@ struct recv_many_call {
     if ((flags & IORING_CQE_F_BUFFER) == 0) return false;
     auto id = static_cast<std::uint16_t>(flags >> IORING_CQE_BUFFER_SHIFT);
     if (res <= 0) {  // it was chosen, and not needed
-      buffers.took(id);
+      buffers.mark_taken(id);
       buffers.give_back(id);
       return false;
     }
-    for (auto left = static_cast<std::size_t>(res);; id = buffers.behind(id)) {
+    for (auto left = static_cast<std::size_t>(res);; id = buffers.next_in_ring(id)) {
       std::size_t const n = std::min(left, buffers.size());
-      buffers.took(id);
+      buffers.mark_taken(id);
       buffers.length(id) = static_cast<std::uint32_t>(n);
       buffers.next(id) = none;
       (first != none ? buffers.next(last) : first) = id;
@@ -106,10 +106,10 @@ struct recv_many_call {
 }
 
 /// How a buffer_ring's stream goes here, and whether an answer may be for several buffers.
-struct way_to_receive {
+struct receive_mode {
   bool by_one_request, bundle;
 };
-[[nodiscard]] IOWQ_NOINLINE inline way_to_receive ways_of(buffer_pool& pool, int socket) noexcept {
+[[nodiscard]] IOWQ_NOINLINE inline receive_mode ways_of(buffer_pool& pool, int socket) noexcept {
   loop& here = loop::current();
   bool const one = pool.offer_to(here);
   // A bundle of datagrams would be one datagram.
@@ -123,7 +123,7 @@ struct way_to_receive {
     int const r =
         static_cast<int>(or_errno(::recv(socket, into.data(id), into.size(), MSG_DONTWAIT)));
     if (r == -EINTR) continue;
-    if (r != -EAGAIN) loop::current().count<recv_many_call::row>(&ledger_entry::inline_ops);
+    if (r != -EAGAIN) loop::current().count<recv_many_call::row>(&operation_stats::inline_ops);
     return r;
   }
 }
@@ -174,13 +174,13 @@ template <class = void>
 stream<buffer_view> receive_many(int socket, pool_user user, std::source_location at) {
   buffer_pool& pool = user.pool();
   bool const ends = ends_with_nothing(socket);
-  way_to_receive const way = ways_of(pool, socket);
+  receive_mode const way = ways_of(pool, socket);
   if (!way.by_one_request) {
     auto each = receive_singly(socket, user, ends, at);
     while (auto one = co_await each.next()) co_yield std::move(*one);
     co_return;
   }
-  shot_owner<recv_many_call> all{at, socket, pool, way.bundle};
+  multishot_owner<recv_many_call> all{at, socket, pool, way.bundle};
   for (;;) {
     co_await all->next(at);
     if (all->has_answer()) {

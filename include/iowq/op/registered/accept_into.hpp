@@ -37,7 +37,7 @@ struct accept_into_call : accept_call {
                                      .reason = "as accept; it has its slot before it begins"};
   accept_into_call(int from, file_table& into) noexcept : accept_call{from, 0}, table{&into} {}
 
-  [[nodiscard]] int check() noexcept {
+  [[nodiscard]] int validate() noexcept {
     direct = known_here(*table);
     return slot.take(*table) ? 0 : -ENFILE;
   }
@@ -47,7 +47,7 @@ struct accept_into_call : accept_call {
     sqe.accept_flags = 0;  // close-on-exec is for descriptors
     sqe.file_index = slot.ref().index + 1;
   }
-  int once() noexcept { return keep(accept_call::once()); }
+  int try_nonblocking() noexcept { return keep(accept_call::try_nonblocking()); }
   int call(const stop_token& stop) noexcept { return keep(accept_call::call(stop)); }
   [[nodiscard]] fixed_file value(int answer) noexcept {
     if (!direct && !made) made.reset(answer);  // the ring's, which put it into no slot
@@ -79,13 +79,13 @@ struct close_fixed_call {
   explicit close_fixed_call(fixed_file owned) noexcept : file{std::move(owned)} {}
 
   [[nodiscard]] int descriptor() const noexcept { return user; }
-  static void closes() noexcept {}
-  [[nodiscard]] int check() noexcept {
+  static void closes_descriptor() noexcept {}
+  [[nodiscard]] int validate() noexcept {
     slot = fixed_descriptor{file}.slot();
     user = slot.used_here();
     return user == -1 ? -EBADF : 0;
   }
-  void place(placement& where) const noexcept {
+  void choose_placement(placement& where) const noexcept {
     if (slot.number() < 0) where.way = route::ring;
     slot.withdraw_number();
   }
@@ -100,12 +100,12 @@ struct close_fixed_call {
       asked = true;
     }
   }
-  [[nodiscard]] static bool bounces(int) noexcept { return false; }
+  [[nodiscard]] static bool would_block(int) noexcept { return false; }
   int call(const stop_token&) const noexcept {
     if (slot.number() < 0) return -ENOTSUP;
     return or_errno(::close(slot.table->file(slot.index).release()));
   }
-  void settle(devices&) noexcept {
+  void on_complete(devices&) noexcept {
     if (asked) slot.table->withdrawn(slot.index);
     file.reset();
   }
@@ -127,11 +127,11 @@ struct dup_fixed_call {
   explicit dup_fixed_call(slot_ref of) noexcept : slot{of} {}
 
   [[nodiscard]] int descriptor() const noexcept { return user; }
-  [[nodiscard]] int check() noexcept {
+  [[nodiscard]] int validate() noexcept {
     user = slot.used_here();
     return user == -1 ? -EBADF : 0;
   }
-  void place(placement& where) const noexcept {
+  void choose_placement(placement& where) const noexcept {
     if (slot.number() >= 0) where.way = route::inline_;
   }
   void prepare(io_uring_sqe& sqe) const noexcept {
@@ -139,7 +139,7 @@ struct dup_fixed_call {
     sqe.fd = slot.number();  // not in the kernel's table: it says so, and a worker can
     if (is_slot(user)) slot.name_in(sqe);
   }
-  [[nodiscard]] bool bounces(int answer) const noexcept { return answer < 0 && !is_slot(user); }
+  [[nodiscard]] bool would_block(int answer) const noexcept { return answer < 0 && !is_slot(user); }
   int call(const stop_token&) const noexcept {
     return slot.number() < 0 ? -ENOTSUP : or_errno(::fcntl(slot.number(), F_DUPFD_CLOEXEC, 0));
   }

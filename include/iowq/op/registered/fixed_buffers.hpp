@@ -31,7 +31,7 @@ namespace iowq {
 /// `count` buffers of `size` bytes each, page-aligned and zeroed, for read_fixed() and
 /// write_fixed(). The first operation on an executor registers them there, if it has no other
 /// table; it outlives every operation on it. Throws std::system_error.
-class fixed_buffers : public ring_guest {
+class fixed_buffers : public registered_resource {
  public:
   static constexpr unsigned most = 1U << 14;  // the kernel's limit
 
@@ -59,17 +59,17 @@ class fixed_buffers : public ring_guest {
   }
 
   /// For operations: does this ring know them by number? Registers them if it can.
-  [[nodiscard]] bool known_to(ring_guests& house) noexcept {
-    if (host() != nullptr) return host() == &house.host();
-    if (refused_by_ == &house) return false;
+  [[nodiscard]] bool is_registered_with(registrar& owner) noexcept {
+    if (host() != nullptr) return host() == &owner.host();
+    if (refused_by_ == &owner) return false;
     try {
       std::vector<::iovec> all;
       all.reserve(count_);
       for (unsigned i = 0; i < count_; ++i) all.push_back({memory_ + i * stride(), size_});
-      if (linux_kernel::register_buffers(house.host(), all.data(), count_) == 0) enter(house);
+      if (linux_kernel::register_buffers(owner.host(), all.data(), count_) == 0) enter(owner);
     } catch (const std::bad_alloc&) {
     }
-    if (host() == nullptr) refused_by_ = &house;
+    if (host() == nullptr) refused_by_ = &owner;
     return host() != nullptr;
   }
 
@@ -80,7 +80,7 @@ class fixed_buffers : public ring_guest {
   unsigned const count_;
   std::size_t const size_;
   std::byte* memory_ = nullptr;
-  const ring_guests* refused_by_ = nullptr;
+  const registrar* refused_by_ = nullptr;
 };
 
 namespace detail {
@@ -94,12 +94,12 @@ struct fixed_part {
   [[nodiscard]] bool is_none() const noexcept {
     return index >= table->count() || length > table->size();
   }
-  /// Empty if there is no such part; check() says so.
+  /// Empty if there is no such part; validate() says so.
   [[nodiscard]] std::span<std::byte> bytes() const noexcept {
     return is_none() ? std::span<std::byte>{} : (*table)[index].first(length);
   }
   void name_in(io_uring_sqe& sqe, std::uint8_t opcode) const noexcept {
-    if (!table->known_to(loop::current().backend().guests())) return;
+    if (!table->is_registered_with(loop::current().backend().resources())) return;
     sqe.opcode = opcode;
     sqe.buf_index = static_cast<std::uint16_t>(index);
   }
@@ -114,7 +114,9 @@ struct read_fixed_call : read_call {
   read_fixed_call(known_file from, fixed_part into, std::int64_t at) noexcept
       : read_call{from, into.bytes(), at}, part{into} {}
 
-  [[nodiscard]] int check() const noexcept { return part.is_none() ? -EINVAL : read_call::check(); }
+  [[nodiscard]] int validate() const noexcept {
+    return part.is_none() ? -EINVAL : read_call::validate();
+  }
   void prepare(io_uring_sqe& sqe) const noexcept {
     read_call::prepare(sqe);
     part.name_in(sqe, IORING_OP_READ_FIXED);
@@ -132,8 +134,8 @@ struct write_fixed_call : write_call {
   write_fixed_call(known_file to, fixed_part from, std::int64_t at) noexcept
       : write_call{to, from.bytes(), at}, part{from} {}
 
-  [[nodiscard]] int check() const noexcept {
-    return part.is_none() ? -EINVAL : write_call::check();
+  [[nodiscard]] int validate() const noexcept {
+    return part.is_none() ? -EINVAL : write_call::validate();
   }
   void prepare(io_uring_sqe& sqe) const noexcept {
     write_call::prepare(sqe);

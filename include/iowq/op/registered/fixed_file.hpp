@@ -23,7 +23,7 @@ namespace detail {
 /// Moves the table in with this executor, if it is at home nowhere.
 [[nodiscard]] inline bool known_here(file_table& table) noexcept {
   ring_backend& backend = loop::current().backend();
-  return table.known_to(backend.guests(), backend.features());
+  return table.is_registered_with(backend.resources(), backend.features());
 }
 
 /// A slot of a table, as operations name it. No table: of a fixed_file that owns none.
@@ -151,7 +151,7 @@ class fixed_files {
   explicit fixed_files(unsigned count) : table_{new file_table{count}} {}
   fixed_files(const fixed_files&) = delete;
   fixed_files& operator=(const fixed_files&) = delete;
-  ~fixed_files() { table_->let_go(); }
+  ~fixed_files() { table_->release_owner(); }
 
   [[nodiscard]] unsigned count() const noexcept { return table_->count(); }
   /// How many have a file, or wait for one.

@@ -35,34 +35,35 @@ namespace detail {
 /// A call on a file in a slot. What `Call` has for a descriptor is the slot's, or -1.
 template <class Call>
 struct in_slot : Call {
-  static constexpr bool has_place = requires(const Call& c, placement& p) { c.place(p); };
+  static constexpr bool has_choose_placement =
+      requires(const Call& c, placement& p) { c.choose_placement(p); };
 
   in_slot(slot_ref its, Call same) noexcept : Call{std::move(same)}, named{its} {}
 
   [[nodiscard]] int descriptor() const noexcept { return user; }
-  [[nodiscard]] int check() noexcept {
+  [[nodiscard]] int validate() noexcept {
     user = named.used_here();
     if (user == -1) return -EBADF;
-    if constexpr (requires { Call::check(); })
-      return Call::check();
+    if constexpr (requires { Call::validate(); })
+      return Call::validate();
     else
       return 0;
   }
-  void place(placement& where) const noexcept
-    requires(has_place || Call::row.first != route::ring)
+  void choose_placement(placement& where) const noexcept
+    requires(has_choose_placement || Call::row.first != route::ring)
   {
     if (!has_number())
       where.way = route::ring;
-    else if constexpr (has_place)
-      Call::place(where);
+    else if constexpr (has_choose_placement)
+      Call::choose_placement(where);
   }
   void prepare(io_uring_sqe& sqe) noexcept {
     Call::prepare(sqe);
     if (is_slot(user)) named.name_in(sqe);
   }
   /// What would block without a descriptor was told not to wait: none of it is O_NONBLOCK.
-  [[nodiscard]] bool bounces(int answer) const noexcept {
-    return has_number() && detail::bounces(static_cast<const Call&>(*this), answer);
+  [[nodiscard]] bool would_block(int answer) const noexcept {
+    return has_number() && detail::would_block(static_cast<const Call&>(*this), answer);
   }
   int call(const stop_token& stop) noexcept { return has_number() ? Call::call(stop) : -ENOTSUP; }
 

@@ -89,11 +89,12 @@ struct account_counts {
 
 /// One class on one node.
 template <class Worker>
-struct lane {
-  list<&item::next, &item::prev> ready;  // unhashed items, and leaders of keys that are not busy
+struct node_queue {
+  intrusive_list<&item::next, &item::prev>
+      ready;  // unhashed items, and leaders of keys that are not busy
   unsigned nr_ready = 0;
-  unsigned taken = 0;                                 // from the front of `ready`, ever; wraps
-  list<&Worker::next_idle, &Worker::prev_idle> idle;  // a stack: the newest is in front
+  unsigned taken = 0;  // from the front of `ready`, ever; wraps
+  intrusive_list<&Worker::next_idle, &Worker::prev_idle> idle;  // a stack: the newest is in front
 
   // The manager's. What was ready at the time `marked_at` is gone when `taken` reaches `mark`.
   bool is_marked = false;
@@ -104,44 +105,45 @@ struct lane {
 /// One class. Under M.
 template <class Worker>
 struct account : account_counts {
-  std::vector<lane<Worker>> lanes;             // one a node; sized once
-  list<&Worker::next, &Worker::prev> workers;  // live ones, oldest first
+  std::vector<node_queue<Worker>> node_queues;           // one a node; sized once
+  intrusive_list<&Worker::next, &Worker::prev> workers;  // live ones, oldest first
 
-  /// Appends an item that may run now to its lane.
+  /// Appends an item that may run now to its node_queue.
   void make_ready(item& startable) noexcept {
     startable.state = item_state::ready;
-    lanes[startable.lane].ready.push_back(startable);
+    node_queues[startable.node_queue].ready.push_back(startable);
     count(startable, +1);
   }
-  /// Puts `heir` where `leader` stands in the ready list; both are of this class and lane.
-  void make_ready_at(item& leader, item& heir) noexcept {
-    lanes[leader.lane].ready.replace(leader, heir);
-    count(leader, -1);
-    heir.state = item_state::ready;
-    count(heir, +1);
+  /// Puts `next_head` where `key_head` stands in the ready list; both are of this class and
+  /// node_queue.
+  void make_ready_at(item& key_head, item& next_head) noexcept {
+    node_queues[key_head.node_queue].ready.replace(key_head, next_head);
+    count(key_head, -1);
+    next_head.state = item_state::ready;
+    count(next_head, +1);
   }
   /// Takes a ready item out.
   void unready(item& ready) noexcept {
-    lanes[ready.lane].ready.erase(ready);
+    node_queues[ready.node_queue].ready.erase(ready);
     count(ready, -1);
   }
 
-  /// Takes out the oldest ready item of its lane, to run it.
+  /// Takes out the oldest ready item of its node_queue, to run it.
   void take_ready(item& oldest) noexcept {
-    ++lanes[oldest.lane].taken;
+    ++node_queues[oldest.node_queue].taken;
     unready(oldest);
   }
 
   /// A worker without work goes on top of its node's stack.
   void push_idle(Worker& worker) noexcept {
-    lanes[worker.node].idle.push_front(worker);
+    node_queues[worker.node].idle.push_front(worker);
     --nr_running;
     ++idle;
     check();
   }
   /// It leaves the stack to run, from wherever it is.
-  void unidle(Worker& worker) noexcept {
-    lanes[worker.node].idle.erase(worker);
+  void remove_idle(Worker& worker) noexcept {
+    node_queues[worker.node].idle.erase(worker);
     --idle;
     ++nr_running;
     ++waking;
@@ -150,7 +152,7 @@ struct account : account_counts {
   /// The newest idle worker of the first of these nodes that has one.
   [[nodiscard]] Worker* newest_idle(const std::vector<std::uint8_t>& nodes) const noexcept {
     for (std::uint8_t const node : nodes)
-      if (Worker* const worker = lanes[node].idle.front(); worker != nullptr) return worker;
+      if (Worker* const worker = node_queues[node].idle.front(); worker != nullptr) return worker;
     return nullptr;
   }
 
@@ -178,7 +180,7 @@ struct account : account_counts {
  private:
   void count(const item& one, int by) noexcept {
     auto add_to = [by](unsigned& number) { number = static_cast<unsigned>(int(number) + by); };
-    add_to(lanes[one.lane].nr_ready);
+    add_to(node_queues[one.node_queue].nr_ready);
     add_to(runnable);
     if (one.concurrent) add_to(concurrent);
   }

@@ -54,13 +54,13 @@ class cancellation {
   /// key, then the ready ones, then the running ones; of each first what is linked behind it.
   template <class Match>
   void add_all(Match&& match) {
-    auto wanted = [&](item& one) noexcept -> bool { return match(door::out(one)); };
+    auto wanted = [&](item& one) noexcept -> bool { return match(work_access::from_item(one)); };
     for (account_type& account : pool_.accounts) {
       for (worker_type* one = account.workers.front(); one != nullptr; one = one->next)
         if (one->cur != nullptr && one->cur->keyed) dequeue_followers(*one->cur, wanted);
-      for (auto& lane : account.lanes)
-        for (item *now = lane.ready.front(), *next = nullptr; now != nullptr; now = next) {
-          next = now->next;  // an heir takes the place of its leader, before `next`, unasked
+      for (auto& node_queue : account.node_queues)
+        for (item *now = node_queue.ready.front(), *next = nullptr; now != nullptr; now = next) {
+          next = now->next;  // an next_head takes the place of its key_head, before `next`, unasked
           if (now->keyed) dequeue_followers(*now, wanted);
           if (wanted(*now))
             dequeue(*now);
@@ -85,10 +85,10 @@ class cancellation {
   /// Without M: finishes what was dequeued, stops what runs. Touches nothing of the pool after the
   /// last finished() was entered: a worker that is held keeps its item, and so its pool.
   cancel_outcome deliver() noexcept {
-    pool_.carry_out(todo_);
+    pool_.run_deferred(todo_);
     dequeued_.finish();
     for (worker_type *one = held_, *next = nullptr; one != nullptr; one = next) {
-      next = one->next_rung;
+      next = one->next_cancelled;
       Policy::pause(pause_point::held_stop);
       one->stop->request_stop();
       // acquire: pairs with wake_descriptor()'s release; the descriptor is open, and stays so
@@ -103,23 +103,23 @@ class cancellation {
  private:
   /// The last step under M.
   void close() noexcept {
-    pool_.settle(todo_);
+    pool_.ensure_worker(todo_);
     dequeued_.announce(*pool_.finishers);
   }
   void dequeue(item& queued) noexcept {
     dequeued_.are_of(generation_of(queued));
-    pool_.withdraw(queued, ECANCELED, todo_, [this](item& one) { keep(one); });
+    pool_.dequeue_item(queued, ECANCELED, todo_, [this](item& one) { keep(one); });
   }
   template <class Wanted>
-  void dequeue_followers(item& leader, Wanted&& wanted) {
+  void dequeue_followers(item& key_head, Wanted&& wanted) {
     auto asked = [&](item& waiting) noexcept {
       bool const whole = wanted(waiting);
       if (!whole) unlink_behind(waiting, wanted);
       return whole;
     };
-    chain_table::extract(leader, asked, [this](item& waiting) {
+    key_table::extract(key_head, asked, [this](item& waiting) {
       dequeued_.are_of(generation_of(waiting));
-      pool_.forget(waiting, ECANCELED, [this](item& one) { keep(one); });
+      pool_.drop_queued(waiting, ECANCELED, [this](item& one) { keep(one); });
     });
   }
   /// One that is linked behind another, and so all behind it. They are of the generations `of`.
@@ -131,7 +131,7 @@ class cancellation {
     }
     linked.predecessor->successor = nullptr;
     dequeued_.are_of(of);
-    pool_.cut(&linked, ECANCELED, [this](item& one) { keep(one); });
+    pool_.cancel_chain(&linked, ECANCELED, [this](item& one) { keep(one); });
   }
   template <class Wanted>
   void unlink_behind(item& head, Wanted&& wanted) noexcept {
@@ -144,28 +144,29 @@ class cancellation {
   }
   void stop(item& running) noexcept {
     outcome_ = cancel_outcome::running;
-    auto& runner = *static_cast<worker_type*>(running.runner);
+    auto& worker_thread = *static_cast<worker_type*>(running.worker_thread);
     // One of a batch: which of them has the token and the descriptor just now, nobody knows, and
     // brief as they are, none has a use for either.
-    if (runner.cur->next != nullptr) return;
-    if (runner.rung) return;  // somebody has seen to it, or is about to
-    runner.rung = runner.held = true;
-    runner.next_rung = held_;
-    held_ = &runner;
+    if (worker_thread.cur->next != nullptr) return;
+    if (worker_thread.cancel_requested) return;  // somebody has seen to it, or is about to
+    worker_thread.cancel_requested = worker_thread.canceller_active = true;
+    worker_thread.next_cancelled = held_;
+    held_ = &worker_thread;
   }
-  void release(worker_type& runner) noexcept {
+  void release(worker_type& worker_thread) noexcept {
     typename Policy::lock const lock = pool_.acquire();
-    runner.held = false;
+    worker_thread.canceller_active = false;
     // relaxed: written under M. The wake is made under M too: afterwards the worker is not ours.
-    if (runner.word.load(std::memory_order_relaxed) != worker_type::waits_for_holder) return;
-    runner.word.store(worker_type::awake, std::memory_order_relaxed);
-    Policy::futex_wake(runner.word, 1);
+    if (worker_thread.word.load(std::memory_order_relaxed) != worker_type::waits_for_canceller)
+      return;
+    worker_thread.word.store(worker_type::awake, std::memory_order_relaxed);
+    Policy::futex_wake(worker_thread.word, 1);
   }
 
   state& pool_;
   departures<Policy> dequeued_;
   worker_type* held_ = nullptr;
-  deeds<Policy> todo_;
+  deferred_wakes<Policy> todo_;
   cancel_outcome outcome_ = cancel_outcome::not_found;
 };
 
@@ -190,7 +191,7 @@ template <class Policy>
   for (auto const& account : pool.accounts) {
     if (account.unfinished[slot] != 0) return false;
     for (const worker<Policy>* one = account.workers.front(); one != nullptr; one = one->next)
-      // acquire: pairs with the runner's release; what finished() did is done, and seen.
+      // acquire: pairs with the worker_thread's release; what finished() did is done, and seen.
       if ((one->finishing.load(std::memory_order_acquire) >> slot & 1) != 0) return false;
   }
   return true;

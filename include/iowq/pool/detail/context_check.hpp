@@ -7,7 +7,8 @@
 // context_changed(). In a debug build the pool looks: it compares, in /proc, the owner's thread
 // with its manager's. All workers are copies of the manager, which never changes anything about
 // itself; so what both share (a plain chdir(), glibc's setuid()) differs in neither, and only
-// what binds one thread is drift. A snapshot of the owner's own past could not tell the two apart.
+// what binds one thread is context_check. A snapshot of the owner's own past could not tell the two
+// apart.
 //
 // A look is two dozen system calls, 0.1 to 0.3 ms, so not every enqueue() looks: the first ones of
 // each context do, then so few that they cost half a per cent. Switched off, it is one load.
@@ -29,7 +30,7 @@ namespace iowq {
 
 /// When the owner's enqueue() compares its thread's context with that of the workers. It opens
 /// files in /proc; an owner whose seccomp filter kills for that wants `off`.
-enum class drift_check : unsigned char {
+enum class context_check_mode : unsigned char {
   automatic,  // `sometimes`, if a part of the program was compiled without NDEBUG and unoptimised
   off,
   sometimes,  // each of the first 64 in a context, then at most once in 50 ms
@@ -55,8 +56,8 @@ namespace {
 }  // namespace
 #endif
 
-/// One thing that a thread inherits and others then do not follow: a line of /proc/.../status, or
-/// a link.
+/// One thing that a thread inherits and others then do not start_successor: a line of
+/// /proc/.../status, or a link.
 struct inherited_attribute {
   const char* name;
   const char* link;   // null: in status
@@ -146,16 +147,17 @@ class context_comparison {
 
 /// A pool's. Off, it costs its owner one branch an enqueue().
 template <class Policy>
-class drift_watch {
+class context_watch {
  public:
   /// Before there is another thread.
-  void configure(drift_check wanted, drift_handler handler) {
+  void configure(context_check_mode wanted, drift_handler handler) {
     // relaxed: on its own.
     bool const debugging = built_for_debugging.load(std::memory_order_relaxed);
-    always_ = wanted == drift_check::always;
+    always_ = wanted == context_check_mode::always;
     handler_ = std::move(handler);
-    on_.store(wanted == drift_check::automatic ? debugging : wanted != drift_check::off,
-              std::memory_order_relaxed);
+    on_.store(
+        wanted == context_check_mode::automatic ? debugging : wanted != context_check_mode::off,
+        std::memory_order_relaxed);
   }
 
   /// Owner's thread: it is about to fork a manager, or could not, or ended it.

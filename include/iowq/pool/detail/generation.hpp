@@ -87,13 +87,13 @@ class departures {
   /// Without M, once, after everything else that needs the pool: the last finished() may destroy
   /// it, or have another thread do so.
   void finish() noexcept {
-    while (item* const one = items_.pop_front()) door::out(*one).finished(true);
+    while (item* const one = items_.pop_front()) work_access::from_item(*one).finished(true);
     if (counts_ != nullptr) counts_->leave(generations_);
     counts_ = nullptr;
   }
 
  private:
-  fifo<&item::next> items_;
+  intrusive_queue<&item::next> items_;
   generation_set generations_ = 0;
   finisher_counts<Policy>* counts_ = nullptr;
 

@@ -5,14 +5,14 @@
 // io-wq hashes an inode to one of 64 buckets and lets one worker have all that is queued for a
 // bucket: strangers wait for each other, a hot inode keeps a worker, and what a worker has
 // claimed can no longer be cancelled. Here a key is exact, and a chain has no object of its own.
-// The *leader* of a key, its running item or else its oldest queued one, stands in the table;
-// the others hang behind it in a ring. When the leader leaves, the oldest follower takes its
+// The *key_head* of a key, its running item or else its oldest queued one, stands in the table;
+// the others hang behind it in a ring. When the key_head leaves, the oldest follower takes its
 // place, ring and all: O(1), nothing allocated, and a key that is not in use leaves nothing.
 //
-//   bucket -> leader -> leader of another key        C1  One leader a key; only it is ready
-//               | followers                              or running, so a key never overlaps.
+//   bucket -> key_head -> key_head of another key        C1  One key_head a key; only it is ready
+//               | waiters                              or running, so a key never overlaps.
 //               v                                    C2  The ring is in enqueue order; its head
-//             newest -next-> oldest -> ... -> newest      is the next leader, always.
+//             newest -next-> oldest -> ... -> newest      is the next key_head, always.
 //
 // The table grows and shrinks by one bucket at a time (linear hashing), so that no enqueue pays
 // for a million keys. If memory for a segment is refused, buckets are longer; nothing else.
@@ -30,12 +30,12 @@
 namespace iowq::detail {
 
 /// The keys of one pool. Under M.
-class chain_table {
+class key_table {
  public:
-  chain_table() noexcept = default;
-  chain_table(const chain_table&) = delete;
-  chain_table& operator=(const chain_table&) = delete;
-  ~chain_table() {
+  key_table() noexcept = default;
+  key_table(const key_table&) = delete;
+  key_table& operator=(const key_table&) = delete;
+  ~key_table() {
     for (item** segment : segments_) std::free(segment);
   }
 
@@ -45,9 +45,9 @@ class chain_table {
 
   /// True: `entered` leads its key and may run. False: it waits behind another and is `chained`.
   bool enter(item& entered) noexcept {
-    entered.followers = nullptr;
-    if (item* const leader = *find(entered.key); leader != nullptr) {
-      item*& newest = leader->followers;
+    entered.waiters = nullptr;
+    if (item* const key_head = *find(entered.key); key_head != nullptr) {
+      item*& newest = key_head->waiters;
       entered.state = item_state::chained;
       entered.next = newest != nullptr ? newest->next : &entered;
       entered.prev = newest != nullptr ? newest : &entered;
@@ -62,38 +62,38 @@ class chain_table {
     return true;
   }
 
-  /// `leader` gives its key up. The next leader, which is in no list yet, or null: none waits.
-  [[nodiscard]] item* release(item& leader) noexcept {
-    item** const place = find(leader.key);
-    IOWQ_ASSERT(*place == &leader);                                                     // C1
-    item* const heir = leader.followers != nullptr ? leader.followers->next : nullptr;  // C2
-    if (heir == nullptr) {
-      *place = leader.bucket;
+  /// `key_head` gives its key up. The next key_head, which is in no list yet, or null: none waits.
+  [[nodiscard]] item* release(item& key_head) noexcept {
+    item** const place = find(key_head.key);
+    IOWQ_ASSERT(*place == &key_head);                                                        // C1
+    item* const next_head = key_head.waiters != nullptr ? key_head.waiters->next : nullptr;  // C2
+    if (next_head == nullptr) {
+      *place = key_head.bucket;
       --keys_;
       for (int steps = 2; steps > 0 && buckets_ > least && keys_ * 2 < buckets_; --steps) shrink();
       return nullptr;
     }
-    unlink(leader, *heir);
-    heir->followers = leader.followers;
-    heir->bucket = leader.bucket;
-    *place = heir;
-    leader.followers = nullptr;
-    return heir;
+    unlink(key_head, *next_head);
+    next_head->waiters = key_head.waiters;
+    next_head->bucket = key_head.bucket;
+    *place = next_head;
+    key_head.waiters = nullptr;
+    return next_head;
   }
 
   /// Takes `waiting`, which is chained, out of its key's ring.
   void leave(item& waiting) noexcept { unlink(**find(waiting.key), waiting); }
 
-  /// Takes the followers of `leader` for which `match` is true and hands them to `take`, oldest
+  /// Takes the waiters of `key_head` for which `match` is true and hands them to `take`, oldest
   /// first.
   template <class Match, class Take>
-  static void extract(item& leader, Match&& match, Take&& take) {
-    if (leader.followers == nullptr) return;
-    item* const last = leader.followers;
+  static void extract(item& key_head, Match&& match, Take&& take) {
+    if (key_head.waiters == nullptr) return;
+    item* const last = key_head.waiters;
     for (item *now = last->next, *next = nullptr; now != nullptr; now = next) {
       next = now == last ? nullptr : now->next;
       if (!match(*now)) continue;
-      unlink(leader, *now);
+      unlink(key_head, *now);
       take(*now);
     }
   }
@@ -101,13 +101,13 @@ class chain_table {
  private:
   static constexpr std::size_t least = 64;
 
-  static void unlink(item& leader, item& waiting) noexcept {
+  static void unlink(item& key_head, item& waiting) noexcept {
     if (waiting.next == &waiting) {
-      leader.followers = nullptr;
+      key_head.waiters = nullptr;
     } else {
       waiting.next->prev = waiting.prev;
       waiting.prev->next = waiting.next;
-      if (leader.followers == &waiting) leader.followers = waiting.prev;
+      if (key_head.waiters == &waiting) key_head.waiters = waiting.prev;
     }
     waiting.next = waiting.prev = nullptr;
   }
@@ -133,7 +133,7 @@ class chain_table {
     if (index >= buckets_) index -= all / 2;  // not split yet: still with its lower half
     return bucket_at(index);
   }
-  /// Where the leader of `key` is linked, or the null at the end of its bucket.
+  /// Where the key_head of `key` is linked, or the null at the end of its bucket.
   item** find(std::uint64_t key) noexcept {
     item** link = bucket_of(key);
     while (*link != nullptr && (*link)->key != key) link = &(*link)->bucket;
@@ -151,15 +151,15 @@ class chain_table {
     std::uint64_t const bit = std::bit_floor(buckets_);
     *upper = nullptr;
     ++buckets_;
-    while (item* const leader = *lower) {
-      if ((hash(leader->key) & bit) == 0) {
-        lower = &leader->bucket;
+    while (item* const key_head = *lower) {
+      if ((hash(key_head->key) & bit) == 0) {
+        lower = &key_head->bucket;
         continue;
       }
-      *lower = leader->bucket;
-      leader->bucket = nullptr;
-      *upper = leader;
-      upper = &leader->bucket;
+      *lower = key_head->bucket;
+      key_head->bucket = nullptr;
+      *upper = key_head;
+      upper = &key_head->bucket;
     }
   }
   void shrink() noexcept {

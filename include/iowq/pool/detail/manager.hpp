@@ -4,14 +4,14 @@
 // io_wq_worker_sleeping(), which the kernel's scheduler calls, and nobody calls here. While
 // something is runnable that nobody is on the way to, and another worker could be had, idle or
 // new, the manager looks at the stamps of those that run: first after 50 us, then ever more
-// slowly, but so that two looks are never further apart than half a reaction. A stamp that stood
-// still in between is one item, or one region, that takes its time: then, and only then, the
-// kernel is asked whether the thread computes (or was preempted, which is no sleep) or waits.
+// slowly, but so that two looks are never further apart than half a reaction. A progress_counter
+// that stood still in between is one item, or one region, that takes its time: then, and only then,
+// the kernel is asked whether the thread computes (or was preempted, which is no sleep) or waits.
 //
 // A sleep shorter than a tick is not worth a thread, unless there is one after the other: flushes
 // of a fast disk take less than a tick each, and their worker sleeps nine tenths of the time. So
-// while items are not short, those whose stamp did move are looked at, too. Who is found asleep
-// time and again *dozes*, and where work waits, each that does is worth another worker.
+// while items are not short, those whose progress_counter did move are looked at, too. Who is found
+// asleep time and again *dozes*, and where work waits, each that does is worth another worker.
 //
 // While items are short, dispatch.hpp puts off the wake of an idle worker: those that run will be
 // done sooner. It cannot know that one of them computes for a second this time. So the manager
@@ -48,7 +48,7 @@ namespace iowq::detail {
 
 /// The manager's eyes. Manager only, under M, which a look gives up for its duration.
 template <class Policy>
-class watch {
+class worker_sampler {
   using state = pool_state<Policy>;
   using account_type = typename state::account_type;
   using worker_type = worker<Policy>;
@@ -59,7 +59,7 @@ class watch {
   static constexpr duration usual_tick = std::chrono::microseconds{700};
   static constexpr duration longest_tick = std::chrono::milliseconds{10};
 
-  explicit watch(state& pool) noexcept : pool_{pool} {}
+  explicit worker_sampler(state& pool) noexcept : pool_{pool} {}
 
   /// How slow the ticks may become: a look costs about 2.5 us, and many of them must not cost
   /// more than two parts in a hundred of a processor.
@@ -75,7 +75,7 @@ class watch {
   /// Before the first sample after a pause: how long an item has waited since is not known.
   void begin() noexcept {
     for (account_type& account : pool_.accounts)
-      for (auto& lane : account.lanes) lane.is_marked = false;
+      for (auto& node_queue : account.node_queues) node_queue.is_marked = false;
   }
 
   /// One look at all that run. True: something came of it.
@@ -88,11 +88,13 @@ class watch {
       for (worker_type* one = account.workers.front(); one != nullptr; one = one->next) {
         if (one->state != worker_state::running || one->cur == nullptr) continue;
         // relaxed: only a change counts, and an old value is a change not yet seen.
-        std::uint64_t const stamp = one->stamp.load(std::memory_order_relaxed);
+        std::uint64_t const progress_counter =
+            one->progress_counter.load(std::memory_order_relaxed);
         // Who is in a region said itself that it may block, so the first look is believed.
-        one->stood_still = stamp == one->stamp_seen || one->at() == phase::region;
-        one->stamp_seen = stamp;
-        if (one->at() == phase::pool || (!one->stood_still && account.quick())) continue;
+        one->made_no_progress =
+            progress_counter == one->progress_seen || one->at() == phase::blocking_region;
+        one->progress_seen = progress_counter;
+        if (one->at() == phase::pool || (!one->made_no_progress && account.quick())) continue;
         one->next_sample = looked;
         looked = one;
         ++looks_;
@@ -102,26 +104,28 @@ class watch {
     unsigned dozing[2] = {};
     bool acted = relieved;
     for (worker_type* one = looked; one != nullptr; one = one->next_sample) {
-      one->dozed = one->sample_holds ? one->dozed + 1 : 0;
+      one->times_seen_sleeping = one->sample_holds ? one->times_seen_sleeping + 1 : 0;
       if (!one->sample_holds || one->state != worker_state::running) continue;
-      if (one->stood_still && one->stamp.load(std::memory_order_relaxed) == one->stamp_seen) {
+      if (one->made_no_progress &&
+          one->progress_counter.load(std::memory_order_relaxed) == one->progress_seen) {
         pool_.mark_sleeping(*one);
         ++pool_.sleeps;
         acted = true;
-      } else if (one->dozed >= looks_to_doze) {
+      } else if (one->times_seen_sleeping >= looks_to_doze) {
         ++dozing[static_cast<unsigned>(one->kind)];
       }
     }
     for (unsigned kind = 0; kind < 2; ++kind)
-      acted |= reinforce(pool_.accounts[kind], dozing[kind]);
+      acted |= add_workers(pool_.accounts[kind], dozing[kind]);
     return acted;
   }
 
   /// The node whose queue is the longest.
-  [[nodiscard]] static unsigned waits_longest(const account_type& account) noexcept {
+  [[nodiscard]] static unsigned longest_queue(const account_type& account) noexcept {
     unsigned longest = 0;
-    for (unsigned node = 1; node < account.lanes.size(); ++node)
-      if (account.lanes[node].nr_ready > account.lanes[longest].nr_ready) longest = node;
+    for (unsigned node = 1; node < account.node_queues.size(); ++node)
+      if (account.node_queues[node].nr_ready > account.node_queues[longest].nr_ready)
+        longest = node;
     return longest;
   }
 
@@ -135,7 +139,7 @@ class watch {
       worker_type& first = *account.workers.front();
       account.workers.erase(first);  // round and round, a few at a time
       account.workers.push_back(first);
-      if (pool_.may_rise(first)) {
+      if (pool_.can_mark_running(first)) {
         first.next_sample = looked;
         looked = &first;
       }
@@ -145,7 +149,7 @@ class watch {
     look_at(looked, thread_state::running, held);
     bool found = false;
     for (worker_type* one = looked; one != nullptr; one = one->next_sample)
-      if (one->sample_holds && pool_.may_rise(*one)) {
+      if (one->sample_holds && pool_.can_mark_running(*one)) {
         pool_.mark_running(*one);
         found = true;
       }
@@ -162,39 +166,40 @@ class watch {
   bool relieve_all() noexcept {
     time_point const now = Policy::now();
     overdue_at_ = never;
-    deeds<Policy> todo;
+    deferred_wakes<Policy> todo;
     for (account_type& account : pool_.accounts)
-      for (unsigned node = 0; node < account.lanes.size(); ++node)
+      for (unsigned node = 0; node < account.node_queues.size(); ++node)
         relieve(account, node, now, todo);
-    pool_.carry_out(todo);
+    pool_.run_deferred(todo);
     return todo.woken() != nullptr;
   }
-  void relieve(account_type& account, unsigned node, time_point now, deeds<Policy>& todo) noexcept {
-    auto& lane = account.lanes[node];
+  void relieve(account_type& account, unsigned node, time_point now,
+               deferred_wakes<Policy>& todo) noexcept {
+    auto& node_queue = account.node_queues[node];
     // Modulo 2^32 on purpose: `taken` wraps.
-    auto const before_mark = static_cast<int>(lane.mark - lane.taken);
-    bool const waits = lane.is_marked && before_mark > 0 && lane.nr_ready > 0;
-    if (waits && now - lane.marked_at >= overdue) {
-      unsigned left = std::min(static_cast<unsigned>(before_mark), lane.nr_ready);
+    auto const before_mark = static_cast<int>(node_queue.mark - node_queue.taken);
+    bool const waits = node_queue.is_marked && before_mark > 0 && node_queue.nr_ready > 0;
+    if (waits && now - node_queue.marked_at >= overdue) {
+      unsigned left = std::min(static_cast<unsigned>(before_mark), node_queue.nr_ready);
       for (; left > account.waking && account.idle > 0; --left)
         pool_.wake(*account.newest_idle(pool_.nodes.near(node)), todo);
     }
-    if (!waits || now - lane.marked_at >= overdue) {
-      lane.is_marked = lane.nr_ready > 0;
-      lane.mark = lane.taken + lane.nr_ready;
-      lane.marked_at = now;
+    if (!waits || now - node_queue.marked_at >= overdue) {
+      node_queue.is_marked = node_queue.nr_ready > 0;
+      node_queue.mark = node_queue.taken + node_queue.nr_ready;
+      node_queue.marked_at = now;
     }
-    if (lane.is_marked && account.idle > 0)
-      overdue_at_ = std::min(overdue_at_, lane.marked_at + overdue);
+    if (node_queue.is_marked && account.idle > 0)
+      overdue_at_ = std::min(overdue_at_, node_queue.marked_at + overdue);
   }
 
   /// After a sample: what is still unserved gets an idle worker, or a new one, as ever; and one
   /// for each that dozes, while there is something for it to do. True: something was done.
-  bool reinforce(account_type& account, unsigned dozing) noexcept {
+  bool add_workers(account_type& account, unsigned dozing) noexcept {
     unsigned const before = account.waking + account.creating;
-    deeds<Policy> todo;
-    pool_.settle(account, waits_longest(account), account.concurrent > 0, todo);
-    pool_.carry_out(todo);
+    deferred_wakes<Policy> todo;
+    pool_.ensure_worker(account, longest_queue(account), account.concurrent > 0, todo);
+    pool_.run_deferred(todo);
     for (; dozing > 0 && needs_watch(account) && account.idle == 0 &&
            account.runnable > account.waking + account.creating;
          --dozing)
@@ -235,7 +240,7 @@ class manager {
  public:
   explicit manager(state& pool) noexcept : pool_{pool} {}
 
-  drift_watch<Policy> drift;  // the owner's: between its context and ours
+  context_watch<Policy> context_check;  // the owner's: between its context and ours
 
   /// Owner's thread: forks the manager if there is none. False: it could not, and why is in the
   /// state. Tries once; the owner's thread does not sleep.
@@ -248,10 +253,10 @@ class manager {
       pool_.manager_error = 0;
       epoch_ = pool_.epoch;
     }
-    drift.expect_specimen();
+    context_check.expect_specimen();
     int const error = Policy::thread_start(thread_, &main, this, pool_.stack_size);
     if (error == 0) return true;
-    drift.no_specimen();
+    context_check.no_specimen();
     lock const held = pool_.acquire();
     pool_.manager_present = false;
     pool_.manager_error = error;
@@ -262,14 +267,14 @@ class manager {
   /// Owner's thread: ends the manager, if there is one. It is soon back from whatever it does.
   void stop() noexcept {
     {
-      deeds<Policy> todo;
+      deferred_wakes<Policy> todo;
       lock const held = pool_.acquire();
       if (!pool_.manager_present) return;
       pool_.manager_retires = true;
       pool_.call_manager(true, todo);
-      pool_.carry_out(todo);
+      pool_.run_deferred(todo);
     }
-    drift.no_specimen();
+    context_check.no_specimen();
     Policy::thread_join(thread_);
     lock const held = pool_.acquire();
     pool_.manager_present = false;
@@ -297,16 +302,17 @@ class manager {
 
   /// Under M: fails what is queued in an account that has no worker and can get none.
   void fail_queued(account_type& account, int error, departures<Policy>& failed,
-                   deeds<Policy>& todo) noexcept {
-    while (account.runnable > 0)  // the heir of a leader may be of a lane that was empty before
-      for (auto& lane : account.lanes)
-        while (item* const ready = lane.ready.front()) {
+                   deferred_wakes<Policy>& todo) noexcept {
+    while (account.runnable >
+           0)  // the next_head of a key_head may be of a node_queue that was empty before
+      for (auto& node_queue : account.node_queues)
+        while (item* const ready = node_queue.ready.front()) {
           failed.are_of(generation_of(*ready));
-          pool_.withdraw(*ready, error, todo, [&](item& one) { failed.add(one); });
+          pool_.dequeue_item(*ready, error, todo, [&](item& one) { failed.add(one); });
         }
   }
   /// Under M: there is no manager, so in each account without a worker everything fails.
-  void fail_stranded(departures<Policy>& failed, deeds<Policy>& todo) noexcept {
+  void fail_stranded(departures<Policy>& failed, deferred_wakes<Policy>& todo) noexcept {
     bool again = pool_.manager_error != 0;
     while (std::exchange(again, false))  // what fails may pass its key on to the other class
       for (account_type& account : pool_.accounts) {
@@ -323,7 +329,7 @@ class manager {
     char name[16];
     std::snprintf(name, sizeof name, "iow-mgr-%d", me.pool_.owner_tid);
     Policy::thread_name(name);
-    me.drift.specimen_is_here();
+    me.context_check.specimen_is_here();
     me.run();
     return nullptr;
   }
@@ -336,17 +342,17 @@ class manager {
       reap(held);  // releases M, so everything else is looked at afterwards
       if (pool_.manager_retires) return;
       if (account_type* const account = reserved(); account != nullptr) {
-        tick = create(*account, held) ? first_tick : watch<Policy>::longest_tick;
+        tick = create(*account, held) ? first_tick : worker_sampler<Policy>::longest_tick;
       } else if (needs_watch(pool_.accounts[0]) || needs_watch(pool_.accounts[1])) {
         if (!std::exchange(watched, true)) {
           tick = first_tick;
-          watch_.begin();
+          sampler_.begin();
         }
-        if (watch_.sample(held)) continue;
-        if (wait(held, state::manager_ticking, watch_.next_look(Policy::now() + tick)))
+        if (sampler_.sample(held)) continue;
+        if (wait(held, state::manager_ticking, sampler_.next_look(Policy::now() + tick)))
           tick = first_tick;
         else
-          tick = std::min(2 * tick, watch_.slowest());
+          tick = std::min(2 * tick, sampler_.slowest());
       } else if (std::exchange(watched, false)) {
         // What needs a watch now and then, under load, should not pay for waking us each time.
         (void)wait(held, state::manager_ticking, Policy::now() + last_tick);
@@ -410,7 +416,7 @@ class manager {
 
   /// Makes one reservation true, or gives it back. False: no thread was to be had.
   bool create(account_type& account, lock& held) noexcept {
-    if (creation_is_stale(account) || watch_.some_sleeper_runs(account, held)) {
+    if (creation_is_stale(account) || sampler_.some_sleeper_runs(account, held)) {
       --account.creating;
       return true;
     }
@@ -422,7 +428,7 @@ class manager {
       held.unlock();
       Policy::pause(pause_point::decide_create);
       int const error =
-          Policy::thread_start(born->thread, &runner<Policy>::main, born, pool_.stack_size);
+          Policy::thread_start(born->thread, &worker_thread<Policy>::main, born, pool_.stack_size);
       held.lock();
       if (error == 0) break;
       if (error != EAGAIN || attempt > max_retries) return give_up(account, born, error, held);
@@ -446,7 +452,7 @@ class manager {
 
   void prepare(worker_type& born, account_type& account) noexcept {
     born.kind = &account == &pool_.accounts[0] ? work_class::bound : work_class::unbound;
-    born.node = watch<Policy>::waits_longest(account);
+    born.node = worker_sampler<Policy>::longest_queue(account);
     born.epoch = epoch_;
     born.state = worker_state::creating;
     born.affinity_seen = 0;
@@ -460,12 +466,12 @@ class manager {
     ++pool_.create_failures;
     if (account.live + account.creating != 0) return false;
     departures<Policy> failed;
-    deeds<Policy> todo;
+    deferred_wakes<Policy> todo;
     fail_queued(account, error, failed, todo);
-    pool_.settle(todo);
+    pool_.ensure_worker(todo);
     failed.announce(*pool_.finishers);
     held.unlock();
-    pool_.carry_out(todo);
+    pool_.run_deferred(todo);
     failed.finish();
     held.lock();
     return false;
@@ -473,7 +479,7 @@ class manager {
 
   state& pool_;
   typename Policy::thread thread_{};
-  watch<Policy> watch_{pool_};
+  worker_sampler<Policy> sampler_{pool_};
   unsigned epoch_ = 0;
   duration join_pause_ = first_join;
   time_point join_at_{};  // when to try again to join the retired workers

@@ -16,7 +16,8 @@
 //
 //   D1  Insertion and decision are one critical section. (The kernel checked before it inserted,
 //       and slept after: bugs 12 and 13 of its history.)
-//   D2  See dispatch.hpp. Whatever makes an item runnable notes that in the deeds, and settle()
+//   D2  See dispatch.hpp. Whatever makes an item runnable notes that in the deferred_wakes, and
+//   ensure_worker()
 //       decides at the end of the critical section: only then it is known which item the worker
 //       takes itself, and no move has to know what follows it.
 #pragma once
@@ -45,7 +46,7 @@ namespace iowq::detail {
 /// What is left to do once M is free. Of what they point at, only addresses are used then: a
 /// worker may have woken by itself, run and left meanwhile, and a wake too many is harmless.
 template <class Policy>
-struct deeds {
+struct deferred_wakes {
   static constexpr unsigned room = 64;
 
   /// One account: whether an item became runnable since it was settled last, the node of the newest
@@ -61,13 +62,13 @@ struct deeds {
   bool unpark = false;
   unsettled_account unsettled[2];  // by work_class
 
-  deeds() noexcept {}  // leaves `wake` as it is
+  deferred_wakes() noexcept {}  // leaves `wake` as it is
 
   void became_runnable(const item& one) noexcept {
     unsettled_account& account = unsettled[one.unbound];
     account.any = true;
     account.concurrent |= one.concurrent;
-    account.node = one.lane;
+    account.node = one.node_queue;
   }
 
   /// The worker that was activated first, or null.
@@ -103,7 +104,7 @@ struct guarded {
 
   // Under M.
   account_type accounts[2];  // by work_class
-  chain_table chains;
+  key_table chains;
   cpu_set affinity;
   unsigned affinity_version = 0;  // 0: as inherited, nothing to apply
   unsigned epoch = 0;
@@ -113,8 +114,8 @@ struct guarded {
   bool closed = false;                    // the pool ends: what is enqueued now is finished at once
   bool exit = false;                      // ... and nothing else begins
   detail::rejections<Policy> rejections;  // while it is closed
-  list<&worker_type::next, &worker_type::prev> retired;  // left; to be joined
-  list<&worker_type::next, &worker_type::prev> spare;    // joined; to be used again
+  intrusive_list<&worker_type::next, &worker_type::prev> retired;  // left; to be joined
+  intrusive_list<&worker_type::next, &worker_type::prev> spare;    // joined; to be used again
   std::uint64_t created = 0, retired_count = 0, create_failures = 0, completed = 0, cancelled = 0,
                 stolen = 0, wakes = 0, unparks = 0, sleeps = 0;
 
@@ -125,9 +126,10 @@ struct guarded {
   // Never null: the pool has one of the references.
   finisher_counts<Policy>* const finishers = new finisher_counts<Policy>;
 
-  // One idle worker at most spins before it sleeps. Set under M, cleared by the spinner.
+  // One idle worker at most spins before it sleeps. Set under M, cleared by the adaptive_spinner.
   atomic<bool> spinning{false};
-  spinner<Policy> spins;  // the spinner's; between two of them, whoever has M may ask
+  adaptive_spinner<Policy>
+      spins;  // the adaptive_spinner's; between two of them, whoever has M may ask
 
   // The manager's. Its word is written under M.
   enum : std::uint32_t { manager_busy, manager_parked, manager_ticking };
@@ -167,9 +169,9 @@ struct guarded {
   /// In a child of fork(): forgets all items and workers where they stand. M may be anybody's.
   void abandon() noexcept {
     for (account_type& account : accounts) {
-      for (auto& lane : account.lanes) {
-        lane.ready.abandon();
-        lane.idle.abandon();
+      for (auto& node_queue : account.node_queues) {
+        node_queue.ready.abandon();
+        node_queue.idle.abandon();
       }
       account.workers.abandon();
     }
@@ -187,7 +189,8 @@ struct roster : guarded<Policy> {
 
   /// Something of this account may have become runnable, near this node: wakes, creates or has
   /// watched, as dispatch.hpp says, until it says that it is enough.
-  void settle(account_type& account, unsigned node, bool concurrent, deeds<Policy>& todo) noexcept {
+  void ensure_worker(account_type& account, unsigned node, bool concurrent,
+                     deferred_wakes<Policy>& todo) noexcept {
     for (;;) {
       switch (next_step(account, concurrent)) {
         case step::none:
@@ -209,16 +212,16 @@ struct roster : guarded<Policy> {
   }
 
   /// The last step of every critical section that made an item runnable, after its worker, if it
-  /// has one, took the item that it runs next. carry_out() asserts that it was not left out.
-  void settle(deeds<Policy>& todo) noexcept {
+  /// has one, took the item that it runs next. run_deferred() asserts that it was not left out.
+  void ensure_worker(deferred_wakes<Policy>& todo) noexcept {
     for (work_class const kind : {work_class::bound, work_class::unbound}) {
       auto const what = std::exchange(todo.unsettled[static_cast<unsigned>(kind)], {});
-      if (what.any) settle(this->account_of(kind), what.node, what.concurrent, todo);
+      if (what.any) ensure_worker(this->account_of(kind), what.node, what.concurrent, todo);
     }
   }
 
   /// Activates an idle worker for an item.
-  void wake(worker_type& sleeper, deeds<Policy>& todo) noexcept {
+  void wake(worker_type& sleeper, deferred_wakes<Policy>& todo) noexcept {
     if (!activate(sleeper)) return;
     todo.add(sleeper);
     ++this->wakes;
@@ -227,18 +230,20 @@ struct roster : guarded<Policy> {
   /// Takes an idle worker off its stack: it is awake from here on. True: it slept, or is about to,
   /// and the caller owes it a futex_wake; false: it spins, and sees the word. D3.
   [[nodiscard]] bool activate(worker_type& sleeper) noexcept {
-    this->account_of(sleeper.kind).unidle(sleeper);
+    this->account_of(sleeper.kind).remove_idle(sleeper);
     sleeper.state = worker_state::running;
     // relaxed: what it finds next, it finds under M. An exchange, not a store: whether the
-    // spinner went to sleep just now decides who owes the wake.
+    // adaptive_spinner went to sleep just now decides who owes the wake.
     return sleeper.word.exchange(worker_type::awake, std::memory_order_relaxed) !=
            worker_type::spinning;
   }
   /// The first it does under M after activation or birth: from here on it looks for an item.
-  void arrive(worker_type& looker) noexcept { --this->account_of(looker.kind).waking; }
+  void worker_started_looking(worker_type& looker) noexcept {
+    --this->account_of(looker.kind).waking;
+  }
   /// Wakes every idle worker of a class, to see whether it may stay. Rare, hence under M.
-  void rouse(account_type& account) noexcept {
-    for (lane<worker_type>& each : account.lanes)
+  void wake_all_idle(account_type& account) noexcept {
+    for (node_queue<worker_type>& each : account.node_queues)
       while (worker_type* const sleeper = each.idle.front())
         if (activate(*sleeper)) Policy::futex_wake(sleeper->word, 1);
   }
@@ -269,18 +274,18 @@ struct roster : guarded<Policy> {
     sleeper.asleep.store(true, std::memory_order_relaxed);  // relaxed: see blocking_region
   }
   /// It runs again.
-  void mark_running(worker_type& risen) noexcept {
-    account_type& account = this->account_of(risen.kind);
-    IOWQ_ASSERT(risen.state == worker_state::sleeping);
-    risen.state = worker_state::running;
+  void mark_running(worker_type& awake_worker) noexcept {
+    account_type& account = this->account_of(awake_worker.kind);
+    IOWQ_ASSERT(awake_worker.state == worker_state::sleeping);
+    awake_worker.state = worker_state::running;
     --account.sleeping;
     ++account.nr_running;
     account.check();
-    risen.asleep.store(false, std::memory_order_relaxed);  // relaxed: see blocking_region
+    awake_worker.asleep.store(false, std::memory_order_relaxed);  // relaxed: see blocking_region
   }
   /// Whether the mark may go before the item ends. A worker of an old epoch takes no other item,
   /// so it stays marked: it must not keep one of the new epoch from being created.
-  [[nodiscard]] bool may_rise(const worker_type& marked) const noexcept {
+  [[nodiscard]] bool can_mark_running(const worker_type& marked) const noexcept {
     return marked.state == worker_state::sleeping && marked.epoch == this->epoch;
   }
   /// Whether somebody could take an item of this account, now or later.
@@ -290,43 +295,43 @@ struct roster : guarded<Policy> {
     return false;
   }
   /// The end of a blocking region found the mark. Worker only; takes M.
-  void woke_up(worker_type& risen) noexcept {
-    phase const before = risen.at();
-    risen.enter(phase::pool);
+  void on_blocking_region_end(worker_type& awake_worker) noexcept {
+    phase const before = awake_worker.at();
+    awake_worker.enter(phase::pool);
     {
       auto const held = this->acquire();
-      if (may_rise(risen)) mark_running(risen);
+      if (can_mark_running(awake_worker)) mark_running(awake_worker);
     }
-    risen.enter(before);
+    awake_worker.enter(before);
   }
 
   [[nodiscard]] bool must_leave(const worker_type& asked) noexcept {
     return detail::must_leave(this->account_of(asked.kind), this->exit, asked.epoch != this->epoch);
   }
   /// A worker, awake and without an item, leaves for good. It is joined by the manager.
-  void leave(worker_type& leaver, deeds<Policy>& todo) noexcept {
+  void leave(worker_type& leaver, deferred_wakes<Policy>& todo) noexcept {
     account_type& account = this->account_of(leaver.kind);
     IOWQ_ASSERT(leaver.state == worker_state::running);
     account.remove(leaver);
     leaver.state = worker_state::retired;
     this->retired.push_back(leaver);
     ++this->retired_count;
-    settle(account, leaver.node, false, todo);
+    ensure_worker(account, leaver.node, false, todo);
     call_manager(true, todo);
   }
 
   /// Sees to it that the manager looks again: at once, or no later than at its next tick.
-  void call_manager(bool at_once, deeds<Policy>& todo) noexcept {
+  void call_manager(bool complete_inline, deferred_wakes<Policy>& todo) noexcept {
     // relaxed: it is written under M, which we have.
     std::uint32_t const word = this->manager_word.load(std::memory_order_relaxed);
-    if (word != base::manager_parked && !(at_once && word == base::manager_ticking)) return;
+    if (word != base::manager_parked && !(complete_inline && word == base::manager_ticking)) return;
     this->manager_word.store(base::manager_busy, std::memory_order_relaxed);
     todo.unpark = true;
     ++this->unparks;
   }
 
   /// Does what is left to do. Without M, where there is a choice: the woken want it.
-  void carry_out(const deeds<Policy>& todo) noexcept {
+  void run_deferred(const deferred_wakes<Policy>& todo) noexcept {
     IOWQ_ASSERT(!todo.unsettled[0].any && !todo.unsettled[1].any);  // D2
     for (unsigned i = 0; i < todo.nr_wake; ++i) Policy::futex_wake(todo.wake[i]->word, 1);
     if (todo.unpark) Policy::futex_wake(this->manager_word, 1);
@@ -334,23 +339,26 @@ struct roster : guarded<Policy> {
 
  private:
   /// A spin pays off where the next item comes within microseconds from another processor that
-  /// is free to send it: one for the spinner, one for the owner, one for each worker that runs.
-  /// Of items that take long we do not know whether they compute: then the spins' own luck tells.
+  /// is free to send it: one for the adaptive_spinner, one for the owner, one for each worker that
+  /// runs. Of items that take long we do not know whether they compute: then the spins' own luck
+  /// tells.
   [[nodiscard]] bool may_spin() noexcept {
     if (this->exit) return false;
     unsigned busy = 2;
     for (const account_type& account : this->accounts)
       if (account.quick()) busy += account.nr_running;
     if (busy > this->accounts[0].processors) return false;
-    // acquire: pairs with the last spinner's release; what it noted of its luck is ours to read.
-    return !this->spinning.load(std::memory_order_acquire) && this->spins.worth();
+    // acquire: pairs with the last adaptive_spinner's release; what it noted of its luck is ours to
+    // read.
+    return !this->spinning.load(std::memory_order_acquire) && this->spins.should_spin();
   }
 };
 
 /// What becomes of a worker's hands at the end of its item.
-struct aftermath {
-  item* next = nullptr;      // runs at once, on the same worker
-  fifo<&item::next> failed;  // were linked behind it, and it failed: to be finished after it
+struct finish_result {
+  item* next = nullptr;  // runs at once, on the same worker
+  intrusive_queue<&item::next>
+      failed;  // were linked behind it, and it failed: to be finished after it
 };
 
 /// All that M guards, and the moves on it.
@@ -366,7 +374,7 @@ struct pool_state : roster<Policy> {
   static constexpr std::chrono::milliseconds max_batch_time{2};
 
   /// A new item of any thread. Settle before M is released. D1.
-  void insert(item& fresh, deeds<Policy>& todo) noexcept {
+  void insert(item& fresh, deferred_wakes<Policy>& todo) noexcept {
     accept(fresh, static_cast<unsigned>(this->generation % generation_slots));
     place(fresh, todo);
   }
@@ -380,7 +388,7 @@ struct pool_state : roster<Policy> {
     --this->account_of(gone.kind()).unfinished[gone.generation];
     return generation_of(gone);
   }
-  void place(item& fresh, deeds<Policy>& todo) noexcept {
+  void place(item& fresh, deferred_wakes<Policy>& todo) noexcept {
     account_type& account = this->account_of(fresh.kind());
     ++account.queued;
     ++account.arrived;
@@ -395,8 +403,8 @@ struct pool_state : roster<Policy> {
     account_type& account = this->account_of(taker.kind);
     if (account.runnable == 0) return nullptr;
     for (std::uint8_t const node : this->nodes.near(taker.node)) {
-      auto& lane = account.lanes[node];
-      item* const oldest = lane.ready.front();
+      auto& node_queue = account.node_queues[node];
+      item* const oldest = node_queue.ready.front();
       if (oldest == nullptr) continue;
       unsigned const fair = fair_share(account, taker);
       account.take_ready(*oldest);
@@ -407,7 +415,7 @@ struct pool_state : roster<Policy> {
       unsigned taken = 1;
       if (oldest->batchable())
         for (item* last = oldest; taken < fair; ++taken, last = last->next) {
-          item* const also = lane.ready.front();
+          item* const also = node_queue.ready.front();
           if (also == nullptr || !also->batchable()) break;
           __builtin_prefetch(also->ahead, 1);
           account.take_ready(*also);
@@ -423,27 +431,27 @@ struct pool_state : roster<Policy> {
   /// The item of `ender` has run, or all of its batch. If that makes both a successor and the next
   /// item of the key startable, the worker keeps the successor, and the other item is queued.
   /// Settle after the worker took its next item.
-  [[nodiscard]] aftermath end(worker_type& ender, deeds<Policy>& todo) noexcept {
+  [[nodiscard]] finish_result end(worker_type& ender, deferred_wakes<Policy>& todo) noexcept {
     item& ended = *std::exchange(ender.cur, nullptr);
     for (item* one = &ended; one != nullptr; one = one->next) {
       one->state = item_state::done;
-      one->runner = nullptr;
+      one->worker_thread = nullptr;
       ender.departed |= depart(*one);
       ++this->completed;
     }
-    aftermath after;
-    if (ended.successor != nullptr) follow(ender, ended, after);
-    if (ended.keyed) pass_on(ender, ended, after, todo);
+    finish_result after;
+    if (ended.successor != nullptr) start_successor(ender, ended, after);
+    if (ended.keyed) release_key(ender, ended, after, todo);
     return after;
   }
 
   /// The pool began to end within a batch: what comes behind `last` in it never runs. Finish it,
   /// cancelled, after M.
-  void abandon_rest(worker_type& ender, item& last, fifo<&item::next>& rest) noexcept {
+  void abandon_rest(worker_type& ender, item& last, intrusive_queue<&item::next>& rest) noexcept {
     for (item *one = std::exchange(last.next, nullptr), *next; one != nullptr; one = next) {
       next = one->next;
       one->state = item_state::done;
-      one->runner = nullptr;
+      one->worker_thread = nullptr;
       one->error = ECANCELED;
       ender.departed |= depart(*one);
       ++this->cancelled;
@@ -453,11 +461,12 @@ struct pool_state : roster<Policy> {
 
   /// What `ender` kept until its predecessor was finished, now like any other item of any
   /// thread; or cancelled, with all behind it, into `failed`.
-  void hand_on(worker_type& ender, fifo<&item::next>& failed, deeds<Policy>& todo) noexcept {
+  void enqueue_successor(worker_type& ender, intrusive_queue<&item::next>& failed,
+                         deferred_wakes<Policy>& todo) noexcept {
     item& successor = *std::exchange(ender.later, nullptr);
     if (this->closed || successor.withdrawn) {
       ender.departed |= depart(successor);
-      cut(&successor, ECANCELED, [&](item& one) { failed.push_back(one); });
+      cancel_chain(&successor, ECANCELED, [&](item& one) { failed.push_back(one); });
     } else {
       place(successor, todo);
     }
@@ -466,32 +475,33 @@ struct pool_state : roster<Policy> {
   /// Takes a queued item out for good, with all that is linked behind it, and hands them to
   /// `take`, in order: finish them, cancelled, after M. Settle before M is released.
   template <class Take>
-  void withdraw(item& queued, int why, deeds<Policy>& todo, Take&& take) noexcept {
+  void dequeue_item(item& queued, int why, deferred_wakes<Policy>& todo, Take&& take) noexcept {
     account_type& account = this->account_of(queued.kind());
     if (queued.state == item_state::chained) {
       this->chains.leave(queued);
     } else {
-      item* const heir = queued.keyed ? this->chains.release(queued) : nullptr;
-      if (heir != nullptr && heir->kind() == queued.kind() && heir->lane == queued.lane) {
-        account.make_ready_at(queued, *heir);
-        todo.became_runnable(*heir);
+      item* const next_head = queued.keyed ? this->chains.release(queued) : nullptr;
+      if (next_head != nullptr && next_head->kind() == queued.kind() &&
+          next_head->node_queue == queued.node_queue) {
+        account.make_ready_at(queued, *next_head);
+        todo.became_runnable(*next_head);
       } else {
         account.unready(queued);
-        if (heir != nullptr) make_ready(*heir, todo);
+        if (next_head != nullptr) make_ready(*next_head, todo);
       }
     }
-    forget(queued, why, take);
+    drop_queued(queued, why, take);
   }
   /// The rest of it: for an item that is linked nowhere any more.
   template <class Take>
-  void forget(item& withdrawn, int why, Take&& take) noexcept {
+  void drop_queued(item& withdrawn, int why, Take&& take) noexcept {
     --this->account_of(withdrawn.kind()).queued;
     (void)depart(withdrawn);
-    cut(&withdrawn, why, take);
+    cancel_chain(&withdrawn, why, take);
   }
   /// For what is counted neither as queued nor as unfinished: `first` and all behind it.
   template <class Take>
-  void cut(item* first, int why, Take&& take) noexcept {
+  void cancel_chain(item* first, int why, Take&& take) noexcept {
     while (first != nullptr) {
       item& one = *first;
       first = std::exchange(one.successor, nullptr);
@@ -504,19 +514,19 @@ struct pool_state : roster<Policy> {
   }
 
  private:
-  void make_ready(item& startable, deeds<Policy>& todo) noexcept {
+  void make_ready(item& startable, deferred_wakes<Policy>& todo) noexcept {
     this->account_of(startable.kind()).make_ready(startable);
     todo.became_runnable(startable);
   }
-  void begin(worker_type& runner, item& next) noexcept {
+  void begin(worker_type& worker_thread, item& next) noexcept {
     --this->account_of(next.kind()).queued;
-    hold(runner, next);
+    hold(worker_thread, next);
   }
-  void hold(worker_type& runner, item& next) noexcept {
+  void hold(worker_type& worker_thread, item& next) noexcept {
     next.state = item_state::running;
-    next.runner = &runner;
+    next.worker_thread = &worker_thread;
     next.next = nullptr;
-    ++runner.batch;
+    ++worker_thread.batch;
   }
 
   /// How many brief items to take at once: what each of those that run would get, were all that
@@ -534,39 +544,41 @@ struct pool_state : roster<Policy> {
                     std::max(static_cast<unsigned>(in_time), 1u));
   }
 
-  /// `leader` gives its key up. `ender` runs the next item of the key at once, unless it keeps a
-  /// successor of `leader` already.
-  void pass_on(worker_type& ender, item& leader, aftermath& after, deeds<Policy>& todo) noexcept {
-    item* const heir = this->chains.release(leader);
-    if (heir == nullptr) return;
-    if (after.next == nullptr && ender.later == nullptr && heir->kind() == ender.kind &&
+  /// `key_head` gives its key up. `ender` runs the next item of the key at once, unless it keeps a
+  /// successor of `key_head` already.
+  void release_key(worker_type& ender, item& key_head, finish_result& after,
+                   deferred_wakes<Policy>& todo) noexcept {
+    item* const next_head = this->chains.release(key_head);
+    if (next_head == nullptr) return;
+    if (after.next == nullptr && ender.later == nullptr && next_head->kind() == ender.kind &&
         ender.batch < max_batch && !this->must_leave(ender) &&
         Policy::now() - ender.batch_start < max_batch_time) {
-      ender.cur = after.next = heir;
-      begin(ender, *heir);
+      ender.cur = after.next = next_head;
+      begin(ender, *next_head);
       return;
     }
     // To the end of its queue: a hot key holds a worker no longer than others can bear.
-    make_ready(*heir, todo);
+    make_ready(*next_head, todo);
   }
 
   /// What was linked behind `ended`: runs here and now if no rule is in the way, is handed on
   /// after `ended` is finished, or will not run.
-  void follow(worker_type& ender, item& ended, aftermath& after) noexcept {
+  void start_successor(worker_type& ender, item& ended, finish_result& after) noexcept {
     item& successor = *std::exchange(ended.successor, nullptr);
     if (ended.error != 0 || this->closed)
-      return cut(&successor, ECANCELED, [&](item& one) { after.failed.push_back(one); });
+      return cancel_chain(&successor, ECANCELED, [&](item& one) { after.failed.push_back(one); });
     successor.predecessor = nullptr;  // it may be gone as soon as it is finished
     accept(successor, ended.generation);
-    successor.lane =
+    successor.node_queue =
         successor.node == any_node || static_cast<unsigned>(successor.node) >= this->nodes.size()
-            ? ended.lane
+            ? ended.node_queue
             : static_cast<std::uint8_t>(successor.node);
     bool const here = !successor.keyed && !successor.withdrawn && successor.kind() == ender.kind &&
-                      successor.lane == ended.lane && ender.batch < max_batch &&
+                      successor.node_queue == ended.node_queue && ender.batch < max_batch &&
                       !this->must_leave(ender);
     if (!here) {
-      IOWQ_ASSERT(ender.later == nullptr);  // the runner handed it on before it took another item
+      IOWQ_ASSERT(ender.later ==
+                  nullptr);  // the worker_thread handed it on before it took another item
       ender.later = &successor;
       return;
     }

@@ -2,8 +2,9 @@
 // iowq/pool/detail/worker.hpp -- the record of a worker, and its states.
 //
 // The kernel's scheduler tells io-wq when a worker goes to sleep. Nobody tells us, so a worker
-// leaves a stamp wherever it begins something, and the manager, when somebody waits, looks at
-// those whose stamp has not moved. A stamp is one plain store; a blocking region is two.
+// leaves a progress_counter wherever it begins something, and the manager, when somebody waits,
+// looks at those whose progress_counter has not moved. A progress_counter is one plain store; a
+// blocking region is two.
 //
 //   creating -> idle <-> running <-> sleeping        state, under M
 //                 \         |
@@ -27,11 +28,12 @@ namespace detail {
 
 enum class worker_state : unsigned char { creating, idle, running, sleeping, retired };
 
-/// What a worker is at, in the low bits of its stamp; above them a count that only grows.
+/// What a worker is at, in the low bits of its progress_counter; above them a count that only
+/// grows.
 enum class phase : std::uint64_t {
-  pool = 0,    // in the pool's own code: waiting there for M is not the item's sleep
-  item = 1,    // in execute()
-  region = 2,  // in execute(), where it said that it may block
+  pool = 0,             // in the pool's own code: waiting there for M is not the item's sleep
+  item = 1,             // in execute()
+  blocking_region = 2,  // in execute(), where it said that it may block
 };
 
 template <class Policy>
@@ -53,29 +55,29 @@ struct worker {
 
   // Under M.
   worker_state state = worker_state::creating;
-  item* cur = nullptr;        // the first of its batch; the others follow by `next`
+  item* cur = nullptr;        // the first of its batch; the others start_successor by `next`
   item* later = nullptr;      // was linked behind the last: handed on once that is finished
   std::uint8_t departed = 0;  // the generations of what it ended and has not finished
   unsigned batch = 0;         // items of one key, one after the other
   time_point batch_start{};
   std::chrono::nanoseconds batch_length{};  // of brief items: how long it may take, about
   unsigned arrived_seen = 0;                // of its account, when it last took something
-  bool rung = false;  // the current item was cancelled: its token, our descriptor
-  bool held = false;  // ... by somebody who is not done with either yet
+  bool cancel_requested = false;  // the current item was cancelled: its token, our descriptor
+  bool canceller_active = false;  // ... by somebody who is not done with either yet
   int tid = 0;
   worker* next = nullptr;  // of its class; or among the retired, or the free records
   worker* prev = nullptr;
   worker* next_idle = nullptr;
   worker* prev_idle = nullptr;
-  worker* next_rung = nullptr;  // the holder's, while `held`
+  worker* next_cancelled = nullptr;  // the holder's, while `held`
 
   // What it sleeps on. Written under M, so a reader that goes on to take M needs no order.
   // But for spinning -> idle, which is the worker's own: see roster.hpp.
-  enum : std::uint32_t { awake, idle, unborn, waits_for_holder, spinning };
+  enum : std::uint32_t { awake, idle, unborn, waits_for_canceller, spinning };
   atomic<std::uint32_t> word{unborn};
 
   // Written by the worker, read by the manager, which acts on no more than that it has changed.
-  atomic<std::uint64_t> stamp{0};
+  atomic<std::uint64_t> progress_counter{0};
   // Written under M, read by the worker without: a mark it misses now, it sees at its next M.
   atomic<bool> asleep{false};
   // The generations of the items that it ended and whose finished() it calls now. Set by the worker
@@ -95,20 +97,22 @@ struct worker {
   // The manager's own.
   typename Policy::thread thread{};
   typename Policy::thread_probe probe{};
-  std::uint64_t stamp_seen = 0;
+  std::uint64_t progress_seen = 0;
   worker* next_sample = nullptr;
   bool sample_holds = false;
-  bool stood_still = false;
-  unsigned dozed = 0;  // how many looks in a row found it asleep
+  bool made_no_progress = false;
+  unsigned times_seen_sleeping = 0;  // how many looks in a row found it asleep
 
   /// Says what the worker does from here on. Worker only.
   void enter(phase now) noexcept {
     // relaxed, both: nobody else writes it, and nothing else is read by what it says.
-    std::uint64_t const before = stamp.load(std::memory_order_relaxed);
-    stamp.store(((before | 3) + 1) | static_cast<std::uint64_t>(now), std::memory_order_relaxed);
+    std::uint64_t const before = progress_counter.load(std::memory_order_relaxed);
+    progress_counter.store(((before | 3) + 1) | static_cast<std::uint64_t>(now),
+                           std::memory_order_relaxed);
   }
   [[nodiscard]] phase at() const noexcept {
-    return static_cast<phase>(stamp.load(std::memory_order_relaxed) & 3);  // relaxed: see enter()
+    return static_cast<phase>(progress_counter.load(std::memory_order_relaxed) &
+                              3);  // relaxed: see enter()
   }
 
   /// Its descriptor, opened if need be; -1 if there is none left to have. Worker only.
@@ -123,7 +127,7 @@ struct worker {
       if (fd >= 0) {
         // release: pairs with the acquire of a holder that rings it, who may not take M again.
         wake_fd.store(fd, std::memory_order_release);
-        if (rung) Policy::wake_ring(fd);  // the canceller looked before there was one
+        if (cancel_requested) Policy::wake_ring(fd);  // the canceller looked before there was one
       }
     }
     enter(before);
@@ -146,7 +150,7 @@ class basic_blocking_region {
   basic_blocking_region() noexcept : worker_{detail::worker<Policy>::current()} {
     if (worker_ == nullptr) return;
     outer_ = worker_->at();
-    worker_->enter(detail::phase::region);
+    worker_->enter(detail::phase::blocking_region);
   }
   basic_blocking_region(const basic_blocking_region&) = delete;
   basic_blocking_region& operator=(const basic_blocking_region&) = delete;
@@ -154,7 +158,8 @@ class basic_blocking_region {
     if (worker_ == nullptr) return;
     worker_->enter(outer_);
     // relaxed: no fence, so a mark made just now is missed; every M of the worker looks again.
-    if (worker_->asleep.load(std::memory_order_relaxed)) worker_->home->woke_up(*worker_);
+    if (worker_->asleep.load(std::memory_order_relaxed))
+      worker_->home->on_blocking_region_end(*worker_);
   }
 
  private:

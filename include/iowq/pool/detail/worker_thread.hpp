@@ -20,7 +20,7 @@ namespace iowq::detail {
 
 /// What a worker thread does. On that thread only.
 template <class Policy>
-class runner {
+class worker_thread {
   using state = pool_state<Policy>;
   using worker_type = worker<Policy>;
   using lock = typename Policy::lock;
@@ -33,26 +33,26 @@ class runner {
     std::snprintf(name, sizeof name, "iow-wrk-%d", self.home->owner_tid);
     Policy::thread_name(name);
     Policy::this_worker() = record;
-    runner{self}.run();
+    worker_thread{self}.run();
     Policy::this_worker() = nullptr;
     return nullptr;
   }
 
  private:
-  explicit runner(worker_type& self) noexcept : self_{self}, pool_{*self.home} {}
+  explicit worker_thread(worker_type& self) noexcept : self_{self}, pool_{*self.home} {}
 
   void run() noexcept {
     // relaxed, here and below: who changes the word has M, which we take next.
     while (self_.word.load(std::memory_order_relaxed) == worker_type::unborn)
       (void)Policy::futex_wait(self_.word, worker_type::unborn, never);
     lock held = pool_.acquire();
-    pool_.arrive(self_);
+    pool_.worker_started_looking(self_);
     self_.tid = Policy::thread_id();
-    item* ended = nullptr;    // what has run, a batch or one
-    fifo<&item::next> never;  // what the pool's end kept from running
+    item* ended = nullptr;                 // what has run, a batch or one
+    intrusive_queue<&item::next> not_run;  // what the pool's end kept from running
     for (;;) {
-      deeds<Policy> todo;
-      aftermath after = ended != nullptr ? pool_.end(self_, todo) : aftermath{};
+      deferred_wakes<Policy> todo;
+      finish_result after = ended != nullptr ? pool_.end(self_, todo) : finish_result{};
       // Somebody's successor waits in our hands until its predecessor is finished: stay for it.
       bool const leaves =
           after.next == nullptr && self_.later == nullptr && pool_.must_leave(self_);
@@ -65,16 +65,16 @@ class runner {
       else if (after.next == nullptr && self_.later == nullptr &&
                (after.next = pool_.take(self_)) == nullptr)
         pool_.go_idle(self_);
-      pool_.settle(todo);
+      pool_.ensure_worker(todo);
       bool const repin = self_.affinity_seen != pool_.affinity_version;
       bool const keeps = self_.later != nullptr;
       // relaxed: read under M, which we have.
       if (departed != 0) self_.finishing.store(departed, std::memory_order_relaxed);
       held.unlock();
-      pool_.carry_out(todo);
+      pool_.run_deferred(todo);
       if (ended != nullptr) {
         finish(ended, false);
-        finish(never.release(), true);
+        finish(not_run.release(), true);
         finish(after.failed.release(), true);
         // release: pairs with is_quiet(); who finds us through also sees what finished() did.
         self_.finishing.store(0, std::memory_order_release);
@@ -84,23 +84,23 @@ class runner {
       if (repin) apply_affinity();
       ended = after.next;
       if (ended != nullptr)
-        execute(*ended, never, held);
+        execute(*ended, not_run, held);
       else if (keeps)
-        hand_on(held);
+        enqueue_successor(held);
       else if (!wait_for_work(held))
         return;
     }
   }
 
   /// Runs what was taken and returns under M, with nobody but us knowing about it any more.
-  void execute(item& first, fifo<&item::next>& never, lock& held) noexcept {
+  void execute(item& first, intrusive_queue<&item::next>& not_run, lock& held) noexcept {
     bool const measured = (++self_.runs & measured_mask) == 0;
     time_point const began = measured ? Policy::now() : time_point{};
     Policy::pause(pause_point::pop_execute);
     item* last = &first;
     for (unsigned done = 1;; ++done, last = last->next) {
       self_.enter(phase::item);
-      door::out(*last).execute(self_.stop->get_token());
+      work_access::from_item(*last).execute(self_.stop->get_token());
       self_.enter(phase::pool);
       // relaxed: late is one brief item more.
       if (last->next == nullptr || pool_.ending.load(std::memory_order_relaxed)) {
@@ -112,9 +112,10 @@ class runner {
         break;
       }
     }
-    if (last->next != nullptr) pool_.abandon_rest(self_, *last, never);
-    if (self_.rung) let_go(held);
-    // Last: let_go() releases M, and then the manager or context_changed() may mark this worker.
+    if (last->next != nullptr) pool_.abandon_rest(self_, *last, not_run);
+    if (self_.cancel_requested) end_cancellation(held);
+    // Last: end_cancellation() releases M, and then the manager or context_changed() may mark this
+    // worker.
     if (self_.state == worker_state::sleeping) pool_.mark_running(self_);
   }
 
@@ -123,22 +124,22 @@ class runner {
     while (chain != nullptr) {
       item& one = *chain;
       chain = one.next;
-      door::out(one).finished(cancelled);
+      work_access::from_item(one).finished(cancelled);
     }
   }
 
   /// What was linked behind the item that is finished now has its turn, like any other item.
-  void hand_on(lock& held) noexcept {
-    fifo<&item::next> failed;
-    deeds<Policy> todo;
+  void enqueue_successor(lock& held) noexcept {
+    intrusive_queue<&item::next> failed;
+    deferred_wakes<Policy> todo;
     held = pool_.acquire();
-    pool_.hand_on(self_, failed, todo);
-    pool_.settle(todo);
+    pool_.enqueue_successor(self_, failed, todo);
+    pool_.ensure_worker(todo);
     // relaxed: under M.
     self_.finishing.store(std::exchange(self_.departed, generation_set{}),
                           std::memory_order_relaxed);
     held.unlock();
-    pool_.carry_out(todo);
+    pool_.run_deferred(todo);
     finish(failed.release(), true);
     // release: pairs with is_quiet(), as in run().
     self_.finishing.store(0, std::memory_order_release);
@@ -147,14 +148,14 @@ class runner {
 
   /// The item was cancelled: waits for whoever still stops its token or rings its descriptor,
   /// then makes both new. What comes late cannot reach the next item.
-  void let_go(lock& held) noexcept {
-    while (self_.held) {
-      self_.word.store(worker_type::waits_for_holder, std::memory_order_relaxed);
+  void end_cancellation(lock& held) noexcept {
+    while (self_.canceller_active) {
+      self_.word.store(worker_type::waits_for_canceller, std::memory_order_relaxed);
       // The canceller runs stop callbacks, which may take any time. The worker is still in its
       // item then, so the watch may find it asleep and replace it.
-      self_.enter(phase::region);
+      self_.enter(phase::blocking_region);
       held.unlock();
-      (void)Policy::futex_wait(self_.word, worker_type::waits_for_holder, never);
+      (void)Policy::futex_wait(self_.word, worker_type::waits_for_canceller, never);
       held.lock();
       self_.enter(phase::pool);
     }
@@ -163,7 +164,7 @@ class runner {
     if (int const fd = self_.wake_fd.load(std::memory_order_relaxed); fd >= 0)
       Policy::wake_drain(fd);
     self_.stop.emplace();
-    self_.rung = false;
+    self_.cancel_requested = false;
   }
 
   /// Sleeps on the idle stack. True: activated, and under M. False: its time was up, it has left.
@@ -176,16 +177,16 @@ class runner {
         if (!Policy::futex_wait(self_.word, worker_type::idle, deadline)) break;
       held = pool_.acquire();
       if (self_.state != worker_state::idle) {  // D3
-        pool_.arrive(self_);
+        pool_.worker_started_looking(self_);
         return true;
       }
       if (may_time_out(pool_.account_of(self_.kind), pool_.exit_on_idle)) {
-        deeds<Policy> todo;
+        deferred_wakes<Policy> todo;
         (void)pool_.activate(self_);  // nobody to wake but us
-        pool_.arrive(self_);
+        pool_.worker_started_looking(self_);
         pool_.leave(self_, todo);
         held.unlock();
-        pool_.carry_out(todo);
+        pool_.run_deferred(todo);
         return false;
       }
       held.unlock();

@@ -28,7 +28,7 @@ namespace iowq {
 
 /// So many buffers of one size. Owner thread only.
 template <class Kernel = linux_kernel>
-class basic_buffer_group : public ring_guest {
+class basic_buffer_group : public registered_resource {
  public:
   static constexpr unsigned most = 1U << 15;  // the kernel's limit
   static constexpr std::uint16_t none = 0xffff;
@@ -63,10 +63,10 @@ class basic_buffer_group : public ring_guest {
   /// As an SQE names it.
   [[nodiscard]] std::uint16_t group() const noexcept { return group_; }
 
-  /// Gives them to `house`, if it has none of them yet. 0 or -errno.
-  int offer(ring_guests& house) noexcept {
+  /// Gives them to `owner`, if it has none of them yet. 0 or -errno.
+  int offer(registrar& owner) noexcept {
     if (host() != nullptr) {
-      IOWQ_ASSERT(host() == &house.host(), "a buffer_ring was used by two executors at once");
+      IOWQ_ASSERT(host() == &owner.host(), "a buffer_ring was used by two executors at once");
       return 0;
     }
     reclaim();
@@ -76,11 +76,11 @@ class basic_buffer_group : public ring_guest {
     int r = -EEXIST;
     for (unsigned id = 0; r == -EEXIST && id < 0xffff; ++id) {  // few have more than one
       what.bgid = static_cast<std::uint16_t>(id);
-      r = Kernel::register_buffer_ring(house.host(), what);
+      r = Kernel::register_buffer_ring(owner.host(), what);
     }
     if (r < 0) return r;
     group_ = what.bgid;
-    enter(house);
+    enter(owner);
     tail() = 0;
     tail_ = 0;
     while (free_ != none) add(pop());
@@ -88,15 +88,15 @@ class basic_buffer_group : public ring_guest {
     return 0;
   }
 
-  /// The kernel has taken buffer `id`; or the one behind it, for a bundle.
-  void took(std::uint16_t id) noexcept {
+  /// The kernel has taken buffer `id`; or the one next_in_ring it, for a bundle.
+  void mark_taken(std::uint16_t id) noexcept {
     slot& s = slots_[id];
     IOWQ_ASSERT(s.state == where::given, "the kernel answered with a buffer that it did not have");
     s.state = where::taken;
     ++taken_;
     --given_;
   }
-  [[nodiscard]] std::uint16_t behind(std::uint16_t id) noexcept {
+  [[nodiscard]] std::uint16_t next_in_ring(std::uint16_t id) noexcept {
     return entry((slots_[id].position + 1U) & (count_ - 1)).bid;
   }
 
@@ -119,7 +119,7 @@ class basic_buffer_group : public ring_guest {
     publish();
   }
 
-  /// A taken buffer may be in a queue: what is behind it there, and how much it holds.
+  /// A taken buffer may be in a queue: what is next_in_ring it there, and how much it holds.
   [[nodiscard]] std::uint16_t& next(std::uint16_t id) noexcept { return slots_[id].next; }
   [[nodiscard]] std::uint32_t& length(std::uint16_t id) noexcept { return slots_[id].length; }
 

@@ -34,7 +34,7 @@ inline constexpr unsigned recvsend_bundle = 1U << 4;  // 6.10
 inline constexpr unsigned sq_cq_overflow = 1U << 1;
 inline constexpr unsigned sq_taskrun = 1U << 2;
 
-// Opcodes behind liburing 2.3's last one (IORING_OP_SENDMSG_ZC, 48).
+// Opcodes next_in_ring liburing 2.3's last one (IORING_OP_SENDMSG_ZC, 48).
 inline constexpr int op_read_multishot = 49;    // 6.7
 inline constexpr int op_waitid = 50;            // 6.7
 inline constexpr int op_futex_wait = 51;        // 6.7

@@ -17,10 +17,10 @@ namespace detail {
 
 /// A CQE's two words, kept as the one that they are in memory: to store two and then load one, as
 /// compilers do with two members, costs a store-forwarding stall an operation.
-class answer {
+class cqe_result {
  public:
-  answer() noexcept {}  // no store
-  explicit answer(const io_uring_cqe& cqe) noexcept {
+  cqe_result() noexcept {}  // no store
+  explicit cqe_result(const io_uring_cqe& cqe) noexcept {
     static_assert(offsetof(io_uring_cqe, flags) == offsetof(io_uring_cqe, res) + 4);
     std::memcpy(&both_, &cqe.res, sizeof both_);
   }
@@ -48,12 +48,12 @@ class answer {
 /// Takes the CQEs of one submitted SQE. Stays where it is from the moment its SQE is filled until
 /// it was called with the last CQE, whatever the results say before: a cancel's answer ends
 /// nothing.
-class completion {
+class cqe_handler {
  public:
   /// `res` and `flags` are the CQE's. Without IORING_CQE_F_MORE in them it is the last.
-  using function = void(completion* self, int res, std::uint32_t flags) noexcept;
+  using function = void(cqe_handler* self, int res, std::uint32_t flags) noexcept;
 
-  explicit completion(function* take) noexcept : take_{take} {}
+  explicit cqe_handler(function* take) noexcept : take_{take} {}
 
   void complete(int res, std::uint32_t flags) noexcept { take_(this, res, flags); }
 
@@ -61,8 +61,8 @@ class completion {
   [[nodiscard]] std::uint64_t user_data() const noexcept {
     return reinterpret_cast<std::uintptr_t>(this);
   }
-  [[nodiscard]] static completion* from(std::uint64_t user_data) noexcept {
-    return reinterpret_cast<completion*>(static_cast<std::uintptr_t>(user_data));
+  [[nodiscard]] static cqe_handler* from(std::uint64_t user_data) noexcept {
+    return reinterpret_cast<cqe_handler*>(static_cast<std::uintptr_t>(user_data));
   }
 
  private:

@@ -6,8 +6,9 @@
 // connection is taken out of the backlog that then finds none, and is closed. Where the kernel does
 // not have the table, what a slot has is a descriptor, and all else is the same.
 //
-// F1  A slot that is taken is given back by whoever took it, once, and its file is closed then.
-// F2  The kernel's slot is emptied before ours is free: what comes next finds nothing to replace.
+// F1  A slot that is taken is given back by whoever mark_taken it, once, and its file is closed
+// then. F2  The kernel's slot is emptied before ours is free: what comes next finds nothing to
+// replace.
 #pragma once
 
 #include <cerrno>
@@ -30,13 +31,13 @@ namespace iowq {
 /// So many slots. It is with one ring at a time, from its first use there until that ring's end,
 /// and then on the owner thread only. It lives until nobody holds it and no slot is taken.
 template <class Kernel = linux_kernel>
-class basic_file_table : public ring_guest {
+class basic_file_table : public registered_resource {
  public:
   static constexpr unsigned most = 1U << 20;  // the kernel's limit
   static constexpr unsigned none = ~0U;
 
   /// Throws std::system_error: invalid_argument; std::bad_alloc.
-  explicit basic_file_table(unsigned count) : ring_guest{&evicted} {
+  explicit basic_file_table(unsigned count) : registered_resource{&on_ring_closed} {
     if (count == 0 || count > most) throw_error(-EINVAL, "fixed_files");
     slots_ = std::vector<slot>(count);
     for (unsigned i = count; i-- != 0;) push(i);
@@ -45,16 +46,16 @@ class basic_file_table : public ring_guest {
   [[nodiscard]] unsigned count() const noexcept { return static_cast<unsigned>(slots_.size()); }
   [[nodiscard]] unsigned taken() const noexcept { return taken_; }
   /// Nobody takes a slot any more.
-  void let_go() noexcept {
+  void release_owner() noexcept {
     held_ = false;
     end_if_unused();
   }
 
   /// Moves in if it is at home nowhere. Does this ring's kernel have the table?
-  [[nodiscard]] bool known_to(ring_guests& house, const ring_features& has) noexcept {
+  [[nodiscard]] bool is_registered_with(registrar& owner, const ring_features& has) noexcept {
     if (host() == nullptr) [[unlikely]]
-      move_in(house, has);
-    IOWQ_ASSERT(host() == &house.host(),
+      move_in(owner, has);
+    IOWQ_ASSERT(host() == &owner.host(),
                 "a table of files was used on another executor than the one that it is with");
     return registered_;
   }
@@ -117,9 +118,9 @@ class basic_file_table : public ring_guest {
 
   void push(unsigned index) noexcept { slots_[index].next = std::exchange(free_, index); }
 
-  IOWQ_NOINLINE void move_in(ring_guests& house, const ring_features& has) noexcept {
+  IOWQ_NOINLINE void move_in(registrar& owner, const ring_features& has) noexcept {
     owner_ = linux_policy::thread_id();
-    enter(house);
+    enter(owner);
     std::unique_ptr<int[]> const all{has.keeps_files() ? new (std::nothrow) int[count()] : nullptr};
     if (!all) return;
     for (unsigned i = 0; i < count(); ++i) all[i] = slots_[i].file.get();
@@ -127,7 +128,7 @@ class basic_file_table : public ring_guest {
     for (slot& s : slots_) s.known = registered_ && s.file;
   }
   /// The ring is gone. What has a descriptor of the user's can go on elsewhere.
-  static void evicted(ring_guest& self) noexcept {
+  static void on_ring_closed(registered_resource& self) noexcept {
     auto& me = static_cast<basic_file_table&>(self);
     me.registered_ = false;
     for (slot& s : me.slots_) {

@@ -12,65 +12,66 @@
 
 namespace iowq {
 
-class ring_guests;
+class registrar;
 
 /// Has something registered with a ring, as long as host() says with which.
-class ring_guest {
+class registered_resource {
  public:
-  ring_guest() noexcept = default;
-  /// `evicted` is called when the ring is gone.
-  explicit ring_guest(void (*evicted)(ring_guest&) noexcept) noexcept : evicted_{evicted} {}
-  ring_guest(const ring_guest&) = delete;
-  ring_guest& operator=(const ring_guest&) = delete;
+  registered_resource() noexcept = default;
+  /// `on_ring_closed` is called when the ring is gone.
+  explicit registered_resource(void (*on_ring_closed)(registered_resource&) noexcept) noexcept
+      : on_ring_closed_{on_ring_closed} {}
+  registered_resource(const registered_resource&) = delete;
+  registered_resource& operator=(const registered_resource&) = delete;
 
   /// Null: with none, or it has been closed.
-  [[nodiscard]] io_uring* host() const noexcept { return host_; }
+  [[nodiscard]] io_uring* host() const noexcept { return ring_; }
 
  protected:
-  ~ring_guest() { leave(); }
-  inline void enter(ring_guests& house) noexcept;
+  ~registered_resource() { leave(); }
+  inline void enter(registrar& owner) noexcept;
   void leave() noexcept {
-    if (host_ == nullptr) return;
-    host_ = nullptr;
+    if (ring_ == nullptr) return;
+    ring_ = nullptr;
     *link_ = next_;
     if (next_ != nullptr) next_->link_ = link_;
   }
 
  private:
-  friend ring_guests;
-  void (*const evicted_)(ring_guest&) noexcept = nullptr;
-  io_uring* host_ = nullptr;
-  ring_guest* next_ = nullptr;
-  ring_guest** link_ = nullptr;
+  friend registrar;
+  void (*const on_ring_closed_)(registered_resource&) noexcept = nullptr;
+  io_uring* ring_ = nullptr;
+  registered_resource* next_ = nullptr;
+  registered_resource** link_ = nullptr;
 };
 
 /// All of a ring's. Owner thread only.
-class ring_guests {
+class registrar {
  public:
-  explicit ring_guests(io_uring& host) noexcept : host_{host} {}
-  ring_guests(const ring_guests&) = delete;
-  ring_guests& operator=(const ring_guests&) = delete;
-  ~ring_guests() {
-    while (ring_guest* const one = first_) {
+  explicit registrar(io_uring& host) noexcept : ring_{host} {}
+  registrar(const registrar&) = delete;
+  registrar& operator=(const registrar&) = delete;
+  ~registrar() {
+    while (registered_resource* const one = first_) {
       one->leave();
-      if (one->evicted_ != nullptr) one->evicted_(*one);
+      if (one->on_ring_closed_ != nullptr) one->on_ring_closed_(*one);
     }
   }
-  [[nodiscard]] io_uring& host() const noexcept { return host_; }
+  [[nodiscard]] io_uring& host() const noexcept { return ring_; }
 
  private:
-  friend ring_guest;
-  io_uring& host_;
-  ring_guest* first_ = nullptr;
+  friend registered_resource;
+  io_uring& ring_;
+  registered_resource* first_ = nullptr;
 };
 
-inline void ring_guest::enter(ring_guests& house) noexcept {
-  IOWQ_ASSERT(host_ == nullptr, "something was registered with two rings");
-  host_ = &house.host_;
-  next_ = house.first_;
-  link_ = &house.first_;
+inline void registered_resource::enter(registrar& owner) noexcept {
+  IOWQ_ASSERT(ring_ == nullptr, "something was registered with two rings");
+  ring_ = &owner.ring_;
+  next_ = owner.first_;
+  link_ = &owner.first_;
   if (next_ != nullptr) next_->link_ = &next_;
-  house.first_ = this;
+  owner.first_ = this;
 }
 
 }  // namespace iowq

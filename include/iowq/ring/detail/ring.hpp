@@ -51,7 +51,7 @@ class basic_ring {
   [[nodiscard]] const ring_features& features() const noexcept { return features_; }
   [[nodiscard]] const ring_stats& stats() const noexcept { return stats_; }
   [[nodiscard]] unsigned entries() const noexcept { return entries_; }
-  [[nodiscard]] ring_guests& guests() noexcept { return guests_; }
+  [[nodiscard]] registrar& resources() noexcept { return resources_; }
   [[nodiscard]] int descriptor() const noexcept { return ring_.ring_fd; }
 
   /// The next free SQE, zeroed, or null: enter() first. To be filled at once, whatever happens.
@@ -59,14 +59,14 @@ class basic_ring {
 
   /// As get(), but leaves alone what SQEs from number `kept` on hold.
   [[nodiscard]] io_uring_sqe* get(unsigned kept) noexcept {
-    return finds(kept) ? get_at_once() : nullptr;
+    return can_get(kept) ? try_get() : nullptr;
   }
 
   /// Would get(kept) give one?
-  [[nodiscard]] bool finds(unsigned kept) noexcept { return next_ != end_ || find_run(kept); }
+  [[nodiscard]] bool can_get(unsigned kept) noexcept { return next_ != end_ || find_run(kept); }
 
   /// As get(), from what an earlier get() found free: null may only mean to ask that.
-  [[nodiscard]] IOWQ_ALWAYS_INLINE io_uring_sqe* get_at_once() noexcept {
+  [[nodiscard]] IOWQ_ALWAYS_INLINE io_uring_sqe* try_get() noexcept {
     if (next_ == end_) [[unlikely]]
       return nullptr;
     io_uring_sqe* const sqe = next_++;
@@ -74,7 +74,7 @@ class basic_ring {
     return sqe;
   }
   /// Nothing is free at once until the next get().
-  void shut() noexcept {
+  void invalidate_run() noexcept {
     run_tail_ = tail();
     end_ = next_;
   }
@@ -97,16 +97,16 @@ class basic_ring {
   /// Must enter() be called although nothing is submitted or awaited? CQEs overflowed, or
   /// completions wait for this thread to let the kernel finish them.
   [[nodiscard]] bool needs_enter() const noexcept {
-    return has_flag(unheeded_ == 0 ? compat::sq_cq_overflow | compat::sq_taskrun
-                                   : compat::sq_cq_overflow);
+    return has_flag(ignore_taskrun_for_ == 0 ? compat::sq_cq_overflow | compat::sq_taskrun
+                                             : compat::sq_cq_overflow);
   }
   /// Does the kernel say so, stale or not?
   [[nodiscard]] bool has_work() const noexcept { return has_flag(compat::sq_taskrun); }
   /// A turn was made without enter(). Who wakes us on another processor queues its work first and
   /// raises the flag then: if we did the work in between, the flag stays up and means nothing.
   /// So after it has called us in vain, it is looked at only every so often.
-  void passed() noexcept {
-    if (unheeded_ != 0) --unheeded_;
+  void note_turn_without_enter() noexcept {
+    if (ignore_taskrun_for_ != 0) --ignore_taskrun_for_;
   }
 
   /// Are there CQEs to reap()?
@@ -147,7 +147,7 @@ class basic_ring {
     for (unsigned reaped = 0; reaped != all; ++reaped) {
       io_uring_cqe const cqe = this->cqe(cq_head());
       give_back(1);
-      completion* const target = completion::from(cqe.user_data);
+      cqe_handler* const target = cqe_handler::from(cqe.user_data);
       if (target == nullptr) continue;
       detail::annotate_acquire(target);
       target->complete(cqe.res, cqe.flags);
@@ -179,8 +179,8 @@ class basic_ring {
   unsigned nothing_ = 0;  // the heads and tails of a closed one
   io_uring ring_ = closed_ring(nothing_);
   unsigned entries_ = 0;
-  ring_guests guests_{ring_};
-  unsigned unheeded_ = 0;     // turns for which a raised flag is taken for a stale one
+  registrar resources_{ring_};
+  unsigned ignore_taskrun_for_ = 0;  // turns for which a raised flag is taken for a stale one
   unsigned enter_flags_ = 0;  // for every call: registered descriptor, no I/O wait accounting
   ring_features features_;
   ring_stats stats_;
@@ -284,12 +284,12 @@ IOWQ_NOINLINE int basic_ring<Kernel>::enter_until(time_point deadline) noexcept 
 template <class Kernel>
 int basic_ring<Kernel>::enter(bool wait, unsigned flags, void* argument,
                               std::size_t size) noexcept {
-  // release: pairs with the kernel's acquire; the SQEs behind the old tail are filled.
+  // release: pairs with the kernel's acquire; the SQEs next_in_ring the old tail are filled.
   __atomic_store_n(ring_.sq.ktail, tail(), __ATOMIC_RELEASE);
   ++stats_.entered;
   int const r = Kernel::enter(ring_.enter_ring_fd, pending(), wait ? 1 : 0,
                               enter_flags_ | IORING_ENTER_GETEVENTS | flags, argument, size);
-  unheeded_ = r == 0 && !wait && !ready() ? 64 : 0;
+  ignore_taskrun_for_ = r == 0 && !wait && !ready() ? 64 : 0;
   if (r < 0) return r;
   stats_.submitted += static_cast<unsigned>(r);
   return 0;

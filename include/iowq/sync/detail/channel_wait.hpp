@@ -22,10 +22,10 @@ struct channel_base {
 
   mutable linux_policy::mutex mutex;
   // Under `mutex`.
-  waiting_line senders;    // none while there is room, or a receiver
-  waiting_line receivers;  // none while there is a value, or a sender
+  wait_queue senders;    // none while there is room, or a receiver
+  wait_queue receivers;  // none while there is a value, or a sender
   bool closed = false;
-  unsigned at_once = 0;
+  unsigned complete_inline = 0;
 };
 
 /// A send or a recv. It is its owner's, but for what is marked, which is under the channel's lock.
@@ -43,23 +43,23 @@ class channel_wait : public waiter {
 
   /// Begins, under the lock, by `done(self)`: true if it need not wait. False: it is over.
   template <class Done>
-  bool begin(stop_token token, waiting_line& line, Done&& done) noexcept {
+  bool begin(stop_token token, wait_queue& line, Done&& done) noexcept {
     loop& here = loop::current();
     bool ambient = token == here.ambient();
     owner_ = &here;
-    stage_ = stage::in_line;
+    stage_ = stage::sync_wait;
     {
       channel_base::lock const held{all_.mutex};
       if (done()) {
-        if (++all_.at_once % channel_base::budget != 0) return !over();
+        if (++all_.complete_inline % channel_base::budget != 0) return !over();
         stage_ = stage::ready;
         here.ready(*this);
         ambient = true;  // a stop would come too late: it is not registered
       } else if (ambient ? here.stopping() : token.stop_requested()) {
-        answer_.set(-ECANCELED);
+        result_.set(-ECANCELED);
         return !over();
       } else if (!ambient && !stop_hook::prepare(here, *this, token)) {
-        answer_.set(-ENOMEM);
+        result_.set(-ENOMEM);
         return !over();
       } else {
         in_line_ = true;
@@ -73,7 +73,7 @@ class channel_wait : public waiter {
   /// The lock is held, by any thread; *this has left the line.
   void call(int res) noexcept {
     in_line_ = false;
-    answer_.set(res);
+    result_.set(res);
     if (owner_ == this_thread_loop) {
       stage_ = stage::ready;
       owner_->ready(*this);
@@ -89,7 +89,7 @@ class channel_wait : public waiter {
   }
 
   /// Unless it was called already, by whatever thread.
-  bool leave(waiting_line& line) noexcept {
+  bool leave(wait_queue& line) noexcept {
     channel_base::lock const held{all_.mutex};
     if (!in_line_) return false;
     in_line_ = false;
@@ -101,7 +101,7 @@ class channel_wait : public waiter {
 
  private:
   bool over() noexcept {
-    stage_ = stage::over;
+    stage_ = stage::completed;
     return true;
   }
   loop* owner_ = nullptr;

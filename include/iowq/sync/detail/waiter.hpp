@@ -22,51 +22,51 @@ namespace iowq::detail {
 /// One wait, of whatever sort. Owner thread only.
 class waiter : public operation_base {
  public:
-  waiter* behind;
-  waiter* ahead;
+  waiter* next;
+  waiter* prev;
 
  protected:
   waiter(const operation_kind& kind, std::source_location at) noexcept : operation_base{kind, at} {}
   waiter(waiter&& other) noexcept : operation_base{std::move(other)} {}
   ~waiter() {
-    IOWQ_ASSERT(stage_ <= stage::over || at_fault(source_),
+    IOWQ_ASSERT(stage_ <= stage::completed || at_fault(source_),
                 "a coroutine was destroyed while it waits in line: request a stop and await its "
                 "end");
   }
 };
 
 /// Those who wait for one thing, first come, first served.
-class waiting_line {
+class wait_queue {
  public:
-  [[nodiscard]] bool empty() const noexcept { return line_.empty(); }
-  void join(waiter& w) noexcept { line_.push_back(w); }
-  void leave(waiter& w) noexcept { line_.erase(w); }
+  [[nodiscard]] bool empty() const noexcept { return waiters_.empty(); }
+  void join(waiter& w) noexcept { waiters_.push_back(w); }
+  void leave(waiter& w) noexcept { waiters_.erase(w); }
   /// The first one, or null.
-  waiter* pop() noexcept { return line_.pop_front(); }
+  waiter* pop() noexcept { return waiters_.pop_front(); }
   /// The first one's turn, at the loop's next: false if there was none.
   template <class Wait>
-  bool call_first() noexcept {
+  bool grant_first() noexcept {
     auto* const first = static_cast<Wait*>(pop());
     if (first != nullptr) first->granted();
     return first != nullptr;
   }
 
  private:
-  list<&waiter::behind, &waiter::ahead> line_;
+  intrusive_list<&waiter::next, &waiter::prev> waiters_;
 };
 
-/// The wait for a `Thing`, which has a `row`, a `line_`, a `bool take()` that gives what is free
+/// The wait for a `Thing`, which has a `row`, a `waiters_`, a `bool take()` that gives what is free
 /// and a `given()` that says what the await yields. Movable until awaited.
 template <class Thing>
-class [[nodiscard("co_await it")]] waiting_for final : public waiter {
+class [[nodiscard("co_await it")]] wait_operation final : public waiter {
  public:
-  waiting_for(Thing& thing, std::source_location at) noexcept : waiter{kind, at}, thing_{thing} {
-    acts(&on_item);
+  wait_operation(Thing& thing, std::source_location at) noexcept : waiter{kind, at}, thing_{thing} {
+    set_action(&on_item);
   }
-  waiting_for(waiting_for&& other) noexcept : waiter{std::move(other)}, thing_{other.thing_} {
-    acts(&on_item);
+  wait_operation(wait_operation&& other) noexcept : waiter{std::move(other)}, thing_{other.thing_} {
+    set_action(&on_item);
   }
-  ~waiting_for() = default;
+  ~wait_operation() = default;
 
   bool await_ready() noexcept {
     IOWQ_ASSERT(is_fresh(), "a wait was awaited twice");
@@ -77,17 +77,17 @@ class [[nodiscard("co_await it")]] waiting_for final : public waiter {
     waiter_ = coroutine;
     return begin(stop_of(coroutine));
   }
-  bool start(listener& told, stop_token token) noexcept {
-    hear(told);
+  bool start(completion_callback& told, stop_token token) noexcept {
+    set_callback(told);
     return !(thing_.take() && over(0)) && begin(token);
   }
   decltype(auto) await_resume() {
-    if (answer_.res() < 0) throw_error(answer_.res(), Thing::row.name);
+    if (result_.res() < 0) throw_error(result_.res(), Thing::row.name);
     return thing_.given();
   }
   auto await_resume_result() {
     using value = decltype(thing_.given());
-    if (answer_.res() < 0) return result<value>{to_error(answer_.res())};
+    if (result_.res() < 0) return result<value>{to_error(result_.res())};
     if constexpr (std::is_void_v<value>)
       return result<value>{};
     else
@@ -95,11 +95,11 @@ class [[nodiscard("co_await it")]] waiting_for final : public waiter {
   }
 
  private:
-  friend waiting_line;
+  friend wait_queue;
 
   bool over(int res) noexcept {
-    answer_.set(res);
-    stage_ = stage::over;
+    result_.set(res);
+    stage_ = stage::completed;
     return true;
   }
 
@@ -110,8 +110,8 @@ class [[nodiscard("co_await it")]] waiting_for final : public waiter {
     if (ambient ? here.stopping() : token.stop_requested()) return !over(-ECANCELED);
     if (!ambient && !stop_hook::prepare(here, *this, token)) return !over(-ENOMEM);
     owner_ = &here;
-    stage_ = stage::in_line;
-    thing_.line_.join(*this);
+    stage_ = stage::sync_wait;
+    thing_.waiters_.join(*this);
     here.watch(*this, token, ambient);
     return true;
   }
@@ -121,18 +121,18 @@ class [[nodiscard("co_await it")]] waiting_for final : public waiter {
     IOWQ_ASSERT(this_thread_loop == owner_,
                 "a coroutine was woken from another thread than its executor's: between executors "
                 "there is channel");
-    answer_.set(0);
+    result_.set(0);
     stage_ = stage::ready;
     owner_->ready(*this);
   }
 
   static void on_item(loop_item* self) noexcept {
-    auto& op = *static_cast<waiting_for*>(static_cast<operation_base*>(self));
-    this_thread_loop->finish<Thing::row>(op, &ledger_entry::inline_ops);
+    auto& op = *static_cast<wait_operation*>(static_cast<operation_base*>(self));
+    this_thread_loop->finish<Thing::row>(op, &operation_stats::inline_ops);
   }
   static bool disarm(operation_base& op) noexcept {
-    auto& self = static_cast<waiting_for&>(op);
-    self.thing_.line_.leave(self);
+    auto& self = static_cast<wait_operation&>(op);
+    self.thing_.waiters_.leave(self);
     return true;
   }
   static constexpr operation_kind kind{&Thing::row, nullptr, nullptr, nullptr, &disarm, nullptr};

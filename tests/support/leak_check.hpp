@@ -2,7 +2,7 @@
 // The books must balance: what a case opens, starts or creates is gone when the case ends.
 //
 //     TEST_CASE("...") {
-//       iowq_test::ledger books;               // first, so that it closes last
+//       iowq_test::leak_check books;               // first, so that it closes last
 //       iowq_test::counted::reset();
 //       ...
 //     }
@@ -65,13 +65,13 @@ bool within(int seconds, Condition holds) {
 }
 
 /// Checks at the end of its scope that descriptors and threads are as many as at its start.
-class ledger {
+class leak_check {
  public:
-  ledger() = default;
-  ledger(const ledger&) = delete;
-  ledger& operator=(const ledger&) = delete;
+  leak_check() = default;
+  leak_check(const leak_check&) = delete;
+  leak_check& operator=(const leak_check&) = delete;
 
-  ~ledger() {
+  ~leak_check() {
     std::vector<std::string> left;
     within(5, [&] {  // a joined thread leaves /proc later
       left = thread_names();
