@@ -99,12 +99,12 @@ struct cost {
   double begin, end;
 };
 
-std::vector<iowq::time_point> deadlines(std::size_t n) {
-  std::vector<iowq::time_point> all;
+std::vector<iowq::detail::time_point> deadlines(std::size_t n) {
+  std::vector<iowq::detail::time_point> all;
   std::uint64_t state = 1;
   for (std::size_t i = 0; i < n; ++i) {
     state = state * 6364136223846793005U + 1442695040888963407U;
-    all.push_back(iowq::time_point{} + std::chrono::nanoseconds{state >> 34});
+    all.push_back(iowq::detail::time_point{} + std::chrono::nanoseconds{state >> 34});
   }
   return all;
 }
@@ -124,7 +124,7 @@ cost timers(std::size_t n, bool fire) {
   });
   double const end = each(n, [&] {
     if (fire)
-      while (all.pop_due(iowq::never) != nullptr) {
+      while (all.pop_due(iowq::detail::never) != nullptr) {
       }
     else
       for (iowq::detail::timer& one : nodes) all.disarm(one);

@@ -27,7 +27,7 @@ class owner {
     kicks_.fetch_add(1, std::memory_order_relaxed);  // relaxed: a count
     // relaxed: the inbox synchronises; this only ends the sleep.
     word_.fetch_add(1, std::memory_order_relaxed);
-    iowq::linux_policy::futex_wake(word_, 1);
+    iowq::detail::linux_policy::futex_wake(word_, 1);
   }
 
   /// Owner only. What has come back, oldest first; at least one.
@@ -39,7 +39,7 @@ class owner {
       if (!inbox_.park()) continue;
       ++sleeps_;
       while (word_.load(std::memory_order_relaxed) == before)
-        (void)iowq::linux_policy::futex_wait(word_, before, iowq::never);
+        (void)iowq::detail::linux_policy::futex_wait(word_, before, iowq::detail::never);
     }
   }
 
@@ -52,8 +52,8 @@ class owner {
   iowq::detail::adaptive_spinner<> spins_;
   std::uint64_t sleeps_ = 0;
   alignas(64) iowq::detail::inbox<&node::next_back> inbox_;
-  iowq::atomic<std::uint32_t> word_{0};
-  iowq::atomic<std::uint64_t> kicks_{0};
+  iowq::detail::atomic<std::uint32_t> word_{0};
+  iowq::detail::atomic<std::uint64_t> kicks_{0};
 };
 
 }  // namespace bench

@@ -61,10 +61,11 @@ class bare_hand_over {
   using word = std::atomic<std::uint32_t>;
   static void send(word& to, std::uint32_t what) {
     to.store(what);
-    iowq::linux_policy::futex_wake(to, 1);
+    iowq::detail::linux_policy::futex_wake(to, 1);
   }
   static std::uint32_t receive(word& from) {
-    while (from.load() == 0) (void)iowq::linux_policy::futex_wait(from, 0, iowq::never);
+    while (from.load() == 0)
+      (void)iowq::detail::linux_policy::futex_wait(from, 0, iowq::detail::never);
     return from.exchange(0);
   }
   void answer() {

@@ -175,7 +175,7 @@ double burst_of_threads(unsigned threads) {
   };
   auto const start = clock::now();
   for (pthread_t& one : made)
-    (void)iowq::linux_policy::thread_start(
+    (void)iowq::detail::linux_policy::thread_start(
         one,
         [](void* f) -> void* {
           (*static_cast<std::function<void()>*>(f))();
@@ -185,7 +185,7 @@ double burst_of_threads(unsigned threads) {
   all.acquire();
   double const took = us(clock::now() - start);
   wall.open();
-  for (pthread_t const one : made) iowq::linux_policy::thread_join(one);
+  for (pthread_t const one : made) iowq::detail::linux_policy::thread_join(one);
   return took;
 }
 

@@ -97,10 +97,10 @@ held bare_threads(unsigned n) {
   held const before = now();
   for (unsigned i = 0; i < n; ++i) {
     pthread_t thread;
-    (void)iowq::linux_policy::thread_start(
+    (void)iowq::detail::linux_policy::thread_start(
         thread,
         [](void*) -> void* {
-          for (;;) (void)iowq::linux_policy::futex_wait(never, 0, iowq::never);
+          for (;;) (void)iowq::detail::linux_policy::futex_wait(never, 0, iowq::detail::never);
         },
         nullptr, 256 * 1024);
   }

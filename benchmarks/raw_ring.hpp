@@ -21,8 +21,9 @@ class raw_ring {
  public:
   explicit raw_ring(unsigned depth) : depth_{depth} {
     io_uring_params params{};
-    params.flags = iowq::compat::setup_single_issuer | iowq::compat::setup_defer_taskrun |
-                   iowq::compat::setup_submit_all;
+    params.flags = iowq::detail::compat::setup_single_issuer |
+                   iowq::detail::compat::setup_defer_taskrun |
+                   iowq::detail::compat::setup_submit_all;
     if (io_uring_queue_init_params(256, &ring_, &params) < 0) {
       params = {};
       if (int const r = io_uring_queue_init_params(256, &ring_, &params); r < 0) {

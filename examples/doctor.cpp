@@ -111,11 +111,11 @@ constexpr const char* features[] = {
 constexpr struct {
   unsigned bit;
   const char* name;
-} setups[] = {{iowq::compat::setup_single_issuer, "single_issuer"},
-              {iowq::compat::setup_defer_taskrun, "defer_taskrun"},
-              {iowq::compat::setup_coop_taskrun, "coop_taskrun"},
-              {iowq::compat::setup_submit_all, "submit_all"},
-              {iowq::compat::setup_no_sqarray, "no_sqarray"}};
+} setups[] = {{iowq::detail::compat::setup_single_issuer, "single_issuer"},
+              {iowq::detail::compat::setup_defer_taskrun, "defer_taskrun"},
+              {iowq::detail::compat::setup_coop_taskrun, "coop_taskrun"},
+              {iowq::detail::compat::setup_submit_all, "submit_all"},
+              {iowq::detail::compat::setup_no_sqarray, "no_sqarray"}};
 
 /// Whether a ring is to be had, and what it can do. Not asked for where the user forbids it.
 json look_at_io_uring() {
@@ -131,14 +131,14 @@ json look_at_io_uring() {
     all["setup"] = error.what();
     return all;
   }
-  iowq::ring ring;
+  iowq::detail::ring ring;
   if (int const r = ring.open(256, 0); r < 0) {
     all["setup"] = iowq::detail::explain_ring_failure(r);
     return all;
   }
   all["setup"] = "granted";
   all["flags"] = all["features"] = all["opcodes"] = all["missing_opcodes"] = json::array();
-  iowq::ring_features const& has = ring.features();
+  iowq::detail::ring_features const& has = ring.features();
   for (auto const& [bit, name] : setups)
     if ((has.setup_flags & bit) != 0) all["flags"].push_back(name);
   for (unsigned i = 0; i < std::size(features); ++i)
@@ -183,7 +183,7 @@ json look_at_limits() {
 
 json look_at_processors() {
   json all;
-  auto const mine = iowq::cpu_set::of_caller<iowq::linux_policy>();
+  auto const mine = iowq::cpu_set::of_caller<iowq::detail::linux_policy>();
   all["usable"] = mine.count();
   all["online"] = ::sysconf(_SC_NPROCESSORS_ONLN);
   all["nodes"] = json::array();
@@ -200,7 +200,7 @@ json look_at_folder(const std::string& folder) {
   all["path"] = folder;
   struct ::statfs system{};
   if (::statfs(folder.c_str(), &system) != 0) {
-    all["error"] = iowq::to_error(-errno).message();
+    all["error"] = iowq::detail::to_error(-errno).message();
     return all;
   }
   std::ostringstream magic;

@@ -12,13 +12,14 @@
 #include "leak_check.hpp"
 
 namespace {
-using iowq::linux_policy;
-using iowq::never;
-using iowq::time_point;
+using iowq::detail::linux_policy;
+using iowq::detail::never;
+using iowq::detail::time_point;
 using namespace std::chrono_literals;
 
-static_assert(iowq::steady_clock::is_steady);
-static_assert(sizeof(iowq::atomic<std::uint32_t>) == sizeof(std::uint32_t));  // futex(2) reads it
+static_assert(iowq::detail::steady_clock::is_steady);
+static_assert(sizeof(iowq::detail::atomic<std::uint32_t>) ==
+              sizeof(std::uint32_t));  // futex(2) reads it
 
 bool readable(int fd) {
   pollfd entry{fd, POLLIN, 0};

@@ -120,12 +120,12 @@ TEST_SUITE("base/result") {
   }
 
   TEST_CASE("-errno and errno become the same error, and its text begins with the operation") {
-    CHECK(iowq::to_error(-ENOENT) == enoent);
+    CHECK(iowq::detail::to_error(-ENOENT) == enoent);
     errno = ENOENT;
-    CHECK(iowq::or_errno(-1) == -ENOENT);
-    CHECK(iowq::or_errno(5L) == 5L);
+    CHECK(iowq::detail::or_errno(-1) == -ENOENT);
+    CHECK(iowq::detail::or_errno(5L) == 5L);
     try {
-      iowq::throw_error(-ENOENT, "openat");
+      iowq::detail::throw_error(-ENOENT, "openat");
     } catch (const std::system_error& error) {
       CHECK(error.code() == enoent);
       CHECK(std::string{error.what()} == "openat: No such file or directory");

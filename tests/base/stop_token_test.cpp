@@ -46,7 +46,7 @@ static_assert(sizeof(plain) <= 56);
 
 /// Who does what is the test's choice, and so is what happens while another thread is within its
 /// critical section; counts the accesses to the lists.
-struct puppets : iowq::linux_policy {
+struct puppets : iowq::detail::linux_policy {
   static constexpr int home = 1, other = 2;
   static inline int self = home;
   static inline int accesses = 0;
@@ -337,12 +337,12 @@ TEST_SUITE("base/stop_token") {
       int calls = 0;
       {
         auto touch = [&calls, number = touched.get()] {
-          for (int dwell = 0; dwell < 50; ++dwell) iowq::linux_policy::relax();
+          for (int dwell = 0; dwell < 50; ++dwell) iowq::detail::linux_policy::relax();
           ++*number, ++calls;
         };
         stop_callback callback{source.get_token(), touch};
         turn.store(round + 1, std::memory_order_release);
-        for (int wait = round % 64; wait > 0; --wait) iowq::linux_policy::relax();
+        for (int wait = round % 64; wait > 0; --wait) iowq::detail::linux_policy::relax();
       }
       touched.reset();
       CHECK(calls <= 1);
@@ -364,7 +364,7 @@ TEST_SUITE("base/stop_token") {
       return std::function<void()>{[&, which] { ++calls[which]; }};
     };
     auto const dwell = [](int turns) {
-      for (; turns > 0; --turns) iowq::linux_policy::relax();
+      for (; turns > 0; --turns) iowq::detail::linux_policy::relax();
     };
     std::thread other{[&] {
       for (int round = 0; round < rounds; ++round) {

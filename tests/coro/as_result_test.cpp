@@ -49,7 +49,7 @@ struct operation {
   bool await_suspend(std::coroutine_handle<>) const noexcept { return false; }
   int await_resume() const noexcept { std::abort(); }
   result<int> await_resume_result() const noexcept {
-    if (answer < 0) return iowq::to_error(answer);
+    if (answer < 0) return iowq::detail::to_error(answer);
     return answer;
   }
 };

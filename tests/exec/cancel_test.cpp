@@ -67,7 +67,7 @@ task<> race(int rounds, Make make, Complete complete, tally& sum) {
     std::thread stopper{[&] {
       while (!go.load(std::memory_order_acquire)) {
       }
-      for (int spin = 0; spin < i % 64 * 20; ++spin) iowq::linux_policy::relax();
+      for (int spin = 0; spin < i % 64 * 20; ++spin) iowq::detail::linux_policy::relax();
       source.request_stop();
     }};
     int alive = 1;

@@ -68,7 +68,7 @@ struct stuck_call {
   int call(const iowq::stop_token&) const noexcept {
     char byte;
     inside->store(true);
-    return static_cast<int>(iowq::or_errno(::read(gate, &byte, 1)));
+    return static_cast<int>(iowq::detail::or_errno(::read(gate, &byte, 1)));
   }
 };
 

@@ -50,7 +50,7 @@ TEST_SUITE("exec/punt") {
     auto const body = []() -> task<> {
       auto const owner = ::pthread_self();
       auto const name = co_await iowq::punt([] { return thread_name(); });
-      CHECK(name == "iow-wrk-" + std::to_string(iowq::linux_policy::thread_id()));
+      CHECK(name == "iow-wrk-" + std::to_string(iowq::detail::linux_policy::thread_id()));
       CHECK(::pthread_equal(owner, ::pthread_self()) != 0);
     };
     iowq::run(body());
@@ -60,7 +60,7 @@ TEST_SUITE("exec/punt") {
     iowq::cpu_set const own = [] {
       cpu_set_t cpus;
       CPU_ZERO(&cpus);
-      iowq::linux_policy::affinity(cpus);
+      iowq::detail::linux_policy::affinity(cpus);
       return iowq::cpu_set{cpus};
     }();
     for (unsigned const entries : {2u, 4096u}) {
@@ -79,7 +79,7 @@ TEST_SUITE("exec/punt") {
         caught = std::string{e.what()} == "from a worker";
       }
       CHECK(caught);
-      auto const system = [] { iowq::throw_error(-EDOM, "call"); };
+      auto const system = [] { iowq::detail::throw_error(-EDOM, "call"); };
       auto const r = co_await iowq::as_result(iowq::punt(system));
       CHECK(r.error() == std::errc::argument_out_of_domain);
       CHECK(co_await iowq::punt([] { return 1; }) == 1);  // the worker survived

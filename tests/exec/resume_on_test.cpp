@@ -31,7 +31,7 @@ using iowq::resume_on;
 using iowq::runtime;
 using iowq::task;
 
-int thread() { return iowq::linux_policy::thread_id(); }
+int thread() { return iowq::detail::linux_policy::thread_id(); }
 
 /// Goes there, and says on which thread it then was.
 task<int> go(executor& there) {

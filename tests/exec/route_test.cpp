@@ -169,7 +169,7 @@ TEST_SUITE("exec/route") {
         }
     }
     iowq::detail::lacking newer;  // than 5.13
-    newer.setup_flags = ~(iowq::compat::setup_cqsize | iowq::compat::setup_clamp);
+    newer.setup_flags = ~(iowq::detail::compat::setup_cqsize | iowq::detail::compat::setup_clamp);
     newer.features = ~0U << 11;
     for (std::size_t opcode = 37; opcode < 256; ++opcode) newer.opcodes.set(opcode);
     without const hidden{newer};

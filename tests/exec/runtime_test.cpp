@@ -37,7 +37,7 @@ using iowq::task;
 
 constexpr unsigned sizes[] = {1, 2, 3, 8, 16};
 
-int thread() { return iowq::linux_policy::thread_id(); }
+int thread() { return iowq::detail::linux_policy::thread_id(); }
 
 /// Who ran what, from any thread.
 struct notes {
@@ -177,10 +177,10 @@ TEST_SUITE("exec/runtime") {
       for (int microseconds : {50, 500, 5000}) {
         runtime r{{.threads = n}};
         spawn_endless(r);
-        iowq_test::within(
-            1, [&, end = iowq::steady_clock::now() + std::chrono::microseconds{microseconds}] {
-              return iowq::steady_clock::now() >= end;
-            });
+        iowq_test::within(1, [&, end = iowq::detail::steady_clock::now() +
+                                       std::chrono::microseconds{microseconds}] {
+          return iowq::detail::steady_clock::now() >= end;
+        });
         r.request_stop();
       }
       {
@@ -302,7 +302,7 @@ TEST_SUITE("exec/runtime") {
       };
       // Of several nodes a worker keeps to its own.
       auto const as_many_as_it_may = [&allowed, &all, ours] {
-        unsigned const node = all.node_of(iowq::linux_policy::current_cpu());
+        unsigned const node = all.node_of(iowq::detail::linux_policy::current_cpu());
         return allowed() == (all.size() == 1 ? ours : CPU_COUNT(&all.cpus(node).native()));
       };
       bad += allowed() != 1;

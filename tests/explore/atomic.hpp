@@ -117,7 +117,7 @@ class place {
  public:
   // ---- A futex: the kernel sees the newest value and orders nothing ----
 
-  bool futex_wait(std::uint64_t expected, iowq::time_point deadline, const where& from) {
+  bool futex_wait(std::uint64_t expected, iowq::detail::time_point deadline, const where& from) {
     here.share(number_);
     begin(true);
     fiber& self = here.me();

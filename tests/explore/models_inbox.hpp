@@ -34,7 +34,7 @@ struct consumer {
       letter* next = box.drain();
       if (next == nullptr && box.park()) {
         while (bell.load(std::memory_order_relaxed) == 0)
-          (void)policy::futex_wait(bell, 0, iowq::never);
+          (void)policy::futex_wait(bell, 0, iowq::detail::never);
         bell.store(0, std::memory_order_relaxed);
         continue;
       }

@@ -35,7 +35,7 @@ EXPLORE_WRONG_MODEL(self, lost_wake, "a sleeper looks, then sleeps, and does not
   atomic<std::uint32_t> sleepers{0};
   thread sleeper{"sleeper", [&] {
                    if (word.load(std::memory_order_relaxed) == 0)
-                     (void)policy::futex_wait(sleepers, 0, iowq::never);
+                     (void)policy::futex_wait(sleepers, 0, iowq::detail::never);
                  }};
   word.store(1, std::memory_order_relaxed);
   policy::futex_wake(sleepers, 1);

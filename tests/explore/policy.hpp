@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// The policy under which the pool and the inbox run on fibers. All of iowq::linux_policy and none
-// of its system calls: threads are fibers, the clock is virtual, descriptors are numbers.
+// The policy under which the pool and the inbox run on fibers. All of iowq::detail::linux_policy
+// and none of its system calls: threads are fibers, the clock is virtual, descriptors are numbers.
 #pragma once
 
 #include <cerrno>
@@ -127,12 +127,13 @@ struct policy {
   using mutex = explore::mutex;
   using lock = holder;
 
-  [[nodiscard]] static iowq::time_point now() noexcept { return here.now(); }
-  [[nodiscard]] static iowq::time_point now_coarsely() noexcept { return here.now(); }
+  [[nodiscard]] static iowq::detail::time_point now() noexcept { return here.now(); }
+  [[nodiscard]] static iowq::detail::time_point now_coarsely() noexcept { return here.now(); }
   static void relax() noexcept { here.relax(); }
 
   static bool futex_wait(atomic<std::uint32_t>& word, std::uint32_t expected,
-                         iowq::time_point deadline, const where& at = where::current()) noexcept {
+                         iowq::detail::time_point deadline,
+                         const where& at = where::current()) noexcept {
     return word.futex_wait(expected, deadline, at);
   }
   static void futex_wake(atomic<std::uint32_t>& word, int count,
@@ -211,15 +212,15 @@ struct policy {
   /// Sleeps is who could not go on if it were his turn: as with the kernel, in a mutex, too.
   class thread_probe {
    public:
-    [[nodiscard]] iowq::thread_state look(thread handle, int,
-                                          const where& at = where::current()) noexcept {
+    [[nodiscard]] iowq::detail::thread_state look(thread handle, int,
+                                                  const where& at = where::current()) noexcept {
       here.turn();
       fiber const& other = here.of(handle);
       bool const sleeps = !other.ready() && !the_machine.all_compute;
       here.happened(other.ended != 0 ? 53 : sleeps ? 59 : 61);
       here.trace(sleeps ? "look: sleeps" : "look: runs", 0, 0, at);
-      if (other.ended != 0) return iowq::thread_state::unknown;
-      return sleeps ? iowq::thread_state::sleeping : iowq::thread_state::running;
+      if (other.ended != 0) return iowq::detail::thread_state::unknown;
+      return sleeps ? iowq::detail::thread_state::sleeping : iowq::detail::thread_state::running;
     }
     void close() noexcept {}
   };
@@ -247,8 +248,8 @@ struct policy {
 
   /// A turn, where a step follows that is not the policy's: the stop token's. Before all others
   /// a turn comes anyway, or nothing that could be seen.
-  static void pause(iowq::pause_point point) noexcept {
-    if (point != iowq::pause_point::held_stop) return;
+  static void pause(iowq::detail::pause_point point) noexcept {
+    if (point != iowq::detail::pause_point::held_stop) return;
     here.turn();
     (void)here.tick();
     here.happened(83);

@@ -61,14 +61,14 @@ struct fiber {
   std::uint64_t wanted = 0;
   const char* what = "";
   const void* on = nullptr;
-  iowq::time_point deadline = iowq::never;
+  iowq::detail::time_point deadline = iowq::detail::never;
   bool spinning = false;    // it waits for no more than that somebody else moves
   bool spurious = false;    // it was woken for no reason
   std::uint64_t woken = 0;  // its futex was
   std::uint64_t queued = 0;
   std::uint64_t ended = 0;
 
-  iowq::time_point::duration skew{};  // its own clock: a spin takes time
+  iowq::detail::time_point::duration skew{};  // its own clock: a spin takes time
   void* worker = nullptr;
   unsigned cpu = 0;
 
@@ -126,7 +126,7 @@ class world {
     steps_ = spent_ = places_ = spinning_ = 0;
     moves_ = state_ = 0;
     std::memcpy(shared_before_, shared_, sizeof shared_);
-    time_ = iowq::time_point{std::chrono::seconds{1000}};
+    time_ = iowq::detail::time_point{std::chrono::seconds{1000}};
     time_history_ = 1;
     clock_uses_ = {};
     traced_ = 0;
@@ -212,7 +212,7 @@ class world {
 
   /// Waits until *watched >= wanted. False: not so, see turn().
   bool wait(const std::uint64_t& watched, std::uint64_t wanted, const char* what,
-            iowq::time_point deadline = iowq::never) {
+            iowq::detail::time_point deadline = iowq::detail::never) {
     fiber& self = me();
     self.watched = &watched;
     self.wanted = wanted;
@@ -221,7 +221,7 @@ class world {
     turn();
     bool const so = self.ready();
     self.watched = nullptr;
-    self.deadline = iowq::never;
+    self.deadline = iowq::detail::never;
     return so;
   }
 
@@ -288,7 +288,7 @@ class world {
   }
 
   /// The clock is a place like others: it is written when a time-out passes.
-  [[nodiscard]] iowq::time_point now() noexcept {
+  [[nodiscard]] iowq::detail::time_point now() noexcept {
     if (shared(clock_place))
       turn();
     else if (!clock_uses_.ordered(me().clock, false))
@@ -399,7 +399,7 @@ class world {
     int soonest = -1;
     if (n == 0) {
       for (int i = 0; i < count_; ++i)
-        if (fibers_[i].deadline != iowq::never &&
+        if (fibers_[i].deadline != iowq::detail::never &&
             (soonest < 0 || fibers_[i].deadline < fibers_[soonest].deadline))
           soonest = i;
       if (soonest < 0) stuck("for ever");
@@ -410,7 +410,7 @@ class world {
       for (int i = 0; i < count_; ++i) {
         fiber const& other = fibers_[i];
         if (other.ready() || i == soonest) continue;
-        if (other.deadline != iowq::never) add({i, true, false}, true);
+        if (other.deadline != iowq::detail::never) add({i, true, false}, true);
         if (spurious_wakes && other.queued != 0) add({i, false, true}, true);
       }
     option const chosen = options[n == 1 ? 0 : decide(n, costs, left)];
@@ -457,7 +457,7 @@ class world {
   unsigned places_ = 0;
   unsigned spinning_ = 0;
   std::uint64_t state_ = 0;
-  iowq::time_point time_{};
+  iowq::detail::time_point time_{};
   std::uint64_t time_history_ = 0;
   accesses clock_uses_;
   outcome outcome_ = outcome::passed;

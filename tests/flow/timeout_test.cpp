@@ -131,7 +131,7 @@ TEST_SUITE("flow/timeout") {
         bool ran = false;
         auto const runs = [&ran](const iowq::stop_token& token) {
           ran = true;
-          while (!token.stop_requested()) iowq::linux_policy::relax();
+          while (!token.stop_requested()) iowq::detail::linux_policy::relax();
           return 3;
         };
         auto const end = co_await iowq::as_result(iowq::timeout(iowq::punt(runs), limit));

@@ -194,7 +194,7 @@ TEST_SUITE("flow/when_all") {
       std::atomic<bool> running{false};
       auto const runs = [&running](const iowq::stop_token& token) {
         running.store(true, std::memory_order_release);
-        while (!token.stop_requested()) iowq::linux_policy::relax();
+        while (!token.stop_requested()) iowq::detail::linux_policy::relax();
       };
       auto const queued = [&ran] { ran = true; };
       auto const all = [](iowq_test::pipe_pair& p, auto first, auto second) -> task<> {

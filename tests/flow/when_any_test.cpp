@@ -162,7 +162,7 @@ TEST_SUITE("flow/when_any") {
       bool ran = false;
       auto const runs = [&running](const iowq::stop_token& token) {
         running.store(true, std::memory_order_release);
-        while (!token.stop_requested()) iowq::linux_policy::relax();
+        while (!token.stop_requested()) iowq::detail::linux_policy::relax();
         throw std::runtime_error("stopped");
       };
       auto const queued = [&ran] { ran = true; };

@@ -180,7 +180,7 @@ TEST_SUITE("op/file_kind") {
     iowq::fd one{::open((dir / "x").c_str(), O_RDWR | O_CREAT, 0600)};
     iowq::fd two{::open((dir / "x").c_str(), O_RDWR)};
     iowq::fd other{::open((dir / "y").c_str(), O_RDWR | O_CREAT, 0600)};
-    auto const key = [](iowq::known_descriptor file) {
+    auto const key = [](iowq::detail::known_descriptor file) {
       iowq::detail::known_file const known{file};
       CHECK(known.is_stored());
       return known.key();
@@ -189,7 +189,7 @@ TEST_SUITE("op/file_kind") {
     CHECK(key(one) == key(two.get()));
     CHECK(key(one) == key(one));
     CHECK(key(one) != key(other));
-    iowq::detail::known_file const nothing{iowq::known_descriptor{-1}};
+    iowq::detail::known_file const nothing{iowq::detail::known_descriptor{-1}};
     CHECK(nothing.type() == 0);
     CHECK_FALSE(nothing.is_stored());
   }

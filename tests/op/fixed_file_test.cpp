@@ -41,7 +41,7 @@ using iowq_test::without;
 /// What a kernel lacks that has no tables.
 [[nodiscard]] iowq::detail::lacking tables() {
   iowq::detail::lacking all;
-  all.features = iowq::compat::feature_rw_attr;
+  all.features = iowq::detail::compat::feature_rw_attr;
   return all;
 }
 
@@ -201,7 +201,7 @@ TEST_SUITE("op/fixed_file") {
          {IORING_OP_ACCEPT, IORING_OP_CLOSE, IORING_OP_READ, IORING_OP_WRITE, IORING_OP_FSYNC,
           IORING_OP_RECV, IORING_OP_SEND, IORING_OP_RECVMSG, IORING_OP_SENDMSG, IORING_OP_SHUTDOWN,
           IORING_OP_READ_FIXED, IORING_OP_WRITE_FIXED, IORING_OP_FILES_UPDATE,
-          static_cast<io_uring_op>(iowq::compat::op_fixed_fd_install)}) {
+          static_cast<io_uring_op>(iowq::detail::compat::op_fixed_fd_install)}) {
       CAPTURE(opcode);
       iowq::detail::lacking one;
       one.opcodes.set(static_cast<std::size_t>(opcode));
@@ -286,7 +286,7 @@ TEST_SUITE("op/fixed_file") {
       CHECK(co_await iowq::recv(first, byte) == 1);
     });
     CHECK_THROWS_AS(fixed_files{0}, std::system_error);
-    CHECK_THROWS_AS(fixed_files{iowq::file_table::most + 1}, std::system_error);
+    CHECK_THROWS_AS(fixed_files{iowq::detail::file_table::most + 1}, std::system_error);
     iowq::fd none;
     fixed_files one{1};
     CHECK_THROWS_AS(static_cast<void>(one.add(std::move(none))), std::system_error);

@@ -305,8 +305,9 @@ TEST_SUITE("op/hazards") {
       iowq::mutable_bytes const into{text, 2};
       for (const iowq::fd* one : {&here, &pipe.in, &pipe.out, &event}) {
         for (bool by_number : {false, true}) {
-          iowq::known_descriptor const file =
-              by_number ? iowq::known_descriptor{one->get()} : iowq::known_descriptor{*one};
+          iowq::detail::known_descriptor const file =
+              by_number ? iowq::detail::known_descriptor{one->get()}
+                        : iowq::detail::known_descriptor{*one};
           // Empty: the ring would wait.
           CHECK(co_await number(go, iowq::pread(file, into, 0)) == -ESPIPE);
           CHECK(co_await number(go, iowq::preadv(file, {into}, 7)) == -ESPIPE);

@@ -33,16 +33,16 @@ using iowq::task;
 TEST_SUITE("op/time") {
   TEST_CASE("a sleep ends at its time or later, and those of one time in the order they began") {
     auto const body = []() -> task<> {
-      auto const began = iowq::steady_clock::now();
+      auto const began = iowq::detail::steady_clock::now();
       co_await iowq::sleep_for(2ms);
-      CHECK(iowq::steady_clock::now() - began >= 2ms);
-      auto const when = iowq::steady_clock::now() + 1ms;
+      CHECK(iowq::detail::steady_clock::now() - began >= 2ms);
+      auto const when = iowq::detail::steady_clock::now() + 1ms;
       co_await iowq::sleep_until(when);
-      CHECK(iowq::steady_clock::now() >= when);
+      CHECK(iowq::detail::steady_clock::now() >= when);
 
       std::vector<int> order;
-      auto const together = iowq::steady_clock::now() + 2ms;
-      auto const one = [](iowq::time_point at, std::vector<int>& all, int i) -> task<> {
+      auto const together = iowq::detail::steady_clock::now() + 2ms;
+      auto const one = [](iowq::detail::time_point at, std::vector<int>& all, int i) -> task<> {
         co_await iowq::sleep_until(at);
         all.push_back(i);
       };
@@ -67,7 +67,7 @@ TEST_SUITE("op/time") {
       co_await iowq::sleep_for(-1h);
       co_await iowq::sleep_for(std::chrono::nanoseconds::min());
       co_await iowq::sleep_for(std::chrono::duration<double>(-1e300));
-      co_await iowq::sleep_until(iowq::time_point::min());
+      co_await iowq::sleep_until(iowq::detail::time_point::min());
       auto const forever = [](auto d, int& n) -> task<> {
         auto const r = co_await iowq::as_result(iowq::sleep_for(d));
         n += r.error() == std::errc::operation_canceled;
@@ -140,16 +140,16 @@ TEST_SUITE("op/time") {
       int const offsets = ::open("/proc/self/timens_offsets", O_WRONLY);
       std::string_view const days = "monotonic 864000 0";
       if (::write(offsets, days.data(), days.size()) < 0) ::_exit(77);
-      auto const before = iowq::steady_clock::now();
+      auto const before = iowq::detail::steady_clock::now();
       int const child = ::fork();  // children are in it
       if (child == 0) {
-        auto const body = [](iowq::time_point outside) -> task<int> {
-          auto const now = iowq::steady_clock::now();
+        auto const body = [](iowq::detail::time_point outside) -> task<int> {
+          auto const now = iowq::detail::steady_clock::now();
           if (now - outside < 200h) co_return 1;
           co_await iowq::sleep_for(2ms);
           auto const then = now + 4ms;
           co_await iowq::sleep_until(then);
-          if (iowq::steady_clock::now() < then) co_return 2;
+          if (iowq::detail::steady_clock::now() < then) co_return 2;
           auto late = iowq::timeout(iowq::sleep_for(1h), 2ms);
           auto const over = co_await iowq::as_result(std::move(late));
           co_return over.error() == std::errc::timed_out ? 0 : 3;

@@ -235,7 +235,7 @@ TEST_SUITE("pool/brief") {
     // Two processors in name: a spin needs one for the owner and one for itself.
     iowq::pool_options const options{.max_workers = {1, 1}, .affinity = {}, .spin = 20s};
     iowq::pool pool{options};
-    if (iowq::cpu_set::of_caller<iowq::linux_policy>().count() < 2)
+    if (iowq::cpu_set::of_caller<iowq::detail::linux_policy>().count() < 2)
       SKIP_CASE("there is one processor only");
     job one;
     pool.enqueue(one);

@@ -54,8 +54,8 @@ using scripted_pool = iowq::basic_pool<iowq_test::scripted_policy>;
 class held_worker {
  public:
   held_worker() {
-    script_.at_pause = [this](iowq::pause_point point) {
-      if (point != iowq::pause_point::held_stop || at_stop_.exchange(true)) return;
+    script_.at_pause = [this](iowq::detail::pause_point point) {
+      if (point != iowq::detail::pause_point::held_stop || at_stop_.exchange(true)) return;
       holding_.open();
       (void)let_go_.wait();
     };
@@ -69,9 +69,9 @@ class held_worker {
     canceller_ = std::jthread{[&pool, cancel, this] { cancel(pool, item); }};
     if (!holding_.wait()) return false;
     end_.open();
-    iowq::linux_policy::thread_probe probe;
+    iowq::detail::linux_policy::thread_probe probe;
     return eventually(
-        [&] { return probe.look({}, thread_) == iowq::thread_state::sleeping && ended_; });
+        [&] { return probe.look({}, thread_) == iowq::detail::thread_state::sleeping && ended_; });
   }
   void release() {
     let_go_.open();
@@ -79,7 +79,7 @@ class held_worker {
   }
 
   job item{[this](const iowq::stop_token&) {
-    thread_ = iowq::linux_policy::thread_id();
+    thread_ = iowq::detail::linux_policy::thread_id();
     (void)end_.wait();
     ended_ = true;
   }};

@@ -62,7 +62,7 @@ struct context {
   static context mine() {
     context found;
     cpu_set_t cpus;
-    iowq::linux_policy::affinity(cpus);
+    iowq::detail::linux_policy::affinity(cpus);
     found.affinity = iowq::cpu_set{cpus};
     found.nice = ::getpriority(PRIO_PROCESS, 0);
     found.policy = ::sched_getscheduler(0);
@@ -155,7 +155,7 @@ TEST_SUITE("pool/context") {
       CHECK(on_worker(pool) == before);
       unsigned first = 0;
       while (!before.affinity.contains(first)) ++first;
-      iowq::linux_policy::set_affinity(iowq::cpu_set{first}.native());
+      iowq::detail::linux_policy::set_affinity(iowq::cpu_set{first}.native());
       ::setpriority(PRIO_PROCESS, 0, before.nice + 1);
       ::prctl(PR_SET_TIMERSLACK, 123'456, 0, 0, 0);
       if (::unshare(CLONE_FS) == 0) {
@@ -200,7 +200,7 @@ TEST_SUITE("pool/context") {
 
   TEST_CASE("wq-52, wq-53: on several nodes, too, workers keep to the owner's processors") {
     cpu_set_t cpus;
-    REQUIRE(iowq::linux_policy::affinity(cpus));
+    REQUIRE(iowq::detail::linux_policy::affinity(cpus));
     iowq::cpu_set const all{cpus};
     if (all.count() < 2) SKIP_CASE("there is one processor only");
     std::thread owner{[&] {
@@ -210,7 +210,7 @@ TEST_SUITE("pool/context") {
       while (!all.contains(second)) ++second;
       iowq::pool pool{{.nodes = iowq::topology::of({{first, second}, {first, second}})}};
       CHECK(on_worker(pool).affinity == (all & iowq::cpu_set{first, second}));
-      iowq::linux_policy::set_affinity(iowq::cpu_set{second}.native());
+      iowq::detail::linux_policy::set_affinity(iowq::cpu_set{second}.native());
       pool.context_changed();
       CHECK(on_worker(pool).affinity == iowq::cpu_set{second});
       pool.set_affinity({first});  // what it was told it keeps
@@ -224,16 +224,17 @@ TEST_SUITE("pool/context") {
   TEST_CASE("wq-61: a pool goes on when its cpuset shrinks to one node's processors, or less") {
     cpuset group{"iowq-test-" + std::to_string(::getpid())};
     if (!group.usable()) SKIP_CASE("no cpuset with processors 0 and 1 can be made");
-    if (iowq::cpu_set::of_caller<iowq::linux_policy>().count() < 2)
+    if (iowq::cpu_set::of_caller<iowq::detail::linux_policy>().count() < 2)
       SKIP_CASE("there is one processor only");
     auto const end = iowq_test::death_output([&] {
       if (!group.join() || !group.allow("0-1")) ::_exit(2);
       iowq::pool pool{{.max_workers = {2, 2}, .nodes = iowq::topology::of({{0}, {1}})}};
       auto run_on = [&pool](int node) {
         iowq::cpu_set seen;
-        job look{
-            [&](const iowq::stop_token&) { seen = iowq::cpu_set::of_caller<iowq::linux_policy>(); },
-            {.unbound = node == 1, .node = node}};
+        job look{[&](const iowq::stop_token&) {
+                   seen = iowq::cpu_set::of_caller<iowq::detail::linux_policy>();
+                 },
+                 {.unbound = node == 1, .node = node}};
         pool.enqueue(look);
         return look.wait() ? seen : iowq::cpu_set{};
       };
@@ -258,7 +259,7 @@ TEST_SUITE("pool/context") {
       gate hold;
       std::atomic<int> old_worker{0};
       job busy{[&](const iowq::stop_token&) {
-        old_worker = iowq::linux_policy::thread_id();
+        old_worker = iowq::detail::linux_policy::thread_id();
         (void)hold.wait();
       }};
       job waits{{}, {.key = 1}};
@@ -269,7 +270,7 @@ TEST_SUITE("pool/context") {
       jobs later;
       for (int i = 0; i < 50; ++i)
         later.add([&](const iowq::stop_token&) {
-          if (iowq::linux_policy::thread_id() == old_worker) on_old.fetch_add(1);
+          if (iowq::detail::linux_policy::thread_id() == old_worker) on_old.fetch_add(1);
         });
       later.enqueue_all(pool);
       CHECK(later.wait_all());  // the old worker is still in its item
@@ -291,13 +292,16 @@ TEST_SUITE("pool/context") {
       jobs all;
       all.add(
           [&](const iowq::stop_token&) {
-            ran_on.push_back(iowq::linux_policy::thread_id());
+            ran_on.push_back(iowq::detail::linux_policy::thread_id());
             (void)hold.wait();
           },
           {.key = 1});
       for (int i = 0; i < 5; ++i)
-        all.add([&](const iowq::stop_token&) { ran_on.push_back(iowq::linux_policy::thread_id()); },
-                {.key = 1});
+        all.add(
+            [&](const iowq::stop_token&) {
+              ran_on.push_back(iowq::detail::linux_policy::thread_id());
+            },
+            {.key = 1});
       all.enqueue_all(pool);
       REQUIRE(all[0].wait_started());
       pool.context_changed();
@@ -380,14 +384,14 @@ TEST_SUITE("pool/context") {
     static std::atomic<int> landed_on;
     landed_on = 0;
     struct sigaction note{}, before{};
-    note.sa_handler = [](int) { landed_on = iowq::linux_policy::thread_id(); };
+    note.sa_handler = [](int) { landed_on = iowq::detail::linux_policy::thread_id(); };
     ::sigaction(SIGUSR1, &note, &before);
     {
       iowq::pool pool;
       std::vector<int> unblocked;
       int worker = 0;
       job look{[&](const iowq::stop_token&) {
-        worker = iowq::linux_policy::thread_id();
+        worker = iowq::detail::linux_policy::thread_id();
         sigset_t mask;
         ::pthread_sigmask(SIG_BLOCK, nullptr, &mask);
         for (int number = 1; number < 32; ++number)
@@ -415,7 +419,7 @@ TEST_SUITE("pool/context") {
     REQUIRE(page != MAP_FAILED);
     struct sigaction mend{}, before{};
     mend.sa_handler = [](int) {
-      faulted_on = iowq::linux_policy::thread_id();
+      faulted_on = iowq::detail::linux_policy::thread_id();
       ::mprotect(page, size, PROT_READ | PROT_WRITE);
     };
     ::sigaction(SIGSEGV, &mend, &before);
@@ -423,7 +427,7 @@ TEST_SUITE("pool/context") {
       iowq::pool pool;
       int worker = 0;
       job faults{[&](const iowq::stop_token&) {
-        worker = iowq::linux_policy::thread_id();
+        worker = iowq::detail::linux_policy::thread_id();
         *static_cast<volatile char*>(page) = 1;
       }};
       pool.enqueue(faults);

@@ -66,7 +66,7 @@ job& noted(jobs& all, diary& book, int number, iowq::work_flags flags = {}, job:
 }
 /// Whether the calling thread's manager went through a few milliseconds without a tick.
 bool manager_is_parked() {
-  std::string const name = "iow-mgr-" + std::to_string(iowq::linux_policy::thread_id());
+  std::string const name = "iow-mgr-" + std::to_string(iowq::detail::linux_policy::thread_id());
   auto const switches = [&] {
     long count = -1;
     for (auto const& task : std::filesystem::directory_iterator{"/proc/self/task"}) {

@@ -52,7 +52,7 @@ TEST_SUITE("pool/manager_sampler") {
     // other. The manager has to see that the item waits.
     script script;
     script.probe = probing::says_running;
-    iowq::cpu_set cpus = iowq::cpu_set::of_caller<iowq::linux_policy>();
+    iowq::cpu_set cpus = iowq::cpu_set::of_caller<iowq::detail::linux_policy>();
     iowq::cpu_set first;
     for (unsigned cpu = 0; first.empty(); ++cpu)
       if (cpus.contains(cpu)) first.add(cpu);
@@ -198,18 +198,18 @@ TEST_SUITE("pool/manager_sampler") {
   }
 
   TEST_CASE("wq-29: without /proc a worker that computes is not taken for a sleeper") {
-    iowq::linux_policy::thread_probe probe{"/nowhere"};
+    iowq::detail::linux_policy::thread_probe probe{"/nowhere"};
     std::atomic<bool> over{false};
     std::atomic<int> id{0};
     std::jthread computes{[&] {
-      id = iowq::linux_policy::thread_id();
+      id = iowq::detail::linux_policy::thread_id();
       while (!over) {
       }
     }};
     REQUIRE(eventually([&] { return id != 0; }));
     bool slept = false;
     for (int look = 0; look < 20; ++look) {
-      slept |= probe.look(computes.native_handle(), id) == iowq::thread_state::sleeping;
+      slept |= probe.look(computes.native_handle(), id) == iowq::detail::thread_state::sleeping;
       std::this_thread::sleep_for(1ms);
     }
     CHECK_FALSE(slept);
@@ -217,25 +217,27 @@ TEST_SUITE("pool/manager_sampler") {
   }
 
   TEST_CASE("the probe tells a thread that waits from one that computes, and from none") {
-    iowq::linux_policy::thread_probe probe;
+    iowq::detail::linux_policy::thread_probe probe;
     gate hold;
     std::atomic<bool> over{false};
     std::atomic<int> id{0};
     std::jthread other{[&] {
-      id = iowq::linux_policy::thread_id();
+      id = iowq::detail::linux_policy::thread_id();
       (void)hold.wait();
       while (!over) {
       }
     }};
     REQUIRE(eventually([&] { return id != 0; }));
-    CHECK(eventually(
-        [&] { return probe.look(other.native_handle(), id) == iowq::thread_state::sleeping; }));
+    CHECK(eventually([&] {
+      return probe.look(other.native_handle(), id) == iowq::detail::thread_state::sleeping;
+    }));
     hold.open();
-    CHECK(eventually(
-        [&] { return probe.look(other.native_handle(), id) == iowq::thread_state::running; }));
+    CHECK(eventually([&] {
+      return probe.look(other.native_handle(), id) == iowq::detail::thread_state::running;
+    }));
     over = true;
     other.join();
-    CHECK(eventually([&] { return probe.look({}, id) == iowq::thread_state::unknown; }));
+    CHECK(eventually([&] { return probe.look({}, id) == iowq::detail::thread_state::unknown; }));
   }
 
   TEST_CASE("wq-26: a region that ends undoes its mark, and the counts are exact") {
@@ -327,8 +329,8 @@ TEST_SUITE("pool/manager_sampler") {
     script script;
     gate hold;
     std::atomic<bool> opened{false};
-    script.at_pause = [&](iowq::pause_point point) {
-      if (point == iowq::pause_point::sample_apply && !opened.exchange(true)) hold.open();
+    script.at_pause = [&](iowq::detail::pause_point point) {
+      if (point == iowq::detail::pause_point::sample_apply && !opened.exchange(true)) hold.open();
     };
     scripted_pool pool{{.max_workers = {4, 1}}};
     job one{behind(hold)}, two;

@@ -32,7 +32,7 @@ using scripted_pool = iowq::basic_pool<iowq_test::scripted_policy>;
 
 /// Counts the system calls of managers. The pool makes all of its calls through its policy, but
 /// for those of its lock where threads meet there.
-struct counting_policy : iowq::linux_policy {
+struct counting_policy : iowq::detail::linux_policy {
   static inline std::atomic<long> calls{0};
   static inline thread_local bool is_manager = false;
   static void count() { calls += is_manager; }
@@ -80,7 +80,7 @@ struct counting_policy : iowq::linux_policy {
   class thread_probe : public linux_policy::thread_probe {
    public:
     thread_probe() noexcept = default;
-    iowq::thread_state look(thread handle, int id) noexcept {
+    iowq::detail::thread_state look(thread handle, int id) noexcept {
       count();
       return linux_policy::thread_probe::look(handle, id);
     }
@@ -206,7 +206,7 @@ TEST_SUITE("pool/manager") {
     std::jthread stranger{[&] { pool.enqueue(one); }};  // who must not fork
     CHECK(one.wait(2));
     stranger.join();
-    int const me = iowq::linux_policy::thread_id();
+    int const me = iowq::detail::linux_policy::thread_id();
     for (auto& attempt : script.creations()) CHECK(attempt.by == me);
     script.refuse(0, 0);
     pool.enqueue(one);
@@ -262,7 +262,7 @@ TEST_SUITE("pool/manager") {
     job one;
     pool.enqueue(one);
     REQUIRE(one.wait());
-    std::string const me = std::to_string(iowq::linux_policy::thread_id());
+    std::string const me = std::to_string(iowq::detail::linux_policy::thread_id());
     CHECK(threads_named("iow-wrk-" + me).size() == 1);
     CHECK(threads_named("iow-mgr-" + me).size() == 1);
   }
@@ -277,7 +277,7 @@ TEST_SUITE("pool/manager") {
       std::jthread stranger{[&] { all.enqueue_all(pool); }};
     }
     for (auto& one : all) REQUIRE(one->wait_started());
-    int const me = iowq::linux_policy::thread_id();
+    int const me = iowq::detail::linux_policy::thread_id();
     std::vector<int> const managers = threads_named("iow-mgr-" + std::to_string(me));
     REQUIRE(managers.size() == 1);
     auto const log = script.creations();
@@ -307,7 +307,7 @@ TEST_SUITE("pool/manager") {
     job warm;
     pool.enqueue(warm);
     REQUIRE(warm.wait());
-    int const me = iowq::linux_policy::thread_id();
+    int const me = iowq::detail::linux_policy::thread_id();
     std::vector<int> const managers = threads_named("iow-mgr-" + std::to_string(me));
     REQUIRE(managers.size() == 1);
     // Two workers of each class, so that nothing below needs another one.
@@ -361,7 +361,7 @@ TEST_SUITE("pool/manager") {
     for (int i = 0; i < 3; ++i)
       computing.add(
           [&](const iowq::stop_token&) {
-            while (!over) iowq::linux_policy::relax();
+            while (!over) iowq::detail::linux_policy::relax();
           },
           {.concurrent = true});
     computing.enqueue_all(pool);
@@ -409,8 +409,8 @@ TEST_SUITE("pool/manager") {
     script script;
     gate looking, go_on, hold;
     std::atomic<bool> first{true};
-    script.at_pause = [&](iowq::pause_point point) {
-      if (point != iowq::pause_point::sample_apply || !first.exchange(false)) return;
+    script.at_pause = [&](iowq::detail::pause_point point) {
+      if (point != iowq::detail::pause_point::sample_apply || !first.exchange(false)) return;
       looking.open();
       (void)go_on.wait();
     };
@@ -436,15 +436,15 @@ TEST_SUITE("pool/manager") {
     // The second attempt is held until the owner waits for the manager, which then has to notice
     // that before it makes the third.
     iowq_test::leak_check books;
-    int const me = iowq::linux_policy::thread_id();
+    int const me = iowq::detail::linux_policy::thread_id();
     for (int round = 0; round < 20; ++round) {
       script script;
       script.refuse(EAGAIN, script::for_ever, 1);
       std::atomic<int> attempts{0};
       std::atomic<bool> ending{false};
       gate retried;
-      script.at_pause = [&](iowq::pause_point point) {
-        if (point != iowq::pause_point::decide_create || ++attempts != 2) return;
+      script.at_pause = [&](iowq::detail::pause_point point) {
+        if (point != iowq::detail::pause_point::decide_create || ++attempts != 2) return;
         retried.open();
         iowq_test::spin_until([&] { return ending && iowq_test::is_asleep(std::to_string(me)); });
       };

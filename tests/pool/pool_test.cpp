@@ -188,7 +188,7 @@ TEST_SUITE("pool/pool") {
 
   TEST_CASE("wq-7: the default limit of bound workers is four a processor of the affinity") {
     cpu_set_t own;
-    REQUIRE(iowq::linux_policy::affinity(own));
+    REQUIRE(iowq::detail::linux_policy::affinity(own));
     iowq::pool pool;
     auto const processors = static_cast<unsigned>(CPU_COUNT(&own));
     CHECK(pool.stats().bound.max_workers == std::min(256u, 4 * processors));
@@ -450,7 +450,8 @@ TEST_SUITE("pool/pool") {
     pool.enqueue(cold);
     start.open();
     REQUIRE(cold.wait());
-    CHECK(before_cold <= static_cast<int>(iowq::detail::pool_state<iowq::linux_policy>::max_batch));
+    CHECK(before_cold <=
+          static_cast<int>(iowq::detail::pool_state<iowq::detail::linux_policy>::max_batch));
     CHECK(hot.wait_all());
     CHECK(first.wait());
   }
@@ -470,11 +471,11 @@ TEST_SUITE("pool/pool") {
 
   TEST_CASE("workers keep to the processors they were given, and start_successor a change") {
     cpu_set_t own;
-    REQUIRE(iowq::linux_policy::affinity(own));
+    REQUIRE(iowq::detail::linux_policy::affinity(own));
     unsigned first = 0;
     while (!CPU_ISSET(first, &own)) ++first;
     cpu_set_t seen;
-    auto look = [&](const iowq::stop_token&) { iowq::linux_policy::affinity(seen); };
+    auto look = [&](const iowq::stop_token&) { iowq::detail::linux_policy::affinity(seen); };
     iowq::pool pool{{.nodes = iowq::topology::of({iowq::cpu_set{own}}), .affinity = {first}}};
     job one{look};
     pool.enqueue(one);

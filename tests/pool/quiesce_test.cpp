@@ -30,15 +30,15 @@ class quiescing {
  public:
   explicit quiescing(iowq::pool& pool)
       : thread_{[&pool, this] {
-          id_ = iowq::linux_policy::thread_id();
+          id_ = iowq::detail::linux_policy::thread_id();
           pool.quiesce();
           returned_ = true;
         }} {}
   /// Returns when quiesce() has returned or sleeps between two looks.
   [[nodiscard]] bool waits_or_returned() {
-    iowq::linux_policy::thread_probe probe;
+    iowq::detail::linux_policy::thread_probe probe;
     return eventually([&] {
-      return returned_ || (id_ != 0 && probe.look({}, id_) == iowq::thread_state::sleeping);
+      return returned_ || (id_ != 0 && probe.look({}, id_) == iowq::detail::thread_state::sleeping);
     });
   }
   [[nodiscard]] bool returned() const { return returned_; }

@@ -19,9 +19,9 @@
 
 namespace iowq_test {
 /// Linux, but time stands still, so that no slow machine ends a batch early.
-struct timeless_policy : iowq::linux_policy {
-  static iowq::time_point now() noexcept { return clock; }
-  inline static iowq::time_point clock{};
+struct timeless_policy : iowq::detail::linux_policy {
+  static iowq::detail::time_point now() noexcept { return clock; }
+  inline static iowq::detail::time_point clock{};
 };
 }  // namespace iowq_test
 
@@ -363,7 +363,7 @@ TEST_SUITE("pool/state") {
     CHECK(pool.take(worker) == &still::in(b));
     CHECK(pool.finish(worker) == nullptr);
     CHECK(worker.later == &still::in(other_class));
-    iowq::intrusive_queue<&item::next> failed;
+    iowq::detail::intrusive_queue<&item::next> failed;
     deferred_wakes<policy> todo;
     pool.state.enqueue_successor(worker, failed, todo);
     pool.state.ensure_worker(todo);

@@ -61,7 +61,7 @@ TEST_SUITE("pool/stats") {
     gate hold;
     std::string worker;
     job stuck{[&](const iowq::stop_token&) {
-                worker = std::to_string(iowq::linux_policy::thread_id());
+                worker = std::to_string(iowq::detail::linux_policy::thread_id());
                 (void)hold.wait();
               },
               {.key = 77, .node = 0}};

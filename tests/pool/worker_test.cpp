@@ -8,7 +8,7 @@
 
 namespace {
 using iowq::detail::phase;
-using policy = iowq::linux_policy;
+using policy = iowq::detail::linux_policy;
 using worker = iowq::detail::worker<policy>;
 using iowq_test::job;
 }  // namespace

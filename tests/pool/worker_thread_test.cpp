@@ -46,8 +46,8 @@ TEST_SUITE("pool/worker_thread") {
     jobs all;
     std::atomic<int> enqueued{0};
     for (int i = 0; i < 100; ++i) all.add();
-    script.at_pause = [&](iowq::pause_point point) {
-      if (point != iowq::pause_point::idle_wait || pool.load() == nullptr) return;
+    script.at_pause = [&](iowq::detail::pause_point point) {
+      if (point != iowq::detail::pause_point::idle_wait || pool.load() == nullptr) return;
       int const next = enqueued.fetch_add(1);
       if (next < 100) pool.load()->enqueue(all[static_cast<std::size_t>(next)]);
     };
@@ -105,8 +105,8 @@ TEST_SUITE("pool/worker_thread") {
     script script;
     gate taken, go_on;
     std::atomic<bool> hold{true};
-    script.at_pause = [&](iowq::pause_point point) {
-      if (point != iowq::pause_point::pop_execute || !hold.exchange(false)) return;
+    script.at_pause = [&](iowq::detail::pause_point point) {
+      if (point != iowq::detail::pause_point::pop_execute || !hold.exchange(false)) return;
       taken.open();
       (void)go_on.wait();
     };
@@ -125,8 +125,8 @@ TEST_SUITE("pool/worker_thread") {
     script script;
     gate executed, go_on;
     std::atomic<bool> hold{true};
-    script.at_pause = [&](iowq::pause_point point) {
-      if (point != iowq::pause_point::execute_finish || !hold.exchange(false)) return;
+    script.at_pause = [&](iowq::detail::pause_point point) {
+      if (point != iowq::detail::pause_point::execute_finish || !hold.exchange(false)) return;
       executed.open();
       (void)go_on.wait();
     };

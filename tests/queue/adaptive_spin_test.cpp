@@ -9,10 +9,10 @@ namespace {
 using namespace std::chrono_literals;
 
 /// The clock is moved by relax(), a microsecond each, so that nothing here depends on the time.
-struct ticking : iowq::linux_policy {
-  static inline iowq::time_point clock{};
+struct ticking : iowq::detail::linux_policy {
+  static inline iowq::detail::time_point clock{};
   static inline int relaxed = 0;
-  static iowq::time_point now() noexcept { return clock; }
+  static iowq::detail::time_point now() noexcept { return clock; }
   static void relax() noexcept {
     ++relaxed;
     clock += 1us;

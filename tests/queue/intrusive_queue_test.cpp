@@ -17,7 +17,7 @@ struct item {
   int number{};
   item* next{};
 };
-using queue = iowq::intrusive_queue<&item::next>;
+using queue = iowq::detail::intrusive_queue<&item::next>;
 
 static_assert(!std::is_copy_constructible_v<queue>);
 static_assert(!std::is_move_assignable_v<queue>);  // it would have to drop what it holds

@@ -19,8 +19,8 @@
 #include "small_stack.hpp"
 
 namespace {
-using iowq::never;
-using iowq::time_point;
+using iowq::detail::never;
+using iowq::detail::time_point;
 using iowq::detail::timer;
 using iowq::detail::timer_heap;
 using namespace std::chrono_literals;

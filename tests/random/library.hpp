@@ -254,7 +254,8 @@ class [[nodiscard]] noted_wait final : iowq::detail::completion_callback {
     waiter_ = waiter;
     if (ends_by_itself()) ++all_.soon;
     auto const after = std::chrono::microseconds{250} * what_.a;
-    iowq::time_point const deadline = what_.a < 0 ? iowq::never : iowq::linux_policy::now() + after;
+    iowq::detail::time_point const deadline =
+        what_.a < 0 ? iowq::detail::never : iowq::detail::linux_policy::now() + after;
     who_ = all_.begin({.how = step::wait_begin,
                        .whose = whose_,
                        .n = place_,

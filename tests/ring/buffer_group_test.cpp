@@ -17,10 +17,10 @@
 #include "leak_check.hpp"
 
 namespace {
-using iowq::buffer_group;
+using iowq::detail::buffer_group;
 
 /// Receives one datagram into a buffer of the kernel's choice: its id, or -errno.
-struct receive : iowq::cqe_handler {
+struct receive : iowq::detail::cqe_handler {
   receive() noexcept : cqe_handler{&take} {}
   static void take(cqe_handler* self, int r, std::uint32_t flags) noexcept {
     auto& me = *static_cast<receive*>(self);
@@ -28,7 +28,7 @@ struct receive : iowq::cqe_handler {
     me.id = static_cast<std::uint16_t>(flags >> IORING_CQE_BUFFER_SHIFT);
     me.over = true;
   }
-  int operator()(iowq::ring& ring, int socket, const buffer_group& from) {
+  int operator()(iowq::detail::ring& ring, int socket, const buffer_group& from) {
     io_uring_sqe* const sqe = ring.get();
     sqe->opcode = IORING_OP_RECV;
     sqe->fd = socket;
@@ -90,7 +90,7 @@ TEST_SUITE("ring/buffer_group") {
     int ends[2];
     REQUIRE(::socketpair(AF_UNIX, SOCK_DGRAM, 0, ends) == 0);
     iowq::fd const in{ends[0]}, out{ends[1]};
-    iowq::ring ring;
+    iowq::detail::ring ring;
     REQUIRE(ring.open(8, 0) == 0);
     if (!ring.features().buffer_rings()) return;
     buffer_group four{4, 16}, other{2, 16};
@@ -129,7 +129,7 @@ TEST_SUITE("ring/buffer_group") {
     iowq_test::leak_check books;
     buffer_group all{4, 16};
     for (int round = 0; round < 3; ++round) {
-      iowq::ring ring;
+      iowq::detail::ring ring;
       REQUIRE(ring.open(8, 0) == 0);
       if (!ring.features().buffer_rings()) return;
       CHECK(all.host() == nullptr);

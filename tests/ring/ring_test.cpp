@@ -15,7 +15,7 @@
 namespace {
 using namespace std::chrono_literals;
 
-struct counter : iowq::cqe_handler {
+struct counter : iowq::detail::cqe_handler {
   counter() noexcept : cqe_handler{&take} {}
   static void take(cqe_handler* self, int res, std::uint32_t) noexcept {
     auto& me = *static_cast<counter*>(self);
@@ -37,7 +37,7 @@ bool nop(Ring& ring, counter& c) {
 }
 
 /// The kernel, but enter() answers what the script says first.
-struct scripted_kernel : iowq::linux_kernel {
+struct scripted_kernel : iowq::detail::linux_kernel {
   static inline std::deque<int> script;
   static int enter(int fd, unsigned submit, unsigned wait, unsigned flags, void* argument,
                    unsigned long size) noexcept {
@@ -58,7 +58,7 @@ TEST_SUITE("ring/ring") {
     iowq_test::leak_check books;
     for (unsigned const entries : {1U, 8U, 64U}) {
       CAPTURE(entries);
-      iowq::ring ring;
+      iowq::detail::ring ring;
       REQUIRE(ring.open(entries, 1) == 0);
       counter c;
       int sent = 0;
@@ -79,7 +79,7 @@ TEST_SUITE("ring/ring") {
   }
 
   TEST_CASE("hazard-4, 26: what an enter did not take is kept for the next") {
-    using ring_type = iowq::basic_ring<scripted_kernel>;
+    using ring_type = iowq::detail::basic_ring<scripted_kernel>;
     ring_type ring;
     REQUIRE(ring.open(8, 1) == 0);
     counter c;
@@ -102,7 +102,7 @@ TEST_SUITE("ring/ring") {
   }
 
   TEST_CASE("hazard-25: a signal or a stop ends a wait early, and the deadline stays") {
-    iowq::ring ring;
+    iowq::detail::ring ring;
     REQUIRE(ring.open(8, 1) == 0);
     struct sigaction action{}, before{};
     action.sa_handler = [](int) {};
@@ -115,7 +115,7 @@ TEST_SUITE("ring/ring") {
         std::this_thread::yield();
       }
     }};
-    auto const deadline = iowq::linux_policy::now() + 30ms;
+    auto const deadline = iowq::detail::linux_policy::now() + 30ms;
     int r = 0;
     do r = ring.enter(true, deadline);
     while (r == -EINTR);
@@ -123,11 +123,11 @@ TEST_SUITE("ring/ring") {
     storm.join();
     ::sigaction(SIGUSR1, &before, nullptr);
     CHECK((r == -ETIME || r == 0));  // 0: the deadline had passed before it could wait again
-    CHECK(iowq::linux_policy::now() >= deadline);
+    CHECK(iowq::detail::linux_policy::now() >= deadline);
   }
 
   TEST_CASE("features come from the kernel; errors of the set-up are answers") {
-    iowq::ring ring;
+    iowq::detail::ring ring;
     CHECK(ring.open(0, 1) == -EINVAL);
     REQUIRE(ring.open(8, 1) == 0);
     CHECK(ring.features().has(IORING_OP_NOP));

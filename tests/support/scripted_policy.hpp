@@ -22,7 +22,7 @@ namespace iowq_test {
 struct creation {
   int by;     // thread id
   int error;  // 0: it was made
-  iowq::time_point at;
+  iowq::detail::time_point at;
 };
 
 enum class probing { real, without_proc, says_running, says_sleeping };
@@ -49,7 +49,7 @@ class script {
   std::atomic<probing> probe{probing::real};
   std::atomic<int> looks{0};
   std::atomic<unsigned> cpu{std::numeric_limits<unsigned>::max()};  // max: the real one
-  std::function<void(iowq::pause_point)> at_pause;                  // set before the pool is made
+  std::function<void(iowq::detail::pause_point)> at_pause;          // set before the pool is made
   std::function<void()> at_ring;  // before a worker\'s descriptor is rung; likewise
 
   [[nodiscard]] static script& current() noexcept { return *current_; }
@@ -72,7 +72,7 @@ class script {
   std::vector<creation> creations_;
 };
 
-struct scripted_policy : iowq::linux_policy {
+struct scripted_policy : iowq::detail::linux_policy {
   [[nodiscard]] static int thread_start(thread& created, void* (*body)(void*), void* argument,
                                         std::size_t stack_size) noexcept {
     int error = script::current().next_creation();
@@ -83,7 +83,7 @@ struct scripted_policy : iowq::linux_policy {
 
   class thread_probe {
    public:
-    [[nodiscard]] iowq::thread_state look(thread handle, int id) noexcept {
+    [[nodiscard]] iowq::detail::thread_state look(thread handle, int id) noexcept {
       script::current().looks.fetch_add(1);
       switch (script::current().probe.load()) {
         case probing::real:
@@ -91,11 +91,11 @@ struct scripted_policy : iowq::linux_policy {
         case probing::without_proc:
           return blind_.look(handle, id);
         case probing::says_running:
-          return iowq::thread_state::running;
+          return iowq::detail::thread_state::running;
         case probing::says_sleeping:
           break;
       }
-      return iowq::thread_state::sleeping;
+      return iowq::detail::thread_state::sleeping;
     }
     void close() noexcept {
       real_.close();
@@ -117,7 +117,7 @@ struct scripted_policy : iowq::linux_policy {
     linux_policy::wake_ring(fd);
   }
 
-  static void pause(iowq::pause_point point) {
+  static void pause(iowq::detail::pause_point point) {
     if (script::current().at_pause) script::current().at_pause(point);
   }
 };

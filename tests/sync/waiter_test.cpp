@@ -125,7 +125,7 @@ TEST_SUITE("sync/waiter") {
         iowq::executor::current().spawn(take(permits, source.get_token(), i, all, counts));
         co_await iowq::yield();
         go.store(true, std::memory_order_release);
-        for (int spin = 0; spin < i % 64 * 20; ++spin) iowq::linux_policy::relax();
+        for (int spin = 0; spin < i % 64 * 20; ++spin) iowq::detail::linux_policy::relax();
         permits.release();
         co_await iowq_test::until([&] { return counts.done + counts.cancelled > i; });
         // A permit that was not taken is still there.

@@ -73,7 +73,8 @@ class fd {
   void remember(std::uint64_t note) const noexcept { note_.store(note, std::memory_order_relaxed); }
 
   int number_ = -1;
-  mutable atomic<std::uint64_t> note_{0};  // 0: nothing; else a word of op/detail/file_kind.hpp
+  mutable detail::atomic<std::uint64_t> note_{
+      0};  // 0: nothing; else a word of op/detail/file_kind.hpp
 };
 
 /// How operations take a descriptor: an int or an fd, which stays the caller's.

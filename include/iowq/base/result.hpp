@@ -18,6 +18,8 @@
 
 namespace iowq {
 
+namespace detail {
+
 /// The error of a kernel's answer `res` < 0, in std::system_category().
 [[nodiscard]] inline std::error_code to_error(int res) noexcept {
   return {-res, std::system_category()};
@@ -31,6 +33,8 @@ namespace iowq {
   throw std::system_error(error, operation);
 }
 
+}  // namespace detail
+
 /// Is `error` that of an operation which ended because it was asked to stop?
 [[nodiscard]] IOWQ_COLD inline bool is_cancellation(const std::exception_ptr& error) noexcept {
   try {
@@ -42,11 +46,15 @@ namespace iowq {
   }
 }
 
+namespace detail {
+
 /// What a system call that sets errno answered, in the library's form.
 template <class Answer>
 [[nodiscard]] Answer or_errno(Answer answer) noexcept {
   return answer < 0 ? static_cast<Answer>(-errno) : answer;
 }
+
+}  // namespace detail
 
 /// Holds a `T`, or the std::error_code of the failure. `T` may be void, a reference, or
 /// move-only. A result is never empty.
@@ -145,7 +153,7 @@ class [[nodiscard("look at it: it may hold an error")]] result {
 
  private:
   void check() const {
-    if (!has_value_) throw_error(error_, "result");
+    if (!has_value_) detail::throw_error(error_, "result");
   }
 
   template <class Other>

@@ -72,7 +72,7 @@ class stop_source {
  private:
   template <class F>
   friend class stop_callback;
-  detail::stop_list<linux_policy> list_;
+  detail::stop_list<detail::linux_policy> list_;
 };
 
 inline bool stop_token::stop_requested() const noexcept {

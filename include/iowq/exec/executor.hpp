@@ -287,7 +287,7 @@ class executor {
   void ended() noexcept { done_ = --living_ == 0; }
 
   void check_owner() const noexcept {
-    IOWQ_ASSERT(linux_policy::thread_id() == owner_,
+    IOWQ_ASSERT(detail::linux_policy::thread_id() == owner_,
                 "an executor was used on a thread that did not make it: only post() and "
                 "request_stop() are for other threads");
   }
@@ -320,8 +320,8 @@ class executor {
     detail::without_sigpipe quiet_;
   };
 
-  int const owner_ = linux_policy::thread_id();
-  int const process_ = linux_policy::process_id();
+  int const owner_ = detail::linux_policy::thread_id();
+  int const process_ = detail::linux_policy::process_id();
   bool done_ = false;
   bool stopped_ = false;  // the last run() was
   std::size_t living_ = 0;
@@ -350,7 +350,7 @@ inline detail::end_of_run* detail::end_of_run::find(const executor& here,
 
 inline executor::on_this_thread::on_this_thread(executor& here) noexcept : here_{here} {
   here.check_owner();
-  IOWQ_ASSERT(linux_policy::process_id() == here.process_,
+  IOWQ_ASSERT(detail::linux_policy::process_id() == here.process_,
               "an executor was run in a child of fork(): its ring belongs to the parent");
   IOWQ_ASSERT(detail::this_thread_executor == nullptr,
               "run() inside a coroutine: co_await the task, or spawn() it");

@@ -157,7 +157,8 @@ namespace iowq {
 /// until it is awaited. Awaited once, on an executor's thread; yields its value or throws
 /// std::system_error (see as_result()). Buffers stay valid and untouched until it has ended.
 template <class Call>
-class [[nodiscard("co_await it, or it never happens")]] operation : public detail::operation_base {
+class [[nodiscard("co_await it, or it detail::never happens")]] operation
+    : public detail::operation_base {
   using base = detail::operation_base;
   static constexpr detail::forms forms = detail::forms_of<Call>();
   static_assert(forms.sqe || forms.call);
@@ -225,7 +226,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
     stage_ = detail::stage::completed;
     using answer = result<decltype(value())>;
     if constexpr (!requires { Call::keeps_errors; })
-      if (result_.res() < 0) return answer{to_error(result_.res())};
+      if (result_.res() < 0) return answer{detail::to_error(result_.res())};
     if constexpr (std::is_void_v<decltype(value())>)
       return answer{};
     else
@@ -238,7 +239,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
   [[noreturn]] IOWQ_COLD void fail() const {
     bool const needs_ring = override_.has_way() ? override_.way() == route::ring : !forms.call;
     if (needs_ring && result_.res() == -ENOTSUP) detail::loop::current().fail_for_ring(row());
-    throw_error(result_.res(), row().name);
+    detail::throw_error(result_.res(), row().name);
   }
 
   /// What is the rule: on the ring, under the executor's own token, and there is room.
@@ -274,7 +275,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
       }
     if constexpr (requires { call_.closes_descriptor(); })
       if (set_action(&on_item); detail::cancel_users(here, *this)) return true;
-    placement place{Call::row.first, Call::row.unbound, {}, any_node};
+    detail::placement place{Call::row.first, Call::row.unbound, {}, any_node};
     if constexpr (requires { call_.choose_placement(place); })
       if (!override_.has_way() || override_.way() == route::pool) call_.choose_placement(place);
     auto const& kernel = here.backend().features();
@@ -328,7 +329,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
 
   void on_complete(detail::loop& here) noexcept { detail::on_complete(call_, here.devices()); }
 
-  void start_work(detail::loop& here, placement place) noexcept {
+  void start_work(detail::loop& here, detail::placement place) noexcept {
     if constexpr (forms.call) {
       if constexpr (requires { call_.is_unbound(); }) place.unbound = call_.is_unbound();
       if (place.key) {

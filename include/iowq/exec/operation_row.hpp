@@ -35,8 +35,12 @@ enum class backend_kind : std::uint8_t { automatic, io_uring, poll };
   return names[static_cast<unsigned>(way)];
 }
 
+namespace detail {
+
 /// What becomes of a result that nobody awaits any more.
 enum class discard : std::uint8_t { nothing, close_descriptor };
+
+}  // namespace detail
 
 /// One operation: its name, its opcode, where it goes first and why.
 struct operation_row {
@@ -47,10 +51,12 @@ struct operation_row {
   route first = route::ring;  // before forcing, policy and what the descriptor turns out to be
   bool unbound = false;       // on the pool: may wait without end, so not on the bound account
   bool cancellable = true;    // false: runs to its end although a stop was requested
-  discard late = discard::nothing;
+  detail::discard late = detail::discard::nothing;
   const char* key = "";  // on the pool: what orders it, in words
   const char* reason;    // for `first`
 };
+
+namespace detail {
 
 /// Where one await goes: starts as its row says, then the operation and the user may change it.
 struct placement {
@@ -60,5 +66,7 @@ struct placement {
   int node = -1;  // any
   bool brief = false;
 };
+
+}  // namespace detail
 
 }  // namespace iowq

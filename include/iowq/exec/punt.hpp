@@ -106,7 +106,7 @@ struct punt_call {
 template <detail::spelling Spelling = detail::spelling::unknown, class F>
   requires std::is_invocable_v<std::decay_t<F>&> ||
            std::is_invocable_v<std::decay_t<F>&, const stop_token&>
-[[nodiscard("co_await it, or it never runs")]] auto punt(
+[[nodiscard("co_await it, or it detail::never runs")]] auto punt(
     F&& callable, punt_options options = {},
     std::source_location at = std::source_location::current()) {
   static_assert(

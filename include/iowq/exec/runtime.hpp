@@ -111,7 +111,7 @@ class runtime {
     }
     runtime* all = nullptr;
     unsigned number = 0;
-    linux_policy::thread thread{};
+    detail::linux_policy::thread thread{};
     executor* running = nullptr;
     std::exception_ptr error;
     command asked = command::wait;  // by the destructor, before it posts
@@ -127,7 +127,7 @@ class runtime {
 
   void start(runtime_options options) {
     options_ = std::move(options);
-    cpu_set const own = cpu_set::of_caller<linux_policy>();
+    cpu_set const own = cpu_set::of_caller<detail::linux_policy>();
     std::size_t const wanted = options_.threads != 0 ? options_.threads : std::max(own.count(), 1U);
     if (options_.pin && options_.executor.pool.affinity.empty())
       options_.executor.pool.affinity = own;  // that of a pinned thread is one processor
@@ -142,9 +142,9 @@ class runtime {
       member& one = members_[size_];
       one.all = this;
       one.number = static_cast<unsigned>(size_);
-      if (int const r = linux_policy::thread_start(one.thread, &body, &one, 0); r != 0) {
+      if (int const r = detail::linux_policy::thread_start(one.thread, &body, &one, 0); r != 0) {
         error = std::make_exception_ptr(std::system_error{
-            to_error(-r), "runtime (pthread_create: raise RLIMIT_NPROC, ulimit -u)"});
+            detail::to_error(-r), "runtime (pthread_create: raise RLIMIT_NPROC, ulimit -u)"});
         break;
       }
     }
@@ -161,7 +161,7 @@ class runtime {
     runtime& all = *self.all;
     char name[16];
     std::snprintf(name, sizeof name, "iow-exe-%u", self.number);
-    linux_policy::thread_name(name);
+    detail::linux_policy::thread_name(name);
     std::optional<executor> here;
     try {
       self.running = &here.emplace(all.options_.executor);
@@ -181,7 +181,7 @@ class runtime {
       if (!cpus_.contains(cpu) || left-- != 0) continue;
       cpu_set const one{cpu};
       if (::sched_setaffinity(0, sizeof(cpu_set_t), &one.native()) != 0)
-        throw_error(-errno, "runtime (sched_setaffinity)");
+        detail::throw_error(-errno, "runtime (sched_setaffinity)");
       return;
     }
   }
@@ -203,7 +203,7 @@ class runtime {
   void ack() noexcept {
     // release: pairs with wait_for_acks(); what the member wrote is seen there.
     acks_.fetch_add(1, std::memory_order_release);
-    linux_policy::futex_wake(acks_, 1);
+    detail::linux_policy::futex_wake(acks_, 1);
   }
   /// From all; then none is there any more.
   void wait_for_acks() noexcept {
@@ -211,7 +211,7 @@ class runtime {
       // acquire: pairs with ack().
       std::uint32_t const seen = acks_.load(std::memory_order_acquire);
       if (seen == size_) break;
-      linux_policy::futex_wait(acks_, seen, never);
+      detail::linux_policy::futex_wait(acks_, seen, detail::never);
     }
     // relaxed: the next answer is to a question that is yet to be posted.
     acks_.store(0, std::memory_order_relaxed);
@@ -219,14 +219,15 @@ class runtime {
   void broadcast(command what) noexcept {
     // release: pairs with await_command(); all that the constructor wrote is seen there.
     command_.store(static_cast<std::uint32_t>(what), std::memory_order_release);
-    linux_policy::futex_wake(command_, INT_MAX);
+    detail::linux_policy::futex_wake(command_, INT_MAX);
   }
   [[nodiscard]] command await_command() noexcept {
     for (;;) {
       // acquire: pairs with broadcast().
       auto const what = static_cast<command>(command_.load(std::memory_order_acquire));
       if (what != command::wait) return what;
-      linux_policy::futex_wait(command_, static_cast<std::uint32_t>(command::wait), never);
+      detail::linux_policy::futex_wait(command_, static_cast<std::uint32_t>(command::wait),
+                                       detail::never);
     }
   }
   static void ask(member& one, command what) noexcept {
@@ -242,7 +243,7 @@ class runtime {
     return begun;
   }
   void join() noexcept {
-    for (std::size_t i = 0; i < size_; ++i) linux_policy::thread_join(members_[i].thread);
+    for (std::size_t i = 0; i < size_; ++i) detail::linux_policy::thread_join(members_[i].thread);
   }
 
   // Never changes once they run.
@@ -252,10 +253,10 @@ class runtime {
   std::unique_ptr<member[]> members_;
   std::size_t size_ = 0;
   // Any thread.
-  atomic<std::uint32_t> command_{0};
-  atomic<std::uint32_t> acks_{0};
-  atomic<std::size_t> turn_{0};
-  atomic<bool> stops_{false};  // request_stop() was called; all their lives
+  detail::atomic<std::uint32_t> command_{0};
+  detail::atomic<std::uint32_t> acks_{0};
+  detail::atomic<std::size_t> turn_{0};
+  detail::atomic<bool> stops_{false};  // request_stop() was called; all their lives
 };
 
 }  // namespace iowq

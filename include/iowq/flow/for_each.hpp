@@ -95,7 +95,7 @@ task<> for_each_of(R range, std::size_t limit, F function) {
 template <class R, class F>
   requires detail::iterable<R>
 [[nodiscard("co_await it")]] task<> for_each(R&& range, std::size_t limit, F f) {
-  if (limit == 0) throw_error(-EINVAL, "for_each (limit 0)");
+  if (limit == 0) detail::throw_error(-EINVAL, "for_each (limit 0)");
   // An lvalue deduces R as a reference, which for_each_of then holds; an rvalue is moved in.
   return detail::for_each_of<R, F>(std::forward<R>(range), limit, std::move(f));
 }

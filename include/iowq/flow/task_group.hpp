@@ -169,7 +169,7 @@ class task_group {
   }
 
   stop_source stop_;
-  atomic<bool> asked_{false};
+  detail::atomic<bool> asked_{false};
   stop_token outer_;
   std::source_location source_;    // where it was made
   detail::loop* owner_ = nullptr;  // of those that run

@@ -174,7 +174,7 @@ template <detail::iterable R, class F>
                                                                         std::size_t limit, F f) {
   static_assert(std::is_object_v<detail::value_of<detail::work_on<R, F>>>,
                 "transform needs an f that yields a value: for nothing there is for_each");
-  if (limit == 0) throw_error(-EINVAL, "transform (limit 0)");
+  if (limit == 0) detail::throw_error(-EINVAL, "transform (limit 0)");
   // An lvalue deduces R as a reference, which transform_of then holds; an rvalue is moved in.
   return detail::transform_of<R, F>(std::forward<R>(range), limit, std::move(f));
 }

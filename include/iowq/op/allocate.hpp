@@ -91,7 +91,7 @@ struct ftruncate_call {
 /// `offset` >= 0. Never beside a write, fallocate or ftruncate to the same file that was punted.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::fallocate_call> fallocate(
-    known_descriptor file, int mode, std::int64_t offset, std::int64_t length,
+    detail::known_descriptor file, int mode, std::int64_t offset, std::int64_t length,
     std::source_location at = std::source_location::current()) {
   return operation<detail::fallocate_call>{at, file, mode, offset, length};
 }
@@ -99,7 +99,7 @@ template <class = void>
 /// ftruncate(2): the file is `length` >= 0 bytes long. Ordered as fallocate() is.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::ftruncate_call> ftruncate(
-    known_descriptor file, std::int64_t length,
+    detail::known_descriptor file, std::int64_t length,
     std::source_location at = std::source_location::current()) {
   return operation<detail::ftruncate_call>{at, file, length};
 }

@@ -143,7 +143,7 @@ template <class = void>
 /// did.
 template <class = void>
 [[nodiscard("co_await it")]] task<fd> connect_to(std::vector<endpoint> where) {
-  if (where.empty()) throw_error(-EADDRNOTAVAIL, "connect_to");
+  if (where.empty()) detail::throw_error(-EADDRNOTAVAIL, "connect_to");
   std::vector<endpoint> const all = detail::interleave(where);
   detail::connect_race race;
   std::size_t next = 0;
@@ -151,7 +151,7 @@ template <class = void>
     while (more && next < all.size() && !race.won()) more = !race.start(all[next++]);
     if (next < all.size()) race.arm_timer();
     if (race.won()) co_return race.take();
-    if (!race.running()) throw_error(race.error(), "connect_to");
+    if (!race.running()) detail::throw_error(race.error(), "connect_to");
     static_cast<void>(co_await poll(race.set(), POLLIN));
     more = race.poll_once();
   }

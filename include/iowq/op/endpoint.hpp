@@ -44,7 +44,7 @@ class endpoint {
       v6.sin6_port = htons(port);
       return {reinterpret_cast<::sockaddr*>(&v6), sizeof v6};
     }
-    throw_error(-EINVAL, ("endpoint: \"" + text + "\" is no IPv4 or IPv6 address").c_str());
+    detail::throw_error(-EINVAL, ("endpoint: \"" + text + "\" is no IPv4 or IPv6 address").c_str());
   }
 
   /// A Unix socket's path; one that begins with NUL is abstract. Throws filename_too_long.
@@ -52,7 +52,8 @@ class endpoint {
     ::sockaddr_un un{};
     un.sun_family = AF_UNIX;
     if (path.size() >= sizeof un.sun_path)
-      throw_error(-ENAMETOOLONG, "endpoint: the path of a Unix socket has 107 bytes at most");
+      detail::throw_error(-ENAMETOOLONG,
+                          "endpoint: the path of a Unix socket has 107 bytes at most");
     std::copy(path.begin(), path.end(), un.sun_path);
     // An abstract name ends where the address ends, a path with its NUL.
     bool const abstract = !path.empty() && path.front() == '\0';
@@ -104,7 +105,7 @@ class endpoint {
     endpoint made;
     made.size_ = sizeof made.storage_;
     if (call(socket, reinterpret_cast<::sockaddr*>(&made.storage_), &made.size_) != 0)
-      throw_error(-errno, "endpoint of a socket");
+      detail::throw_error(-errno, "endpoint of a socket");
     return made;
   }
 

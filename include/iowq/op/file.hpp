@@ -186,7 +186,7 @@ template <class = void>
 /// fewer. No SIGPIPE: a closed pipe is EPIPE.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::write_call> write(
-    known_descriptor file, const_bytes bytes,
+    detail::known_descriptor file, const_bytes bytes,
     std::source_location at = std::source_location::current()) {
   return operation<detail::write_call>{at, file, bytes, detail::at_position};
 }
@@ -194,7 +194,7 @@ template <class = void>
 /// pwrite(2) at `offset` >= 0; the file position stays. A file opened with O_APPEND ignores it.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::write_call> pwrite(
-    known_descriptor file, const_bytes bytes, std::int64_t offset,
+    detail::known_descriptor file, const_bytes bytes, std::int64_t offset,
     std::source_location at = std::source_location::current()) {
   return operation<detail::write_call>{at, file, bytes, detail::checked_offset(offset)};
 }
@@ -228,7 +228,7 @@ template <class = void>
   while (done < bytes.size()) {
     auto const n = co_await as_result(read(file, bytes.after(done)));
     if (!n && detail::keeps_part(n.error(), done)) break;
-    if (!n) throw_error(n.error(), "read_exactly");
+    if (!n) detail::throw_error(n.error(), "read_exactly");
     if (*n == 0) break;
     done += *n;
   }
@@ -259,7 +259,7 @@ template <class Bytes = std::string>
     if (done == all.size()) all.resize(2 * done);
     auto const n = co_await as_result(read(file, mutable_bytes{all}.after(done)));
     if (!n && detail::keeps_part(n.error(), done)) break;
-    if (!n) throw_error(n.error(), "read_all");
+    if (!n) detail::throw_error(n.error(), "read_all");
     if (*n == 0) break;
     done += *n;
   }
@@ -269,13 +269,14 @@ template <class Bytes = std::string>
 
 /// Writes all of it. Yields its size; less where a stop request came after some was written.
 template <class = void>
-[[nodiscard("co_await it")]] task<std::size_t> write_all(known_descriptor file, const_bytes bytes) {
+[[nodiscard("co_await it")]] task<std::size_t> write_all(detail::known_descriptor file,
+                                                         const_bytes bytes) {
   std::size_t done = 0;
   while (done < bytes.size()) {
     auto const n = co_await as_result(write(file, bytes.after(done)));
     if (!n && detail::keeps_part(n.error(), done)) break;
-    if (!n) throw_error(n.error(), "write_all");
-    if (*n == 0) throw_error(-ENOSPC, "write_all (the descriptor takes no more)");
+    if (!n) detail::throw_error(n.error(), "write_all");
+    if (*n == 0) detail::throw_error(-ENOSPC, "write_all (the descriptor takes no more)");
     done += *n;
   }
   co_return done;

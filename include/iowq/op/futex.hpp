@@ -29,10 +29,10 @@ enum class futex_scope : std::uint8_t { process, shared };
 /// A word for futexes: an unsigned 32-bit integer, or an atomic one. Borrowed.
 class futex_word {
  public:
-  futex_word(const atomic<std::uint32_t>& word) noexcept
+  futex_word(const detail::atomic<std::uint32_t>& word) noexcept
       : address_{reinterpret_cast<const std::uint32_t*>(&word)} {}
   futex_word(const std::uint32_t& word) noexcept : address_{&word} {}
-  futex_word(const atomic<std::uint32_t>* word) noexcept : futex_word{*word} {}
+  futex_word(const detail::atomic<std::uint32_t>* word) noexcept : futex_word{*word} {}
   futex_word(const std::uint32_t* word) noexcept : address_{word} {}
   futex_word(const std::uint32_t&&) = delete;
 
@@ -42,7 +42,7 @@ class futex_word {
 
  private:
   const std::uint32_t* address_;
-  static_assert(sizeof(atomic<std::uint32_t>) == sizeof(std::uint32_t));
+  static_assert(sizeof(detail::atomic<std::uint32_t>) == sizeof(std::uint32_t));
 };
 
 namespace detail {

@@ -148,7 +148,7 @@ using linked_result = decltype(std::declval<operation<Call>&>().await_resume_res
 
 /// What linked() makes. Movable until it is awaited.
 template <class... Calls>
-class [[nodiscard("co_await it, or it never happens")]] linked_operations
+class [[nodiscard("co_await it, or it detail::never happens")]] linked_operations
     : detail::completion_callback {
   static constexpr std::size_t count = sizeof...(Calls);
 
@@ -248,7 +248,7 @@ class [[nodiscard("co_await it, or it never happens")]] linked_operations
     auto& one = std::get<I>(all_);
     auto& result = std::get<I>(results_);
     if (broken_) {
-      result.emplace(to_error(-ECANCELED));
+      result.emplace(detail::to_error(-ECANCELED));
       return false;
     }
     result.emplace(one.await_resume_result());

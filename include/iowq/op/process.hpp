@@ -89,9 +89,10 @@ class process {
   /// Sends it a signal; throws std::system_error (no_such_process once it was awaited).
   void signal(int number) const {
     long const r =
-        handle_ ? or_errno(::syscall(SYS_pidfd_send_signal, handle_.get(), number, nullptr, 0))
-                : or_errno(::kill(id_, number));
-    if (r < 0) throw_error(static_cast<int>(r), "process::signal");
+        handle_
+            ? detail::or_errno(::syscall(SYS_pidfd_send_signal, handle_.get(), number, nullptr, 0))
+            : detail::or_errno(::kill(id_, number));
+    if (r < 0) detail::throw_error(static_cast<int>(r), "process::signal");
   }
 
  private:

@@ -345,7 +345,7 @@ template <class = void>
   while (done < bytes.size()) {
     auto const n = co_await as_result(send(socket, bytes.after(done), flags));
     if (!n && detail::keeps_part(n.error(), done)) break;
-    if (!n) throw_error(n.error(), "send_all");
+    if (!n) detail::throw_error(n.error(), "send_all");
     done += *n;
   }
   co_return done;

@@ -185,15 +185,15 @@ template <class Rep, class Period>
 [[nodiscard("co_await it")]] detail::sleep_operation sleep_for(
     std::chrono::duration<Rep, Period> d,
     std::source_location at = std::source_location::current()) {
-  return {detail::deadline_after(linux_policy::now(), d), at};
+  return {detail::deadline_after(detail::linux_policy::now(), d), at};
 }
 
 /// Suspends until `when` of the steady clock.
 template <class Duration>
 [[nodiscard("co_await it")]] detail::sleep_operation sleep_until(
-    std::chrono::time_point<steady_clock, Duration> when,
+    std::chrono::time_point<detail::steady_clock, Duration> when,
     std::source_location at = std::source_location::current()) {
-  return {detail::deadline_after(time_point{}, when.time_since_epoch()), at};
+  return {detail::deadline_after(detail::time_point{}, when.time_since_epoch()), at};
 }
 
 /// Suspends until `when` by the system clock: sooner or later if that is set meanwhile. A time that

@@ -240,8 +240,8 @@ struct tee_call : pipe_to_pipe {
 /// given is the file position, which then moves. Ordered with writes to the same file.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::copy_file_range_call> copy_file_range(
-    known_descriptor from, file_offset from_offset, known_descriptor to, file_offset to_offset,
-    std::size_t length, unsigned flags = 0,
+    detail::known_descriptor from, file_offset from_offset, detail::known_descriptor to,
+    file_offset to_offset, std::size_t length, unsigned flags = 0,
     std::source_location at = std::source_location::current()) {
   return operation<detail::copy_file_range_call>{
       at, detail::copy_file_range_call{from, from_offset, to, to_offset, length, flags}};
@@ -251,8 +251,8 @@ template <class = void>
 /// socket gets all of it, unless the file ends or a stop request comes after some was sent.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::sendfile_call> sendfile(
-    known_descriptor to, known_descriptor from, file_offset offset, std::size_t length,
-    std::source_location at = std::source_location::current()) {
+    detail::known_descriptor to, detail::known_descriptor from, file_offset offset,
+    std::size_t length, std::source_location at = std::source_location::current()) {
   return operation<detail::sendfile_call>{at, detail::sendfile_call{to, from, offset, length}};
 }
 
@@ -260,8 +260,8 @@ template <class = void>
 /// ended. An offset is only for what is no pipe. Not ordered with writes to the same file.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::splice_call> splice(
-    known_descriptor from, file_offset from_offset, known_descriptor to, file_offset to_offset,
-    std::size_t length, unsigned flags = 0,
+    detail::known_descriptor from, file_offset from_offset, detail::known_descriptor to,
+    file_offset to_offset, std::size_t length, unsigned flags = 0,
     std::source_location at = std::source_location::current()) {
   return operation<detail::splice_call>{at, from, from_offset, to, to_offset, length, flags};
 }
@@ -269,8 +269,8 @@ template <class = void>
 /// tee(2): copies at most `length` bytes from pipe to pipe, and takes none away.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::tee_call> tee(
-    known_descriptor from, known_descriptor to, std::size_t length, unsigned flags = 0,
-    std::source_location at = std::source_location::current()) {
+    detail::known_descriptor from, detail::known_descriptor to, std::size_t length,
+    unsigned flags = 0, std::source_location at = std::source_location::current()) {
   return operation<detail::tee_call>{at, from, to, length, flags};
 }
 

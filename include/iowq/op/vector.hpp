@@ -25,6 +25,8 @@
 
 namespace iowq {
 
+namespace detail {
+
 /// Several buffers, in order. Up to eight are listed, as in `readv(file, {head, body})`, and the
 /// list is kept here; an array of iovecs is borrowed, until the operation has ended. The bytes
 /// are borrowed in either case.
@@ -60,8 +62,10 @@ class buffer_list {
   std::array<::iovec, max_listed> listed_{};
   std::size_t count_;
 };
-using mutable_buffers = buffer_list<mutable_bytes>;
-using const_buffers = buffer_list<const_bytes>;
+
+}  // namespace detail
+using mutable_buffers = detail::buffer_list<mutable_bytes>;
+using const_buffers = detail::buffer_list<const_bytes>;
 
 namespace detail {
 
@@ -174,7 +178,7 @@ template <class = void>
 /// writev(2) at the file position, or to a stream. Yields how many bytes were taken. No SIGPIPE.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::writev_call> writev(
-    known_descriptor file, const const_buffers& parts,
+    detail::known_descriptor file, const const_buffers& parts,
     std::source_location at = std::source_location::current()) {
   return operation<detail::writev_call>{at,
                                         detail::writev_call{{file, parts, detail::at_position}}};
@@ -183,7 +187,7 @@ template <class = void>
 /// pwritev(2) at `offset` >= 0; the file position stays. A file opened with O_APPEND ignores it.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::writev_call> pwritev(
-    known_descriptor file, const const_buffers& parts, std::int64_t offset,
+    detail::known_descriptor file, const const_buffers& parts, std::int64_t offset,
     std::source_location at = std::source_location::current()) {
   return operation<detail::writev_call>{
       at, detail::writev_call{{file, parts, detail::checked_offset(offset)}}};

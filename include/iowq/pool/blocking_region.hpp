@@ -15,7 +15,7 @@ namespace this_worker {
 /// ends; -1 off a worker, or if no descriptor could be opened. The pool's: never read or close
 /// it. Ask the stop token after each return of poll.
 [[nodiscard]] inline int wake_descriptor() noexcept {
-  auto* const worker = detail::worker<linux_policy>::current();
+  auto* const worker = detail::worker<detail::linux_policy>::current();
   return worker != nullptr ? worker->wake_descriptor() : -1;
 }
 

@@ -289,6 +289,6 @@ class basic_pool {
   detail::manager<Policy> manager_{state_};
 };
 
-using pool = basic_pool<linux_policy>;
+using pool = basic_pool<detail::linux_policy>;
 
 }  // namespace iowq

@@ -99,7 +99,7 @@ class topology {
 
   /// What sysfs says under `root`. A node without processors, or gone offline, is left out: its
   /// memory needs no queue. Without sysfs, or with one node, all processors are one node.
-  template <class Policy = linux_policy>
+  template <class Policy = detail::linux_policy>
   [[nodiscard]] static topology read(const char* root = "/sys/devices/system/node") {
     topology found;
     std::vector<unsigned> numbers;
@@ -135,7 +135,7 @@ class topology {
   }
 
   /// Itself, or what the machine says if it is system()'s.
-  template <class Policy = linux_policy>
+  template <class Policy = detail::linux_policy>
   [[nodiscard]] topology resolve() const {
     return cpus_.empty() ? read<Policy>() : *this;
   }

@@ -213,7 +213,7 @@ class work_chain {
 
  private:
   static constexpr std::size_t look_ahead = 4;
-  intrusive_queue<&detail::item::next> items_;
+  detail::intrusive_queue<&detail::item::next> items_;
   std::size_t size_ = 0;
   detail::item* recent_[look_ahead] = {};
 };

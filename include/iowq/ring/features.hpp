@@ -12,7 +12,7 @@
 #include <iowq/ring/detail/compat.hpp>
 #include <iowq/ring/detail/kernel.hpp>
 
-namespace iowq {
+namespace iowq::detail {
 
 /// The answers of one ring's kernel.
 struct ring_features {
@@ -63,8 +63,6 @@ struct ring_stats {
   std::uint64_t completed = 0;  // CQEs
 };
 
-namespace detail {
-
 /// io_uring_register(2), IORING_REGISTER_PROBE. A kernel without it (before 5.6) knows nothing.
 template <class Kernel>
 std::bitset<256> probe_opcodes(io_uring& ring) noexcept {
@@ -81,5 +79,4 @@ std::bitset<256> probe_opcodes(io_uring& ring) noexcept {
   return known;
 }
 
-}  // namespace detail
-}  // namespace iowq
+}  // namespace iowq::detail

@@ -87,16 +87,20 @@ class known_file {
 
 }  // namespace detail
 
+namespace detail {
+
 /// How operations take a descriptor whose kind they must know: as descriptor does, but the first
 /// of them looks, and tells the fd.
 class known_descriptor : public descriptor {
  public:
   known_descriptor(int number) noexcept : descriptor{number} {}
   known_descriptor(const fd& owner) noexcept : descriptor{owner} {
-    if (note() == 0 && owner) remember(owner, detail::note_of(owner.get()).word());
+    if (note() == 0 && owner) remember(owner, note_of(owner.get()).word());
   }
   known_descriptor(descriptor file) noexcept : descriptor{file} {}
   known_descriptor(fd&&) = delete;
 };
+
+}  // namespace detail
 
 }  // namespace iowq

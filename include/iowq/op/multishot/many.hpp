@@ -154,13 +154,13 @@ template <class = void>
 [[nodiscard]] stream<fd> accept_many(descriptor listener, int flags = 0,
                                      multishot how = multishot::automatic,
                                      std::source_location at = std::source_location::current()) {
-  if (!detail::by_one_request(how, &ring_features::accepts_many)) {
+  if (!detail::by_one_request(how, &detail::ring_features::accepts_many)) {
     for (;;) {
       auto one = co_await as_result(accept(listener.get(), flags, at));
       if (one)
         co_yield std::move(*one);
       else if (!detail::is_of_a_peer(-one.error().value()))
-        throw_error(one.error(), "accept_many");
+        detail::throw_error(one.error(), "accept_many");
     }
   }
   detail::multishot_owner<detail::accept_many_call> all{at, listener.get(), flags};
@@ -175,7 +175,7 @@ template <class = void>
     if (end == -EAGAIN)  // O_NONBLOCK
       static_cast<void>(co_await poll(listener, POLLIN, at));
     else if (end < 0 && !detail::is_of_a_peer(end))
-      throw_error(end, "accept_many");
+      detail::throw_error(end, "accept_many");
   }
 }
 
@@ -186,11 +186,11 @@ template <class = void>
 [[nodiscard]] stream<short> poll_many(descriptor file, short events,
                                       multishot how = multishot::automatic,
                                       std::source_location at = std::source_location::current()) {
-  if (!detail::by_one_request(how, &ring_features::polls_many)) {
+  if (!detail::by_one_request(how, &detail::ring_features::polls_many)) {
     detail::edge_poller edge{file.get(), events};
     if (edge.error() == -EPERM)  // a regular file: always ready
       for (;;) co_yield co_await poll(file, events, at);
-    if (edge.error() < 0) throw_error(edge.error(), "poll_many");
+    if (edge.error() < 0) detail::throw_error(edge.error(), "poll_many");
     for (;;) {
       static_cast<void>(co_await poll(edge.set(), POLLIN, at));
       short const now = edge.take();
@@ -204,7 +204,7 @@ template <class = void>
       co_yield all->call().take();
       continue;
     }
-    if (int const end = all->take_end(); end < 0) throw_error(end, "poll_many");
+    if (int const end = all->take_end(); end < 0) detail::throw_error(end, "poll_many");
   }
 }
 

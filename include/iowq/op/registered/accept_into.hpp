@@ -172,7 +172,7 @@ template <class = void>
 /// dup(2): a descriptor of the same open file, close-on-exec. Yields an fd.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::dup_fixed_call> dup(
-    fixed_descriptor file, std::source_location at = std::source_location::current()) {
+    detail::fixed_descriptor file, std::source_location at = std::source_location::current()) {
   return operation<detail::dup_fixed_call>{at, file.slot()};
 }
 

@@ -31,22 +31,22 @@ namespace iowq {
 /// `count` buffers of `size` bytes each, page-aligned and zeroed, for read_fixed() and
 /// write_fixed(). The first operation on an executor registers them there, if it has no other
 /// table; it outlives every operation on it. Throws std::system_error.
-class fixed_buffers : public registered_resource {
+class fixed_buffers : public detail::registered_resource {
  public:
   static constexpr unsigned most = 1U << 14;  // the kernel's limit
 
   fixed_buffers(unsigned count, std::size_t size) : count_{count}, size_{size} {
     if (count == 0 || count > most || size == 0 || size > (std::size_t{1} << 30))
-      throw_error(-EINVAL, "fixed_buffers");
+      detail::throw_error(-EINVAL, "fixed_buffers");
     void* const memory = ::mmap(nullptr, length(), PROT_READ | PROT_WRITE,
                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED) throw_error(-errno, "fixed_buffers");
+    if (memory == MAP_FAILED) detail::throw_error(-errno, "fixed_buffers");
     memory_ = static_cast<std::byte*>(memory);
   }
   fixed_buffers(const fixed_buffers&) = delete;
   fixed_buffers& operator=(const fixed_buffers&) = delete;
   ~fixed_buffers() {
-    if (host() != nullptr) static_cast<void>(linux_kernel::unregister_buffers(*host()));
+    if (host() != nullptr) static_cast<void>(detail::linux_kernel::unregister_buffers(*host()));
     leave();
     ::munmap(memory_, length());
   }
@@ -59,14 +59,15 @@ class fixed_buffers : public registered_resource {
   }
 
   /// For operations: does this ring know them by number? Registers them if it can.
-  [[nodiscard]] bool is_registered_with(registrar& owner) noexcept {
+  [[nodiscard]] bool is_registered_with(detail::registrar& owner) noexcept {
     if (host() != nullptr) return host() == &owner.host();
     if (refused_by_ == &owner) return false;
     try {
       std::vector<::iovec> all;
       all.reserve(count_);
       for (unsigned i = 0; i < count_; ++i) all.push_back({memory_ + i * stride(), size_});
-      if (linux_kernel::register_buffers(owner.host(), all.data(), count_) == 0) enter(owner);
+      if (detail::linux_kernel::register_buffers(owner.host(), all.data(), count_) == 0)
+        enter(owner);
     } catch (const std::bad_alloc&) {
     }
     if (host() == nullptr) refused_by_ = &owner;
@@ -80,7 +81,7 @@ class fixed_buffers : public registered_resource {
   unsigned const count_;
   std::size_t const size_;
   std::byte* memory_ = nullptr;
-  const registrar* refused_by_ = nullptr;
+  const detail::registrar* refused_by_ = nullptr;
 };
 
 namespace detail {
@@ -159,7 +160,7 @@ template <class = void>
 /// pwrite(2) of the first `length` bytes of buffer `index`, likewise.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::write_fixed_call> write_fixed(
-    known_descriptor file, fixed_buffers& buffers, unsigned index, std::size_t length,
+    detail::known_descriptor file, fixed_buffers& buffers, unsigned index, std::size_t length,
     std::int64_t offset, std::source_location at = std::source_location::current()) {
   return operation<detail::write_fixed_call>{at, file, detail::fixed_part{&buffers, index, length},
                                              detail::checked_offset(offset)};

@@ -20,6 +20,8 @@ namespace iowq {
 
 namespace detail {
 
+class fixed_descriptor;
+
 /// Moves the table in with this executor, if it is at home nowhere.
 [[nodiscard]] inline bool known_here(file_table& table) noexcept {
   ring_backend& backend = loop::current().backend();
@@ -125,9 +127,11 @@ class fixed_file {
   explicit fixed_file(detail::taken_slot filled) noexcept : slot_{std::move(filled)} {}
 
  private:
-  friend class fixed_descriptor;
+  friend class detail::fixed_descriptor;
   detail::taken_slot slot_;
 };
+
+namespace detail {
 
 /// How operations take a file in a slot, which stays the caller's.
 class fixed_descriptor {
@@ -136,11 +140,13 @@ class fixed_descriptor {
   /// A temporary would close it before the operation began.
   fixed_descriptor(fixed_file&&) = delete;
 
-  [[nodiscard]] detail::slot_ref slot() const noexcept { return slot_; }
+  [[nodiscard]] slot_ref slot() const noexcept { return slot_; }
 
  private:
-  detail::slot_ref slot_;
+  slot_ref slot_;
 };
+
+}  // namespace detail
 
 /// `count` slots for files. The first operation on an executor registers them there, if its kernel
 /// has such tables (Linux 6.14) and it has no other one; where not, a slot holds a descriptor, and
@@ -148,7 +154,7 @@ class fixed_descriptor {
 /// std::system_error.
 class fixed_files {
  public:
-  explicit fixed_files(unsigned count) : table_{new file_table{count}} {}
+  explicit fixed_files(unsigned count) : table_{new detail::file_table{count}} {}
   fixed_files(const fixed_files&) = delete;
   fixed_files& operator=(const fixed_files&) = delete;
   ~fixed_files() { table_->release_owner(); }
@@ -163,16 +169,16 @@ class fixed_files {
   /// it. All slots taken: throws too_many_files_open_in_system, and `file` is still the caller's.
   [[nodiscard]] fixed_file add(fd&& file) {
     detail::taken_slot slot;
-    if (!file) throw_error(-EBADF, "fixed_files::add");
-    if (!slot.take(*table_)) throw_error(-ENFILE, "fixed_files::add");
+    if (!file) detail::throw_error(-EBADF, "fixed_files::add");
+    if (!slot.take(*table_)) detail::throw_error(-ENFILE, "fixed_files::add");
     table_->fill(slot.ref().index, std::move(file), false);
     return fixed_file{std::move(slot)};
   }
 
-  [[nodiscard]] file_table& table() const noexcept { return *table_; }  // for operations
+  [[nodiscard]] detail::file_table& table() const noexcept { return *table_; }  // for operations
 
  private:
-  file_table* table_;
+  detail::file_table* table_;
 };
 
 }  // namespace iowq

@@ -86,7 +86,7 @@ template <class Call>
 
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::in_slot<detail::read_call>> read(
-    fixed_descriptor file, mutable_bytes bytes,
+    detail::fixed_descriptor file, mutable_bytes bytes,
     std::source_location at = std::source_location::current()) {
   auto const slot = file.slot();
   return detail::on_slot(at, slot,
@@ -94,7 +94,7 @@ template <class = void>
 }
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::in_slot<detail::read_call>> pread(
-    fixed_descriptor file, mutable_bytes bytes, std::int64_t offset,
+    detail::fixed_descriptor file, mutable_bytes bytes, std::int64_t offset,
     std::source_location at = std::source_location::current()) {
   auto const slot = file.slot();
   return detail::on_slot(
@@ -102,25 +102,26 @@ template <class = void>
 }
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::in_slot<detail::write_call>> write(
-    fixed_descriptor file, const_bytes bytes,
-    std::source_location at = std::source_location::current()) {
-  auto const slot = file.slot();
-  return detail::on_slot(
-      at, slot, detail::write_call{known_descriptor{slot.file()}, bytes, detail::at_position});
-}
-template <class = void>
-[[nodiscard("co_await it")]] operation<detail::in_slot<detail::write_call>> pwrite(
-    fixed_descriptor file, const_bytes bytes, std::int64_t offset,
+    detail::fixed_descriptor file, const_bytes bytes,
     std::source_location at = std::source_location::current()) {
   auto const slot = file.slot();
   return detail::on_slot(
       at, slot,
-      detail::write_call{known_descriptor{slot.file()}, bytes, detail::checked_offset(offset)});
+      detail::write_call{detail::known_descriptor{slot.file()}, bytes, detail::at_position});
+}
+template <class = void>
+[[nodiscard("co_await it")]] operation<detail::in_slot<detail::write_call>> pwrite(
+    detail::fixed_descriptor file, const_bytes bytes, std::int64_t offset,
+    std::source_location at = std::source_location::current()) {
+  auto const slot = file.slot();
+  return detail::on_slot(at, slot,
+                         detail::write_call{detail::known_descriptor{slot.file()}, bytes,
+                                            detail::checked_offset(offset)});
 }
 /// Neither the pages of the buffer nor the file are looked up.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::in_slot<detail::read_fixed_call>> read_fixed(
-    fixed_descriptor file, fixed_buffers& buffers, unsigned index, std::size_t length,
+    detail::fixed_descriptor file, fixed_buffers& buffers, unsigned index, std::size_t length,
     std::int64_t offset, std::source_location at = std::source_location::current()) {
   auto const slot = file.slot();
   return detail::on_slot(
@@ -130,77 +131,78 @@ template <class = void>
 }
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::in_slot<detail::write_fixed_call>> write_fixed(
-    fixed_descriptor file, fixed_buffers& buffers, unsigned index, std::size_t length,
+    detail::fixed_descriptor file, fixed_buffers& buffers, unsigned index, std::size_t length,
     std::int64_t offset, std::source_location at = std::source_location::current()) {
   auto const slot = file.slot();
   return detail::on_slot(at, slot,
-                         detail::write_fixed_call{known_descriptor{slot.file()},
+                         detail::write_fixed_call{detail::known_descriptor{slot.file()},
                                                   detail::fixed_part{&buffers, index, length},
                                                   detail::checked_offset(offset)});
 }
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::in_slot<detail::fsync_call>> fsync(
-    fixed_descriptor file, std::source_location at = std::source_location::current()) {
+    detail::fixed_descriptor file, std::source_location at = std::source_location::current()) {
   auto const slot = file.slot();
   return detail::on_slot(at, slot, detail::fsync_call{slot.number(), false});
 }
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::in_slot<detail::fsync_call>> fdatasync(
-    fixed_descriptor file, std::source_location at = std::source_location::current()) {
+    detail::fixed_descriptor file, std::source_location at = std::source_location::current()) {
   auto const slot = file.slot();
   return detail::on_slot(at, slot, detail::fsync_call{slot.number(), true});
 }
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::in_slot<detail::recv_call>> recv(
-    fixed_descriptor file, mutable_bytes bytes, int flags = 0,
+    detail::fixed_descriptor file, mutable_bytes bytes, int flags = 0,
     std::source_location at = std::source_location::current()) {
   auto const slot = file.slot();
   return detail::on_slot(at, slot, detail::recv_call{slot.number(), bytes, flags});
 }
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::in_slot<detail::send_call>> send(
-    fixed_descriptor file, const_bytes bytes, int flags = 0,
+    detail::fixed_descriptor file, const_bytes bytes, int flags = 0,
     std::source_location at = std::source_location::current()) {
   auto const slot = file.slot();
   return detail::on_slot(at, slot, detail::send_call{slot.number(), bytes, flags});
 }
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::in_slot<detail::recvmsg_call>> recvmsg(
-    fixed_descriptor file, ::msghdr& message, int flags = 0,
+    detail::fixed_descriptor file, ::msghdr& message, int flags = 0,
     std::source_location at = std::source_location::current()) {
   auto const slot = file.slot();
   return detail::on_slot(at, slot, detail::recvmsg_call{slot.number(), &message, flags});
 }
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::in_slot<detail::sendmsg_call>> sendmsg(
-    fixed_descriptor file, const ::msghdr& message, int flags = 0,
+    detail::fixed_descriptor file, const ::msghdr& message, int flags = 0,
     std::source_location at = std::source_location::current()) {
   auto const slot = file.slot();
   return detail::on_slot(at, slot, detail::sendmsg_call{slot.number(), message, flags});
 }
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::in_slot<detail::shutdown_call>> shutdown(
-    fixed_descriptor file, int how, std::source_location at = std::source_location::current()) {
+    detail::fixed_descriptor file, int how,
+    std::source_location at = std::source_location::current()) {
   auto const slot = file.slot();
   return detail::on_slot(at, slot, detail::shutdown_call{slot.number(), how});
 }
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::in_slot<detail::poll_call>> poll(
-    fixed_descriptor file, short events,
+    detail::fixed_descriptor file, short events,
     std::source_location at = std::source_location::current()) {
   auto const slot = file.slot();
   return detail::on_slot(at, slot, detail::poll_call{slot.number(), events});
 }
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::in_slot<detail::accept_call>> accept(
-    fixed_descriptor file, int flags = 0,
+    detail::fixed_descriptor file, int flags = 0,
     std::source_location at = std::source_location::current()) {
   auto const slot = file.slot();
   return detail::on_slot(at, slot, detail::accept_call{slot.number(), flags});
 }
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::in_slot<detail::accept_into_call>> accept_into(
-    fixed_descriptor file, fixed_files& table,
+    detail::fixed_descriptor file, fixed_files& table,
     std::source_location at = std::source_location::current()) {
   auto const slot = file.slot();
   return detail::on_slot(at, slot, detail::accept_into_call{slot.number(), table.table()});
@@ -208,13 +210,13 @@ template <class = void>
 
 /// Sends all of it, as send_all() of a descriptor.
 template <class = void>
-[[nodiscard("co_await it")]] task<std::size_t> send_all(fixed_descriptor file, const_bytes bytes,
-                                                        int flags = 0) {
+[[nodiscard("co_await it")]] task<std::size_t> send_all(detail::fixed_descriptor file,
+                                                        const_bytes bytes, int flags = 0) {
   std::size_t done = 0;
   while (done < bytes.size()) {
     auto const n = co_await as_result(send(file, bytes.after(done), flags));
     if (!n && detail::keeps_part(n.error(), done)) break;
-    if (!n) throw_error(n.error(), "send_all");
+    if (!n) detail::throw_error(n.error(), "send_all");
     done += *n;
   }
   co_return done;

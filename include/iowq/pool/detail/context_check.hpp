@@ -181,7 +181,7 @@ class context_watch {
     if (!is_time()) return;
     // relaxed, both: see say().
     while (specimen_.load(std::memory_order_relaxed) == unborn)
-      (void)Policy::futex_wait(specimen_, unborn, never);
+      (void)Policy::futex_wait(specimen_, unborn, detail::never);
     std::uint32_t const specimen = specimen_.load(std::memory_order_relaxed);
     context_comparison<Policy> context;
     if (specimen == nobody || !context.differs(specimen)) return;
@@ -205,7 +205,7 @@ class context_watch {
       --careful_;
       return true;
     }
-    time_point const now = Policy::now_coarsely();
+    detail::time_point const now = Policy::now_coarsely();
     if (now < next_) return false;
     next_ = now + pause;
     return true;
@@ -224,7 +224,7 @@ class context_watch {
   }
 
   // Not the policy's atomic: who explores schedules has no interest in it.
-  atomic<bool> on_{false};
+  detail::atomic<bool> on_{false};
   // The manager's thread.
   enum : std::uint32_t { nobody, unborn };
   typename Policy::template atomic<std::uint32_t> specimen_{nobody};
@@ -232,7 +232,7 @@ class context_watch {
   drift_handler handler_;
   bool always_ = false;
   unsigned careful_ = 0;  // looks still to be made at each enqueue()
-  time_point next_{};
+  detail::time_point next_{};
 };
 
 }  // namespace detail

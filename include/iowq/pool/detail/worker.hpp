@@ -167,6 +167,6 @@ class basic_blocking_region {
   detail::phase outer_{};
 };
 
-using blocking_region = basic_blocking_region<linux_policy>;
+using blocking_region = basic_blocking_region<detail::linux_policy>;
 
 }  // namespace iowq

@@ -11,9 +11,7 @@
 
 #include <iowq/base/config.hpp>
 
-namespace iowq {
-
-namespace detail {
+namespace iowq::detail {
 
 /// A CQE's two words, kept as the one that they are in memory: to store two and then load one, as
 /// compilers do with two members, costs a store-forwarding stall an operation.
@@ -43,8 +41,6 @@ class cqe_result {
   std::uint64_t both_;
 };
 
-}  // namespace detail
-
 /// Takes the CQEs of one submitted SQE. Stays where it is from the moment its SQE is filled until
 /// it was called with the last CQE, whatever the results say before: a cancel's answer ends
 /// nothing.
@@ -69,4 +65,4 @@ class cqe_handler {
   function* take_;
 };
 
-}  // namespace iowq
+}  // namespace iowq::detail

@@ -14,7 +14,7 @@
 
 #include <iowq/base/policy.hpp>
 
-namespace iowq {
+namespace iowq::detail {
 
 /// A ring that is not open: no descriptor, and `nothing`, which is 0, for its heads and tails.
 [[nodiscard]] inline io_uring closed_ring(unsigned& nothing) noexcept {
@@ -23,8 +23,6 @@ namespace iowq {
   none.sq.khead = none.sq.ktail = none.sq.kflags = none.cq.khead = none.cq.ktail = &nothing;
   return none;
 }
-
-namespace detail {
 
 /// For tests: what the running kernel has and one that is pretended lacks.
 struct lacking {
@@ -35,15 +33,13 @@ struct lacking {
 /// Of the rings that this thread opens; null: nothing.
 inline constinit thread_local const lacking* pretended = nullptr;
 
-}  // namespace detail
-
 /// The kernel under us, through liburing (2.3 or newer).
 struct linux_kernel {
   [[nodiscard]] static time_point now() noexcept { return linux_policy::now(); }
 
   /// io_uring_setup(2): a descriptor.
   static int setup(unsigned entries, io_uring_params& params) noexcept {
-    const detail::lacking* const lacks = detail::pretended;
+    const lacking* const lacks = pretended;
     if (lacks != nullptr && (params.flags & lacks->setup_flags) != 0) return -EINVAL;
     int const r = ::io_uring_setup(entries, &params);
     if (lacks != nullptr) params.features &= ~lacks->features;
@@ -54,7 +50,7 @@ struct linux_kernel {
   static int map(int fd, io_uring_params& params, io_uring& ring, bool has_array) noexcept {
     int const r = ::io_uring_queue_mmap(fd, &params, &ring);
     if (r < 0) return r;
-    detail::annotate_acquire(&mapped_);
+    annotate_acquire(&mapped_);
     // Up to 2.3 the call above sets these, too; newer ones leave them to whoever calls it.
     ring.flags = params.flags;
     ring.features = params.features;
@@ -67,7 +63,7 @@ struct linux_kernel {
 
   /// Unmaps and closes what map() made; gives the registered descriptor's slot back too.
   static void close(io_uring& ring) noexcept {
-    detail::annotate_release(&mapped_);
+    annotate_release(&mapped_);
     ::io_uring_queue_exit(&ring);
   }
 
@@ -96,7 +92,7 @@ struct linux_kernel {
   /// Asks which opcodes there are, for `count` of them.
   static int probe(io_uring& ring, io_uring_probe& probe, unsigned count) noexcept {
     int const r = ::io_uring_register_probe(&ring, &probe, count);
-    const detail::lacking* const lacks = detail::pretended;
+    const lacking* const lacks = pretended;
     for (unsigned i = 0; lacks != nullptr && i < probe.ops_len; ++i)
       if (lacks->opcodes[probe.ops[i].op]) probe.ops[i].flags = 0;
     return r;
@@ -138,4 +134,4 @@ struct linux_kernel {
   static inline char mapped_{};
 };
 
-}  // namespace iowq
+}  // namespace iowq::detail

@@ -20,7 +20,7 @@
 #include <iowq/ring/detail/registered_resource.hpp>
 #include <iowq/ring/features.hpp>
 
-namespace iowq {
+namespace iowq::detail {
 
 /// One io_uring instance. Everything on the thread that opened it. While it is not open it has no
 /// SQE to give and no CQE: who asks need not ask first whether it is.
@@ -149,7 +149,7 @@ class basic_ring {
       give_back(1);
       cqe_handler* const target = cqe_handler::from(cqe.user_data);
       if (target == nullptr) continue;
-      detail::annotate_acquire(target);
+      annotate_acquire(target);
       target->complete(cqe.res, cqe.flags);
     }
     return all;
@@ -240,7 +240,7 @@ int basic_ring<Kernel>::open(unsigned entries, unsigned kernel_workers) noexcept
   }
   static_cast<void>(Kernel::dont_fork(ring_));
   if (kernel_workers != 0) static_cast<void>(Kernel::limit_workers(ring_, kernel_workers, 0));
-  features_.opcodes = detail::probe_opcodes<Kernel>(ring_);
+  features_.opcodes = probe_opcodes<Kernel>(ring_);
   features_.open = true;
   return 0;
 }
@@ -295,4 +295,4 @@ int basic_ring<Kernel>::enter(bool wait, unsigned flags, void* argument,
   return 0;
 }
 
-}  // namespace iowq
+}  // namespace iowq::detail
