@@ -45,7 +45,8 @@ NOT_A_NAME = {'requires', 'explicit', 'noexcept', 'decltype', 'alignas', 'aligno
 ATTRIBUTE = re.compile(r'\[\[.*?\]\]', re.S)
 CLASS_HEAD = re.compile(r'(?:^|[\s>)])(?:class|struct|union)\s+(?:alignas\s*\([^)]*\)\s*)?'
                         r'(?P<name>[\w:]+(?:<[^;{}]*>)?[\w:]*)\s*(?:final\s*)?(?::(?!:).*)?$', re.S)
-NAMESPACE_HEAD = re.compile(r'(?:^|\s)namespace(?:\s+(?P<name>[\w:]+))?\s*$|(?:^|\s)extern\s*$')
+NAMESPACE_HEAD = re.compile(
+    r'(?:^|\s)namespace(?:\s+(?P<name>[\w:]+(?:\s+\w[\w:]*)?))?\s*$|(?:^|\s)extern\s*$')
 ENUM_HEAD = re.compile(r'(?:^|\s)enum\b(?![^(]*\()')
 # A requires-expression; a requires-clause comes after parameters or qualifiers.
 REQUIRES = re.compile(r'(?:[=&|!(,]|\brequires|\breturn)\s*requires\s*'

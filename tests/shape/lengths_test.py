@@ -31,6 +31,10 @@ class Functions(unittest.TestCase):
                 '  struct inner {\n    void h() {}\n  };\n};\n}\n}  // namespace a::b\n')
         self.assertEqual(found(text), [('c::f', 5, 5, 5), ('c::inner::h', 10, 10, 10)])
 
+    def test_an_inline_namespace_is_no_function(self):
+        for head in ('namespace a::inline v0', 'namespace a::inline v0::detail', 'inline namespace v0'):
+            self.assertEqual(found(head + ' {\nvoid f() {\n}\n}\n'), [('f', 2, 2, 3)])
+
     def test_heads_of_classes(self):
         for head in ['class x', 'struct x final', 'class [[nodiscard("it (and only it) }")]] x : y',
                      'template <class T> class x', 'template <class T> requires(f<T>(1)) struct x',
