@@ -12,7 +12,7 @@
 
 #include <iowq/base/config.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// Prints the belief that does not hold and ends the process by SIGABRT.
 [[noreturn]] IOWQ_COLD inline void assertion_failed(const char* belief, const char* message,
@@ -31,7 +31,7 @@ IOWQ_COLD inline bool at_fault(const std::source_location& source) noexcept {
   return false;
 }
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail
 
 /// IOWQ_ASSERT(condition) or IOWQ_ASSERT(condition, "what the user did wrong").
 #ifndef IOWQ_ASSERT

@@ -50,7 +50,7 @@ extern "C" void __tsan_acquire(void* address);
 extern "C" void __tsan_release(void* address);
 #endif
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// Tells ThreadSanitizer that `address` carries an order through the kernel (an SQE, say), which
 /// it cannot see. Nothing without it.
@@ -67,4 +67,4 @@ inline void annotate_acquire([[maybe_unused]] void* address) noexcept {
 #endif
 }
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

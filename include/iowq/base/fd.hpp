@@ -9,7 +9,7 @@
 
 #include <iowq/base/policy.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 /// Asked before an fd closes its descriptor by itself: exec knows what is in flight on this thread.
@@ -98,4 +98,4 @@ class descriptor {
   std::uint64_t note_ = 0;
 };
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

@@ -31,7 +31,7 @@
 
 #include <iowq/base/assert.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// Time as the library counts it: CLOCK_MONOTONIC, never set back.
 using steady_clock = std::chrono::steady_clock;
@@ -296,4 +296,4 @@ struct linux_policy {
 template <class T>
 using atomic = linux_policy::atomic<T>;
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

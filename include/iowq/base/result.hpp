@@ -16,7 +16,7 @@
 
 #include <iowq/base/assert.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -189,4 +189,4 @@ class [[nodiscard("look at it: it may hold an error")]] result {
   bool has_value_;
 };
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

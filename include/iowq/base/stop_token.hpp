@@ -16,7 +16,7 @@
 #include <iowq/base/detail/stop_state.hpp>
 #include <iowq/base/policy.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 class stop_source;
 template <class F>
@@ -105,4 +105,4 @@ class [[nodiscard("it is unregistered when destroyed")]] stop_callback : detail:
 template <class F>
 stop_callback(stop_token, F) -> stop_callback<F>;
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

@@ -13,7 +13,7 @@
 #include <iowq/coro/awaiter.hpp>
 #include <iowq/coro/detail/promise.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -82,4 +82,4 @@ template <class Awaitable>
   return detail::as_result_awaiter<std::remove_cvref_t<Awaitable>>{std::move(operation)};
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

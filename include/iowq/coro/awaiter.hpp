@@ -7,7 +7,7 @@
 #include <type_traits>
 #include <utility>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 template <class T>
@@ -49,4 +49,4 @@ concept awaitable = detail::member_co_await<T> || detail::free_co_await<T> || aw
 template <awaitable T>
 using await_result_t = decltype(detail::get_awaiter(std::declval<T>()).await_resume());
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

@@ -11,7 +11,7 @@
 #include <iowq/base/assert.hpp>
 #include <iowq/coro/detail/promise.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 template <class T>
 class stream;
@@ -138,4 +138,4 @@ stream<T> detail::stream_promise<T>::get_return_object() noexcept {
   return stream<T>{std::coroutine_handle<stream_promise>::from_promise(*this)};
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

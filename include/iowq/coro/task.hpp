@@ -12,7 +12,7 @@
 #include <iowq/coro/awaiter.hpp>
 #include <iowq/coro/detail/promise.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 template <class T = void>
 class task;
@@ -186,4 +186,4 @@ task<T> detail::task_promise<T>::get_return_object() noexcept {
   return task<T>{std::coroutine_handle<task_promise>::from_promise(*this)};
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

@@ -33,7 +33,7 @@
 #include <iowq/ring/detail/cqe.hpp>
 #include <iowq/ring/features.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 template <class Call>
 concept has_sqe = requires(Call& c, io_uring_sqe& sqe) { c.prepare(sqe); };
@@ -114,4 +114,4 @@ template <class Call>
     return call.value(what.res());
 }
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

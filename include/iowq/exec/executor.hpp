@@ -27,11 +27,11 @@
 #include <iowq/exec/operation.hpp>
 #include <iowq/exec/stats.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 class executor;
 }
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// A task that nobody awaits: started by the loop, it destroys its own frame at its end.
 struct detached {
@@ -108,9 +108,9 @@ inline void detached::promise_type::start(loop_item* self) noexcept {
   handle.resume();
 }
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 /// How to build an executor.
 struct executor_options {
@@ -386,9 +386,9 @@ inline void executor::drive(detail::detached root) noexcept {
   return detail::migration{other.loop_};
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 /// Builds an executor on this thread, runs `root` and all that it spawns to their end, and
 /// returns root's result or rethrows what left it.
@@ -432,4 +432,4 @@ class [[nodiscard("co_await it")]] turn_awaiter : loop_item {
 /// operation_canceled if a stop was requested.
 [[nodiscard("co_await it")]] inline detail::turn_awaiter yield() noexcept { return {}; }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

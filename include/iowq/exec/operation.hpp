@@ -27,7 +27,7 @@
 #include <iowq/pool/work.hpp>
 #include <iowq/ring/features.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -61,9 +61,9 @@ using work_storage =
 
 }  // namespace detail
 
-}  // namespace iowq
+}  // namespace iowq::inline v0
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// The route, first match wins: what the user forces; a key of the user's, which only the pool
 /// keeps; the kernel's own workers instead of ours, if the policy says so; what the operation
@@ -83,9 +83,9 @@ namespace iowq::detail {
   return way;
 }
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 template <class Call>
 class operation;
@@ -149,9 +149,9 @@ class poll_route {
 };
 
 }  // namespace detail
-}  // namespace iowq
+}  // namespace iowq::inline v0
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 /// One operation, from its arguments to its result: an awaitable that may be stored, and moved
 /// until it is awaited. Awaited once, on an executor's thread; yields its value or throws
@@ -425,9 +425,9 @@ class [[nodiscard("co_await it, or it detail::never happens")]] operation
   [[no_unique_address]] detail::work_storage<Call> work_;
 };
 
-}  // namespace iowq
+}  // namespace iowq::inline v0
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 /// Forces an operation onto the pool: it runs as a system call on a worker.
 template <class Call>
@@ -454,4 +454,4 @@ template <class Call>
   return op;
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

@@ -9,7 +9,7 @@
 #include <optional>
 #include <string_view>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 // g++ 12 sees a scoped enumerator shadow the class of the same name; it cannot.
 #pragma GCC diagnostic push
@@ -69,4 +69,4 @@ struct placement {
 
 }  // namespace detail
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

@@ -12,7 +12,7 @@
 
 #include <iowq/exec/operation.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 /// How a punted callable wants to run.
 struct punt_options {
@@ -117,7 +117,7 @@ template <detail::spelling Spelling = detail::spelling::unknown, class F>
   return operation<detail::punt_call<std::decay_t<F>>>{at, std::forward<F>(callable), options};
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0
 
 #if IOWQ_DESTROYS_CLOSURES_TWICE && !defined(IOWQ_NO_PUNT_CHECK)
 // A function cannot tell a closure written in place from one moved in: both are rvalues of the

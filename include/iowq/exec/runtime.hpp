@@ -38,7 +38,7 @@
 #include <iowq/pool/pool.hpp>
 #include <iowq/pool/topology.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 /// How to build a runtime.
 struct runtime_options {
@@ -259,4 +259,4 @@ class runtime {
   detail::atomic<bool> stops_{false};  // request_stop() was called; all their lives
 };
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

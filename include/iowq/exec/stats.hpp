@@ -11,7 +11,7 @@
 #include <iowq/exec/detail/loop.hpp>
 #include <iowq/exec/detail/operation_counters.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 /// What an executor did so far.
 struct executor_stats {
@@ -80,4 +80,4 @@ inline void write_in_flight(std::ostream& out, loop& here) {
 }
 
 }  // namespace detail
-}  // namespace iowq
+}  // namespace iowq::inline v0

@@ -22,7 +22,7 @@
 #include <iowq/flow/detail/range_traits.hpp>
 #include <iowq/flow/task_group.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -100,4 +100,4 @@ template <class R, class F>
   return detail::for_each_of<R, F>(std::forward<R>(range), limit, std::move(f));
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

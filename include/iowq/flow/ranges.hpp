@@ -25,7 +25,7 @@
 #include <iowq/flow/when_any.hpp>
 #include <iowq/op/bytes.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -99,4 +99,4 @@ template <detail::iterable R>
       []<class R>(R&& range) { return iowq::buffers(std::forward<R>(range)); });
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

@@ -18,7 +18,7 @@
 #include <iowq/coro/task.hpp>
 #include <iowq/exec/detail/loop.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 /// Tasks that run beside their parent and are joined before it goes on: the group is destroyed
 /// only after join(), or the program stops. The first failure stops the others. It is stopped with
@@ -180,4 +180,4 @@ class task_group {
   std::optional<stop_callback<pass_on>> joined_;
 };
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

@@ -14,7 +14,7 @@
 #include <iowq/flow/detail/concurrent.hpp>
 #include <iowq/op/time.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -84,4 +84,4 @@ template <awaitable A, class Rep, class Period>
   return detail::within_time<std::remove_cvref_t<A>>{std::move(awaitable), sleep_for(limit, at)};
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

@@ -27,7 +27,7 @@
 #include <iowq/flow/detail/range_traits.hpp>
 #include <iowq/flow/with_stop.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -191,4 +191,4 @@ template <class T>
   }
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

@@ -13,7 +13,7 @@
 #include <iowq/flow/detail/concurrent.hpp>
 #include <iowq/flow/detail/range_traits.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -117,4 +117,4 @@ template <detail::iterable R>
   return detail::when_all_range<detail::element_of<R>>{range};
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

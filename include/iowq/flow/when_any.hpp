@@ -17,7 +17,7 @@
 #include <iowq/flow/detail/concurrent.hpp>
 #include <iowq/flow/detail/range_traits.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 /// Which of several succeeded first, and what it yielded.
 template <class... Ts>
@@ -204,4 +204,4 @@ template <detail::iterable R>
   return detail::when_any_range<detail::element_of<R>>{range};
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

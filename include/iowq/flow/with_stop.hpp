@@ -8,7 +8,7 @@
 
 #include <iowq/flow/detail/concurrent.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -64,4 +64,4 @@ template <awaitable A>
   return detail::under_stop<std::remove_cvref_t<A>>{token, std::move(awaitable)};
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

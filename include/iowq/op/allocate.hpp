@@ -19,7 +19,7 @@
 #include <iowq/op/detail/file_kind.hpp>
 #include <iowq/ring/detail/compat.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -104,9 +104,9 @@ template <class = void>
   return operation<detail::ftruncate_call>{at, file, length};
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -191,4 +191,4 @@ template <class = void>
   return operation<detail::fadvise_call>{at, file.get(), offset, length, advice};
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

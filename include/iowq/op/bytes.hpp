@@ -12,7 +12,7 @@
 #include <string_view>
 #include <type_traits>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 template <class T>
@@ -89,4 +89,4 @@ class const_bytes {
   std::size_t size_;
 };
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

@@ -32,7 +32,7 @@
 #include <iowq/op/socket.hpp>
 #include <iowq/op/socket_option.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -182,4 +182,4 @@ template <class = void>
   co_return made;
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

@@ -23,7 +23,7 @@
 #include <iowq/op/bytes.hpp>
 #include <iowq/op/open.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 /// What kind of file a directory entry names; unknown where the file system does not say.
 enum class file_type : unsigned char {
@@ -140,4 +140,4 @@ template <class = void>
   return detail::entries_of(std::move(directory), at);
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

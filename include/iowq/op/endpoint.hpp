@@ -17,7 +17,7 @@
 
 #include <iowq/base/result.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 /// A socket address of any family. A plain value.
 class endpoint {
@@ -113,4 +113,4 @@ class endpoint {
   ::socklen_t size_ = 0;
 };
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

@@ -17,7 +17,7 @@
 #include <iowq/op/detail/blocking_wait.hpp>
 #include <iowq/ring/detail/compat.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -62,4 +62,4 @@ template <class = void>
   return operation<detail::epoll_wait_call>{at, set.get(), events};
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

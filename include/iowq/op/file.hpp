@@ -25,7 +25,7 @@
 #include <iowq/op/detail/file_kind.hpp>
 #include <iowq/op/detail/nonblocking_io.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -282,4 +282,4 @@ template <class = void>
   co_return done;
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

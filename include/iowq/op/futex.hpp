@@ -21,7 +21,7 @@
 #include <iowq/exec/operation.hpp>
 #include <iowq/ring/detail/compat.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 /// Who may wait for a word: threads of this process, or whoever maps its memory.
 enum class futex_scope : std::uint8_t { process, shared };
@@ -163,4 +163,4 @@ template <class = void>
   return operation<detail::futex_wake_call>{at, detail::futex_wake_call{word, most, scope}};
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

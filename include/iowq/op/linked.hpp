@@ -42,7 +42,7 @@
 #include <iowq/op/transfer.hpp>
 #include <iowq/op/vector.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -282,4 +282,4 @@ template <class... Calls>
   return linked_operations<Calls...>{std::move(all)...};
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

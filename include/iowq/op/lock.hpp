@@ -16,7 +16,7 @@
 #include <iowq/exec/operation.hpp>
 #include <iowq/op/detail/blocking_wait.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -52,4 +52,4 @@ template <class = void>
   return operation<detail::flock_call>{at, file.get(), how};
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

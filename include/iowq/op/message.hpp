@@ -18,7 +18,7 @@
 #include <iowq/op/detail/blocking_wait.hpp>
 #include <iowq/op/endpoint.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 /// What recvfrom() yields: how many bytes, and from whom.
 struct datagram {
@@ -283,4 +283,4 @@ template <class = void>
   return operation<detail::recvfrom_call>{at, socket.get(), bytes, flags};
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

@@ -22,7 +22,7 @@
 #include <iowq/op/detail/blocking_wait.hpp>
 #include <iowq/op/detail/path_text.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 /// What statx(2) answered.
 class file_status {
@@ -212,9 +212,9 @@ template <class = void>
   return operation<detail::fstatfs_call>{at, file.get()};
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 /// A time to set: a system_clock's, or a timespec, which may be UTIME_NOW or UTIME_OMIT.
 class file_time {
@@ -371,4 +371,4 @@ template <class = void>
   return operation<detail::futimens_call>{at, file.get(), accessed, modified};
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

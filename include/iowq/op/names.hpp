@@ -21,7 +21,7 @@
 #include <iowq/exec/operation.hpp>
 #include <iowq/op/detail/path_text.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -160,9 +160,9 @@ template <class = void>
                                         flags};
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -352,4 +352,4 @@ template <class = void>
   return operation<detail::mkdtemp_call>{at, pattern};
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

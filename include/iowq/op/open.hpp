@@ -18,7 +18,7 @@
 #include <iowq/op/detail/path_text.hpp>
 #include <iowq/ring/detail/compat.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -169,9 +169,9 @@ template <class = void>
   return close(fd{number}, at);
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -229,4 +229,4 @@ template <class = void>
   return operation<detail::pipe_call>{at, flags};
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

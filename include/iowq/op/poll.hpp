@@ -10,7 +10,7 @@
 #include <iowq/exec/operation.hpp>
 #include <iowq/op/detail/blocking_wait.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -50,4 +50,4 @@ template <class = void>
   return operation<detail::poll_call>{at, file.get(), events};
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

@@ -31,7 +31,7 @@
 #include <iowq/exec/operation.hpp>
 #include <iowq/op/waitid.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 /// The arguments of a program: a list, or any range of strings. Copied.
 class argument_list {
@@ -236,4 +236,4 @@ template <class = void>
   return operation<detail::wait_for_call>{at, child};
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

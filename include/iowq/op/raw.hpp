@@ -9,7 +9,7 @@
 
 #include <iowq/exec/operation.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 /// What a CQE said: `res` is the operation's answer or -errno.
 struct raw_result {
@@ -47,4 +47,4 @@ template <class Prepare>
   return operation<detail::raw_call<std::decay_t<Prepare>>>{at, std::move(prepare)};
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

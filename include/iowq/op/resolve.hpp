@@ -32,7 +32,7 @@
 #include <iowq/op/endpoint.hpp>
 #include <iowq/pool/pool.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 /// Of what getaddrinfo(3) answers (EAI_NONAME, EAI_SERVICE, …).
 [[nodiscard]] inline const std::error_category& resolve_category() noexcept {
@@ -177,4 +177,4 @@ template <class = void>
   return detail::resolve_by(&::getaddrinfo, std::string{host}, std::string{service}, flags, at);
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

@@ -28,7 +28,7 @@
 #include <iowq/exec/executor.hpp>
 #include <iowq/op/poll.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -262,4 +262,4 @@ template <class = void>
   return detail::await_signal(which.bits());
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

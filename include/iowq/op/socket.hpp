@@ -24,7 +24,7 @@
 #include <iowq/op/file.hpp>
 #include <iowq/ring/detail/compat.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -90,9 +90,9 @@ template <class = void>
   return operation<detail::connect_call>{at, socket.get(), where};
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -351,4 +351,4 @@ template <class = void>
   co_return done;
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

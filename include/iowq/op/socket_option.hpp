@@ -13,7 +13,7 @@
 #include <iowq/exec/operation.hpp>
 #include <iowq/op/bytes.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -103,4 +103,4 @@ template <class = void>
       at, detail::setsockopt_bytes_call{socket.get(), level, name, value}};
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

@@ -24,7 +24,7 @@
 #include <iowq/exec/operation.hpp>
 #include <iowq/op/detail/blocking_wait.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -206,4 +206,4 @@ template <class Duration>
   return operation<detail::day_sleep_call>{at, detail::time_of_day(when)};
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

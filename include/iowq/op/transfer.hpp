@@ -27,7 +27,7 @@
 #include <iowq/op/detail/blocking_wait.hpp>
 #include <iowq/op/detail/file_kind.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 /// Where in a file: an offset >= 0, or nothing, which is the file position.
 using file_offset = std::optional<std::int64_t>;
@@ -274,4 +274,4 @@ template <class = void>
   return operation<detail::tee_call>{at, from, to, length, flags};
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

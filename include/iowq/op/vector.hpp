@@ -23,7 +23,7 @@
 #include <iowq/op/detail/nonblocking_io.hpp>
 #include <iowq/op/file.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -193,4 +193,4 @@ template <class = void>
       at, detail::writev_call{{file, parts, detail::checked_offset(offset)}}};
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

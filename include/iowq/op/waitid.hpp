@@ -17,7 +17,7 @@
 #include <iowq/op/detail/blocking_wait.hpp>
 #include <iowq/ring/detail/compat.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -93,4 +93,4 @@ template <class = void>
   return operation<detail::waitid_call>{at, detail::waitid_call{which, id, options}};
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

@@ -39,7 +39,7 @@
 #include <iowq/op/directory.hpp>
 #include <iowq/op/open.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 /// One entry of a tree. Its names are borrowed from the stream: until its next next().
 class walk_entry : public directory_entry {
@@ -263,4 +263,4 @@ template <class = void>
   return detail::walk_of(std::string{path}, at);
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

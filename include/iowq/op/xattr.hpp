@@ -15,7 +15,7 @@
 #include <iowq/op/bytes.hpp>
 #include <iowq/op/detail/path_text.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -216,4 +216,4 @@ template <class = void>
   return operation<detail::removexattr_call>{at, path, name};
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

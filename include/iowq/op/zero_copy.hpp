@@ -21,7 +21,7 @@
 #include <iowq/op/message.hpp>
 #include <iowq/op/socket.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -92,4 +92,4 @@ template <class = void>
       at, detail::sendmsg_zc_call{{.socket = socket.get(), .message = message, .flags = flags}}};
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

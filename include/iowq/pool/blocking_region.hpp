@@ -6,7 +6,7 @@
 #include <iowq/pool/detail/state.hpp>
 #include <iowq/pool/detail/worker.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 /// The worker that runs the calling code.
 namespace this_worker {
@@ -21,4 +21,4 @@ namespace this_worker {
 
 }  // namespace this_worker
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

@@ -19,7 +19,7 @@
 #include <iowq/pool/detail/context_check.hpp>
 #include <iowq/pool/topology.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 /// Workers of each class. When constructing, 0 is the default; when setting, 0 keeps what is.
 struct worker_limits {
@@ -86,9 +86,9 @@ template <class Policy>
 }
 
 }  // namespace detail
-}  // namespace iowq
+}  // namespace iowq::inline v0
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 /// How to build a pool.
 struct pool_options {
@@ -110,4 +110,4 @@ struct pool_options {
   drift_handler on_drift = {};
 };
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

@@ -29,7 +29,7 @@
 #include <iowq/pool/stats.hpp>
 #include <iowq/pool/work.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 /// The thread that makes it is its *owner*: workers inherit that thread's context (credentials,
 /// working directory, seccomp filters, affinity, ...), and it destroys the pool. Where no thread
@@ -291,4 +291,4 @@ class basic_pool {
 
 using pool = basic_pool<detail::linux_policy>;
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

@@ -8,7 +8,7 @@
 
 #include <iowq/pool/detail/state.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 /// One class of a pool at one moment. idle + running + blocked == workers.
 struct class_stats {
@@ -109,4 +109,4 @@ void print(std::ostream& out, pool_state<Policy>& pool) {
 }
 
 }  // namespace detail
-}  // namespace iowq
+}  // namespace iowq::inline v0

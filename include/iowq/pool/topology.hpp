@@ -18,7 +18,7 @@
 
 #include <iowq/base/policy.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 /// A set of processors, as sched_setaffinity(2) takes it. Numbers outside 0 .. 1023 are ignored.
 class cpu_set {
@@ -185,4 +185,4 @@ class topology {
   std::vector<std::uint8_t> node_of_cpu_;
 };
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

@@ -26,7 +26,7 @@
 #include <iowq/base/stop_token.hpp>
 #include <iowq/queue/intrusive_queue.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 /// Where an item says nothing about its node: that of the processor that enqueues it.
 inline constexpr int any_node = -1;
@@ -218,4 +218,4 @@ class work_chain {
   detail::item* recent_[look_ahead] = {};
 };
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

@@ -25,7 +25,7 @@
 
 #include <iowq/base/policy.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 template <class Policy = linux_policy>
 class adaptive_spinner {
@@ -96,4 +96,4 @@ class adaptive_spinner {
   typename Policy::template atomic<int> credit_{limit / 2};
 };
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

@@ -18,7 +18,7 @@
 #include <iowq/base/assert.hpp>
 #include <iowq/base/policy.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 template <auto Link, class Policy = linux_policy>
 class inbox;
@@ -92,4 +92,4 @@ class inbox<Link, Policy> {
   typename Policy::template atomic<void*> head_{nullptr};
 };
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

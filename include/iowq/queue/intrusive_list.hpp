@@ -9,7 +9,7 @@
 
 #include <iowq/base/assert.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 template <auto Next, auto Prev>
 class intrusive_list;
@@ -69,4 +69,4 @@ class intrusive_list<Next, Prev> {
   T* tail_ = nullptr;
 };
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

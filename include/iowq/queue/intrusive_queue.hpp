@@ -6,7 +6,7 @@
 
 #include <iowq/base/assert.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 template <auto Link>
 class intrusive_queue;
@@ -76,4 +76,4 @@ class intrusive_queue<Link> {
   T** tail_ = &head_;
 };
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

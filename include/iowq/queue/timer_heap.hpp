@@ -12,7 +12,7 @@
 #include <iowq/base/assert.hpp>
 #include <iowq/base/policy.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// One deadline. Lives with whoever waits for it; disarmed or fired before it is destroyed.
 class timer {
@@ -138,4 +138,4 @@ class basic_timer_heap {
 
 using timer_heap = basic_timer_heap<>;
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

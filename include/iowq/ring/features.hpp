@@ -12,7 +12,7 @@
 #include <iowq/ring/detail/compat.hpp>
 #include <iowq/ring/detail/kernel.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// The answers of one ring's kernel.
 struct ring_features {
@@ -79,4 +79,4 @@ std::bitset<256> probe_opcodes(io_uring& ring) noexcept {
   return known;
 }
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

@@ -20,7 +20,7 @@
 #include <iowq/base/result.hpp>
 #include <iowq/sync/detail/channel_wait.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 template <class T>
 class channel;
@@ -251,4 +251,4 @@ class channel : private detail::channel_base {
   std::size_t used_ = 0;
 };
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

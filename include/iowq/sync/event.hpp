@@ -7,7 +7,7 @@
 #include <iowq/base/assert.hpp>
 #include <iowq/sync/detail/waiter.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 /// Set or not set. Who waits goes on once it is set, in the order of the waits; it stays set until
 /// reset(). For the coroutines of one executor, on its thread. Destroy it when nobody waits.
@@ -49,4 +49,4 @@ class event {
   detail::wait_queue waiters_;
 };
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

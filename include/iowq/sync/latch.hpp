@@ -8,7 +8,7 @@
 #include <iowq/base/assert.hpp>
 #include <iowq/sync/detail/waiter.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 /// Counts down once; who waits goes on when it has reached 0. For the coroutines of one executor.
 /// Destroy it when nobody waits.
@@ -52,4 +52,4 @@ class latch {
   detail::wait_queue waiters_;
 };
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

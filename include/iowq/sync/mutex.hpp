@@ -11,7 +11,7 @@
 #include <iowq/base/assert.hpp>
 #include <iowq/sync/detail/waiter.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 /// Excludes the coroutines of one executor from each other. unlock() hands it to the one that has
 /// waited longest, so nobody overtakes. Not recursive. Destroy it unlocked.
@@ -80,4 +80,4 @@ class mutex {
   detail::wait_queue waiters_;
 };
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

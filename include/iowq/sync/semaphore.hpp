@@ -8,7 +8,7 @@
 #include <iowq/base/assert.hpp>
 #include <iowq/sync/detail/waiter.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 /// A number of permits. acquire() takes one, or waits for one in the order of arrival; release()
 /// gives it back. For the coroutines of one executor. Destroy it when nobody waits.
@@ -58,4 +58,4 @@ class semaphore {
   detail::wait_queue waiters_;
 };
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

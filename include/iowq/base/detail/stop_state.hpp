@@ -25,7 +25,7 @@
 #include <iowq/base/config.hpp>
 #include <iowq/base/policy.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 template <class Policy>
 class stop_list;
@@ -306,4 +306,4 @@ class stop_list {
   bool* gone_ = nullptr;  // in the frame of request(): set by our destructor
 };
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

@@ -13,7 +13,7 @@
 #include <iowq/coro/awaiter.hpp>
 #include <iowq/coro/detail/trampoline.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// Is told, once, that what it waits for is over. Lives until then.
 class completion_callback {
@@ -61,4 +61,4 @@ concept startable = awaitable<A> && requires(A& a, completion_callback& l, stop_
   { a.start(l, token) } -> std::same_as<bool>;
 };
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

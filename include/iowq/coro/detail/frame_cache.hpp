@@ -17,7 +17,7 @@
 
 #include <iowq/base/config.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 inline constexpr std::align_val_t frame_alignment{64};
 
@@ -120,4 +120,4 @@ struct recycled_frame {
   static void operator delete(void* frame, std::size_t size) noexcept { free_frame(frame, size); }
 };
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

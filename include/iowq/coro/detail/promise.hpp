@@ -11,7 +11,7 @@
 #include <iowq/coro/detail/continuation.hpp>
 #include <iowq/coro/detail/frame_cache.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -74,4 +74,4 @@ struct ambient_stop_awaiter {
   return {};
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

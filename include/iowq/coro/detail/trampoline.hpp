@@ -13,7 +13,7 @@
 
 #include <iowq/base/config.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 struct trampoline {
   std::coroutine_handle<> next;
@@ -71,4 +71,4 @@ inline void hand_over(std::coroutine_handle<> coroutine) noexcept {
   }
 }
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

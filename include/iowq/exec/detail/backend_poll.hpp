@@ -31,7 +31,7 @@
 #include <iowq/queue/intrusive_queue.hpp>
 #include <iowq/ring/features.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// The operations that wait for a descriptor, and the owner's sleep. Owner thread only.
 class poll_backend {
@@ -195,4 +195,4 @@ class poll_backend {
   ring_stats stats_;
 };
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

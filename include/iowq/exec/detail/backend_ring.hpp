@@ -28,7 +28,7 @@
 #include <iowq/ring/detail/cqe.hpp>
 #include <iowq/ring/detail/ring.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// Whose CQEs the answers to cancels are. Owner thread only.
 class cancel_retry : public cqe_handler {
@@ -343,4 +343,4 @@ class ring_backend {
   std::chrono::milliseconds starved_{};
 };
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

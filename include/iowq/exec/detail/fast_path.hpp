@@ -22,7 +22,7 @@
 #include <iowq/exec/detail/operation_base.hpp>
 #include <iowq/ring/detail/ring.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// What an SQE's user_data says about whose it is: a completion's, or an operation's. A pointer to
 /// either leaves the low bits free.
@@ -226,4 +226,4 @@ class fast_path {
   unsigned run_number_ = 0;
 };
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

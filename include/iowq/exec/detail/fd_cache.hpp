@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <tuple>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// A file as the kernel numbers it.
 struct file_identity {
@@ -116,4 +116,4 @@ class devices {
   std::size_t next_ = 0;
 };
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

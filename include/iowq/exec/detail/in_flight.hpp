@@ -15,7 +15,7 @@
 #include <iowq/exec/detail/operation_base.hpp>
 #include <iowq/exec/detail/operation_counters.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// What an operation on a slot of the ring's table of files has for a descriptor: a number that no
 /// descriptor has, and its own inverse. -1 remains nothing.
@@ -202,4 +202,4 @@ class in_flight_registry {
   unsigned pending_closes_ = 0;
 };
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

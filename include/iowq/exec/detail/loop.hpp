@@ -23,7 +23,7 @@
 #include <iowq/exec/detail/select_backend.hpp>
 #include <iowq/queue/timer_heap.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// The loop of the calling thread, or null.
 inline constinit thread_local loop* this_thread_loop = nullptr;
@@ -402,4 +402,4 @@ inline void stop_hook::arrived(loop_item* self) noexcept {
   owner.resume(op);
 }
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

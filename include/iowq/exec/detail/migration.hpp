@@ -16,7 +16,7 @@
 #include <iowq/exec/detail/loop.hpp>
 #include <iowq/exec/detail/operation_base.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// The awaiting coroutine, and who awaits it in turn, goes on at `to`.
 class [[nodiscard("co_await it")]] migration : loop_item {
@@ -62,4 +62,4 @@ class [[nodiscard("co_await it")]] migration : loop_item {
   std::coroutine_handle<> coroutine_;
 };
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

@@ -32,7 +32,7 @@
 #include <iowq/queue/timer_heap.hpp>
 #include <iowq/ring/detail/cqe.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// Something for the owner to do, once. In at most one queue at a time; lives with whoever waits
 /// for it (an operation, a yield, a task about to start).
@@ -109,11 +109,11 @@ class recycled {
   T* object_;
 };
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail
 
 struct io_uring_sqe;
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 class loop;
 class operation_base;
@@ -331,4 +331,4 @@ struct alarm : timer {
   operation_base& op;
 };
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

@@ -11,7 +11,7 @@
 #include <iowq/base/config.hpp>
 #include <iowq/exec/operation_row.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 /// One line of executor_stats::operations.
 struct operation_stats {
@@ -107,4 +107,4 @@ class operation_counters {
 };
 
 }  // namespace detail
-}  // namespace iowq
+}  // namespace iowq::inline v0

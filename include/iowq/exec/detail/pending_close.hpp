@@ -12,7 +12,7 @@
 #include <iowq/exec/detail/loop.hpp>
 #include <iowq/exec/detail/operation_base.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// Cancels what uses the descriptor that `closer` will close. True: there is something, and
 /// `closer` is queued when all of it has ended.
@@ -59,4 +59,4 @@ constexpr auto second_descriptor_accessor() noexcept {
     return nullptr;
 }
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

@@ -15,7 +15,7 @@
 #include <iowq/pool/pool.hpp>
 #include <iowq/queue/adaptive_spin.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// Owner thread only, which is so the one that forks the pool's manager. What a turn of the loop
 /// punts is collected, and enqueued at its end as one.
@@ -96,4 +96,4 @@ class pool_slot {
   iowq::pool* pool_;  // once there is one
 };
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

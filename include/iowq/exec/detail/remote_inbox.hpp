@@ -17,7 +17,7 @@
 #include <iowq/exec/detail/operation_base.hpp>
 #include <iowq/queue/inbox.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// The inbox of a loop. Owner thread only, unless a member says otherwise.
 class remote_inbox {
@@ -77,4 +77,4 @@ class remote_inbox {
   std::uint64_t owed_ = 0;
 };
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

@@ -20,7 +20,7 @@
 #include <iowq/exec/detail/backend_ring.hpp>
 #include <iowq/exec/operation_row.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// The name of what io_uring_setup and its kin answer, as a manual page has it.
 [[nodiscard]] constexpr std::string_view errno_name(int error) noexcept {
@@ -116,4 +116,4 @@ IOWQ_COLD inline void report_fallback(const std::string& reason) noexcept {
   return reason;
 }
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

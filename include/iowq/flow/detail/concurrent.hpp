@@ -28,7 +28,7 @@
 #include <iowq/coro/task.hpp>
 #include <iowq/exec/detail/loop.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 template <class A>
 task<await_result_t<A>> as_task(A awaitable) {
@@ -262,4 +262,4 @@ class concurrent_awaiter : public concurrent_base {
   }
 };
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

@@ -7,7 +7,7 @@
 #include <type_traits>
 #include <utility>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// What a for loop can walk: std's ranges and range-v3's alike, single-pass and infinite ones too.
 template <class R>
@@ -27,4 +27,4 @@ template <iterable R, class Iterator =
 using item_of = std::conditional_t<std::forward_iterator<Iterator>, std::iter_reference_t<Iterator>,
                                    std::remove_cvref_t<std::iter_reference_t<Iterator>>>;
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

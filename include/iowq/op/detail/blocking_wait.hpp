@@ -18,7 +18,7 @@
 #include <iowq/pool/pool.hpp>
 #include <iowq/ring/features.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// Waits until `fd` has one of `events`, an error or a hang-up. The revents, or -ECANCELED, or
 /// -errno. With `timeout_ms` >= 0: 0 when that has passed.
@@ -82,4 +82,4 @@ template <class Call>
   return ::getsockopt(socket, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_STREAM;
 }
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

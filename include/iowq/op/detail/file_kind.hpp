@@ -20,7 +20,7 @@
 #include <iowq/exec/detail/fd_cache.hpp>
 #include <iowq/exec/detail/loop.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -103,4 +103,4 @@ class known_descriptor : public descriptor {
 
 }  // namespace detail
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

@@ -24,7 +24,7 @@
 #include <iowq/coro/detail/promise.hpp>
 #include <iowq/exec/detail/loop.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 /// How a stream of many answers asks for them.
 #pragma GCC diagnostic push
@@ -232,4 +232,4 @@ class multishot_owner {
 };
 
 }  // namespace detail
-}  // namespace iowq
+}  // namespace iowq::inline v0

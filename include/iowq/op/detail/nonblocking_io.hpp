@@ -28,7 +28,7 @@
 #include <iowq/op/bytes.hpp>
 #include <iowq/op/detail/blocking_wait.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 inline constexpr std::int64_t at_position = -1;  // the file's own
 
@@ -119,4 +119,4 @@ inline constexpr std::int64_t at_position = -1;  // the file's own
   return probe_read(file, std::span{&one, 1}, offset);
 }
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

@@ -12,7 +12,7 @@
 
 #include <iowq/coro/detail/frame_cache.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// A NUL-terminated copy of a path. Short ones are stored in place, longer ones in recycled
 /// memory, so that awaiting a path operation does not touch the heap once the thread is warm.
@@ -56,4 +56,4 @@ class path_text {
   char here_[48];
 };
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

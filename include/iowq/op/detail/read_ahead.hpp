@@ -38,7 +38,7 @@
 #include <iowq/op/directory.hpp>
 #include <iowq/queue/intrusive_list.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// What a tree may answer in the middle of a walk, through no fault of the program.
 [[nodiscard]] inline bool is_of_the_tree(std::error_code error) noexcept {
@@ -291,4 +291,4 @@ class ahead_line {
   unsigned size_ = 0;
 };
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

@@ -23,7 +23,7 @@
 #include <iowq/queue/intrusive_list.hpp>
 #include <iowq/ring/detail/buffer_group.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 class buffer_ring;
 
@@ -214,4 +214,4 @@ inline void buffer_pool::call_all() noexcept {
 }
 
 }  // namespace detail
-}  // namespace iowq
+}  // namespace iowq::inline v0

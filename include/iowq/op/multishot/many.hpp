@@ -24,7 +24,7 @@
 #include <iowq/op/poll.hpp>
 #include <iowq/op/socket.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -208,4 +208,4 @@ template <class = void>
   }
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

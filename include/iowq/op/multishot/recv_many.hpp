@@ -23,7 +23,7 @@
 #include <iowq/op/multishot/buffer_ring.hpp>
 #include <iowq/op/poll.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -221,4 +221,4 @@ template <class = void>
   return detail::receive_many(socket.get(), detail::pool_user{buffers.pool()}, at);
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

@@ -23,7 +23,7 @@
 #include <iowq/op/socket.hpp>
 #include <iowq/ring/detail/compat.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -176,4 +176,4 @@ template <class = void>
   return operation<detail::dup_fixed_call>{at, file.slot()};
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

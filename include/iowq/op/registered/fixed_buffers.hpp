@@ -26,7 +26,7 @@
 #include <iowq/ring/detail/kernel.hpp>
 #include <iowq/ring/detail/registered_resource.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 /// `count` buffers of `size` bytes each, page-aligned and zeroed, for read_fixed() and
 /// write_fixed(). The first operation on an executor registers them there, if it has no other
@@ -166,4 +166,4 @@ template <class = void>
                                              detail::checked_offset(offset)};
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

@@ -16,7 +16,7 @@
 #include <iowq/exec/detail/loop.hpp>
 #include <iowq/ring/detail/file_table.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -181,4 +181,4 @@ class fixed_files {
   detail::file_table* table_;
 };
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

@@ -28,7 +28,7 @@
 #include <iowq/op/registered/fixed_file.hpp>
 #include <iowq/op/socket.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -222,4 +222,4 @@ template <class = void>
   co_return done;
 }
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

@@ -33,7 +33,7 @@
 #include <iowq/pool/work.hpp>
 #include <iowq/queue/intrusive_list.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// The numbers that decisions are made of.
 struct account_counts {
@@ -232,4 +232,4 @@ enum class step : unsigned char {
   return exit_on_idle || counts.live > 1;
 }
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

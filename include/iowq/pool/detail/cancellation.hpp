@@ -27,7 +27,7 @@
 #include <iowq/pool/detail/generation.hpp>
 #include <iowq/pool/detail/state.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// One request, made on the stack of whoever cancels. Any thread.
 template <class Policy>
@@ -255,4 +255,4 @@ void drain_bound(pool_state<Policy>& pool) noexcept {
   });
 }
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

@@ -26,7 +26,7 @@
 
 #include <iowq/base/policy.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 /// When the owner's enqueue() compares its thread's context with that of the workers. It opens
 /// files in /proc; an owner whose seccomp filter kills for that wants `off`.
@@ -236,4 +236,4 @@ class context_watch {
 };
 
 }  // namespace detail
-}  // namespace iowq
+}  // namespace iowq::inline v0

@@ -18,7 +18,7 @@
 #include <iowq/pool/work.hpp>
 #include <iowq/queue/intrusive_queue.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// Generations, by the slot (0 .. 3) that they use.
 using generation_set = std::uint8_t;
@@ -130,4 +130,4 @@ class rejections {
   departures<Policy>* first_ = nullptr;
 };
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

@@ -27,7 +27,7 @@
 #include <iowq/base/assert.hpp>
 #include <iowq/pool/work.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// The keys of one pool. Under M.
 class key_table {
@@ -179,4 +179,4 @@ class key_table {
   std::array<item**, 33> segments_{};  // the first is not used
 };
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

@@ -44,7 +44,7 @@
 #include <iowq/pool/detail/worker_thread.hpp>
 #include <iowq/queue/intrusive_queue.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// The manager's eyes. Manager only, under M, which a look gives up for its duration.
 template <class Policy>
@@ -485,4 +485,4 @@ class manager {
   time_point join_at_{};  // when to try again to join the retired workers
 };
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

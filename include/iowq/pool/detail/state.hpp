@@ -41,7 +41,7 @@
 #include <iowq/queue/intrusive_list.hpp>
 #include <iowq/queue/intrusive_queue.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// What is left to do once M is free. Of what they point at, only addresses are used then: a
 /// worker may have woken by itself, run and left meanwhile, and a wake too many is harmless.
@@ -588,4 +588,4 @@ struct pool_state : roster<Policy> {
   }
 };
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

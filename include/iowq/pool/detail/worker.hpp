@@ -22,7 +22,7 @@
 #include <iowq/base/stop_token.hpp>
 #include <iowq/pool/work.hpp>
 
-namespace iowq {
+namespace iowq::inline v0 {
 
 namespace detail {
 
@@ -169,4 +169,4 @@ class basic_blocking_region {
 
 using blocking_region = basic_blocking_region<detail::linux_policy>;
 
-}  // namespace iowq
+}  // namespace iowq::inline v0

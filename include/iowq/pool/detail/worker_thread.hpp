@@ -16,7 +16,7 @@
 #include <iowq/pool/detail/state.hpp>
 #include <iowq/queue/intrusive_queue.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// What a worker thread does. On that thread only.
 template <class Policy>
@@ -228,4 +228,4 @@ class worker_thread {
   state& pool_;
 };
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

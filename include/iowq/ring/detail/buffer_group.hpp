@@ -24,7 +24,7 @@
 #include <iowq/ring/detail/kernel.hpp>
 #include <iowq/ring/detail/registered_resource.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// So many buffers of one size. Owner thread only.
 template <class Kernel = linux_kernel>
@@ -195,4 +195,4 @@ class basic_buffer_group : public registered_resource {
 
 using buffer_group = basic_buffer_group<>;
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

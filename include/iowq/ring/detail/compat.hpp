@@ -7,7 +7,7 @@
 
 #include <linux/io_uring.h>
 
-namespace iowq::detail::compat {
+namespace iowq::inline v0::detail::compat {
 
 // io_uring_setup flags
 inline constexpr unsigned setup_cqsize = 1U << 3;
@@ -48,4 +48,4 @@ inline constexpr int op_recv_zc = 58;           // 6.15
 inline constexpr int op_epoll_wait = 59;        // 6.15
 inline constexpr int op_pipe = 62;              // 6.16
 
-}  // namespace iowq::detail::compat
+}  // namespace iowq::inline v0::detail::compat

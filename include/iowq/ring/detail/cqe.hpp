@@ -11,7 +11,7 @@
 
 #include <iowq/base/config.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// A CQE's two words, kept as the one that they are in memory: to store two and then load one, as
 /// compilers do with two members, costs a store-forwarding stall an operation.
@@ -65,4 +65,4 @@ class cqe_handler {
   function* take_;
 };
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

@@ -26,7 +26,7 @@
 #include <iowq/ring/detail/registered_resource.hpp>
 #include <iowq/ring/features.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// So many slots. It is with one ring at a time, from its first use there until that ring's end,
 /// and then on the owner thread only. It lives until nobody holds it and no slot is taken.
@@ -151,4 +151,4 @@ class basic_file_table : public registered_resource {
 
 using file_table = basic_file_table<>;
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

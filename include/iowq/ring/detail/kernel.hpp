@@ -14,7 +14,7 @@
 
 #include <iowq/base/policy.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// A ring that is not open: no descriptor, and `nothing`, which is 0, for its heads and tails.
 [[nodiscard]] inline io_uring closed_ring(unsigned& nothing) noexcept {
@@ -134,4 +134,4 @@ struct linux_kernel {
   static inline char mapped_{};
 };
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

@@ -10,7 +10,7 @@
 
 #include <iowq/base/assert.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 class registrar;
 
@@ -74,4 +74,4 @@ inline void registered_resource::enter(registrar& owner) noexcept {
   owner.first_ = this;
 }
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

@@ -20,7 +20,7 @@
 #include <iowq/ring/detail/registered_resource.hpp>
 #include <iowq/ring/features.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// One io_uring instance. Everything on the thread that opened it. While it is not open it has no
 /// SQE to give and no CQE: who asks need not ask first whether it is.
@@ -295,4 +295,4 @@ int basic_ring<Kernel>::enter(bool wait, unsigned flags, void* argument,
   return 0;
 }
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

@@ -10,7 +10,7 @@
 #include <iowq/base/policy.hpp>
 #include <iowq/sync/detail/waiter.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// What does not depend on the type of the values.
 struct channel_base {
@@ -110,4 +110,4 @@ class channel_wait : public waiter {
   bool from_afar_ = false;
 };
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail

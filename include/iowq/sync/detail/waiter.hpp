@@ -17,7 +17,7 @@
 #include <iowq/exec/detail/loop.hpp>
 #include <iowq/queue/intrusive_list.hpp>
 
-namespace iowq::detail {
+namespace iowq::inline v0::detail {
 
 /// One wait, of whatever sort. Owner thread only.
 class waiter : public operation_base {
@@ -141,4 +141,4 @@ class [[nodiscard("co_await it")]] wait_operation final : public waiter {
   loop* owner_ = nullptr;
 };
 
-}  // namespace iowq::detail
+}  // namespace iowq::inline v0::detail
