@@ -91,12 +91,12 @@ TEST_SUITE("exec/punt") {
     iowq_test::counted::reset();
     auto const body = []() -> task<> {
       auto call = [own = iowq_test::counted{3}] { return own.value; };
-      CHECK(co_await iowq::punt(std::move(call)) == 3);
+      CHECK(co_await iowq::punt(iowq::moved(call)) == 3);
       auto lent = [own = iowq_test::counted{4}] { return own.value; };
       CHECK(co_await iowq::punt(lent) == 4);  // copied
       CHECK(lent() == 4);
       auto owner = [p = std::make_unique<int>(5)] { return *p; };
-      CHECK(co_await iowq::punt(std::move(owner)) == 5);
+      CHECK(co_await iowq::punt(iowq::moved(owner)) == 5);
     };
     iowq::run(body());
     CHECK(iowq_test::counted::alive() == 0);

@@ -137,8 +137,6 @@ class Tree:
             match = DEFINE.match(line)
             if not match or match.group(1).startswith('IOWQ_') or header == 'ring/detail/compat.hpp':
                 continue
-            if (header, match.group(1)) == ('exec/punt.hpp', 'punt'):  # g++ 12 only; see there
-                continue
             if not re.search(rf'^\s*#\s*undef\s+{match.group(1)}\b', text, re.M):
                 self.fault(header, number, f'macro {match.group(1)} escapes: #undef it')
 

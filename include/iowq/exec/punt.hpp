@@ -24,8 +24,14 @@ struct punt_options {
 
 namespace detail {
 
-/// How the argument of punt() was written, as far as the compiler lets us see.
-enum class spelling : std::uint8_t { unknown, in_place };
+/// A named callable that punt() shall move from.
+template <class F>
+struct moved_callable {
+  F& callable;
+};
+template <class F>
+concept puntable = std::is_invocable_v<std::decay_t<F>&> ||
+                   std::is_invocable_v<std::decay_t<F>&, const stop_token&>;
 
 /// A callable and what came of it.
 template <class F>
@@ -95,6 +101,15 @@ struct punt_call {
 
 }  // namespace detail
 
+/// Lets punt() move from the named `callable`, which outlives the call of punt(). On g++ 12 and 13
+/// punt() takes a callable that owns something only so: they destroy such a closure twice when it
+/// is written inside the co_await expression, and nothing tells that closure from one moved in.
+template <class F>
+  requires detail::puntable<F>
+[[nodiscard]] detail::moved_callable<F> moved(F& callable) noexcept {
+  return {callable};
+}
+
 /// Runs `callable()`, or `callable(stop_token)`, on a worker and yields what it returns, or
 /// rethrows what it threw; the coroutine goes on on its owner's thread. A stop request cancels it
 /// while it is queued; while it runs it sees the token, if it takes one, and nothing else. With a
@@ -102,28 +117,25 @@ struct punt_call {
 ///
 ///     auto n = co_await iowq::punt([&] { return ::getpid(); });
 ///     auto call = [name = std::move(name)] { return lookup(name); };   // owns something:
-///     auto found = co_await iowq::punt(std::move(call), {.key = id});   // named, and moved in
-template <detail::spelling Spelling = detail::spelling::unknown, class F>
-  requires std::is_invocable_v<std::decay_t<F>&> ||
-           std::is_invocable_v<std::decay_t<F>&, const stop_token&>
-[[nodiscard("co_await it, or it detail::never runs")]] auto punt(
+///     auto found = co_await iowq::punt(iowq::moved(call), {.key = id});   // named, and moved in
+template <class F>
+  requires detail::puntable<F>
+[[nodiscard("co_await it, or it never runs")]] auto punt(
     F&& callable, punt_options options = {},
     std::source_location at = std::source_location::current()) {
   static_assert(
-      Spelling != detail::spelling::in_place || std::is_trivially_destructible_v<std::decay_t<F>>,
+      !IOWQ_DESTROYS_CLOSURES_TWICE || std::is_lvalue_reference_v<F> ||
+          std::is_trivially_destructible_v<std::decay_t<F>>,
       "g++ before 14 destroys a closure that owns something twice when it is written inside the "
-      "co_await expression: name the closure first (auto call = [...] {...};) and std::move it "
-      "in: co_await punt(std::move(call))");
+      "co_await expression: name the closure first (auto call = [...] {...};) and let punt() move "
+      "it: co_await punt(iowq::moved(call))");
   return operation<detail::punt_call<std::decay_t<F>>>{at, std::forward<F>(callable), options};
+}
+template <class F>
+[[nodiscard("co_await it, or it never runs")]] auto punt(
+    detail::moved_callable<F> callable, punt_options options = {},
+    std::source_location at = std::source_location::current()) {
+  return operation<detail::punt_call<std::decay_t<F>>>{at, std::move(callable.callable), options};
 }
 
 }  // namespace iowq::inline v0
-
-#if IOWQ_DESTROYS_CLOSURES_TWICE && !defined(IOWQ_NO_PUNT_CHECK)
-// A function cannot tell a closure written in place from one moved in: both are rvalues of the
-// same type. Only the tokens can, so on these compilers alone punt is also a macro that looks
-// whether its argument begins with '['. Define IOWQ_NO_PUNT_CHECK to do without.
-#define punt(...)                                                    \
-  punt<(#__VA_ARGS__)[0] == '[' ? ::iowq::detail::spelling::in_place \
-                                : ::iowq::detail::spelling::unknown>(__VA_ARGS__)
-#endif
