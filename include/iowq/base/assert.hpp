@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/base/assert.hpp -- what the library believes, checked in every build.
+// iowq/base/assert.hpp -- IOWQ_ASSERT, which checks invariants in every build.
 //
-// A broken belief here means that a coroutine could be resumed twice or the kernel could write
-// into freed memory, so the program stops with a sentence that names the mistake. Define
-// IOWQ_ASSERT before the first include, in every translation unit alike, to act differently.
+// If an invariant of this library does not hold, a coroutine could be resumed twice or the kernel
+// could write into freed memory. The program therefore stops, with a message that names the
+// mistake. To act differently, define IOWQ_ASSERT before the first include, in the same way in
+// every translation unit.
 #pragma once
 
 #include <cstdio>
@@ -14,7 +15,7 @@
 
 namespace iowq::inline v0::detail {
 
-/// Prints the belief that does not hold and ends the process by SIGABRT.
+/// Prints the message, or the condition if the message is empty, and ends the process with SIGABRT.
 [[noreturn]] IOWQ_COLD inline void assertion_failed(const char* belief, const char* message,
                                                     const char* file, int line) noexcept {
   std::fprintf(stderr, "iowq: %s\n  (%s is false, %s:%d)\n", *message != 0 ? message : belief,
@@ -23,8 +24,8 @@ namespace iowq::inline v0::detail {
   std::abort();
 }
 
-/// Says which line of the user's the next message is about. False, so that it can stand behind a
-/// belief: IOWQ_ASSERT(belief || at_fault(source), "...").
+/// Prints the line of the user's code that the next message is about. Returns false, so that it
+/// can follow a condition: IOWQ_ASSERT(condition || at_fault(source), "...").
 IOWQ_COLD inline bool at_fault(const std::source_location& source) noexcept {
   std::fprintf(stderr, "iowq: %s:%u, in %s:\n", source.file_name(),
                static_cast<unsigned>(source.line()), source.function_name());
@@ -33,7 +34,8 @@ IOWQ_COLD inline bool at_fault(const std::source_location& source) noexcept {
 
 }  // namespace iowq::inline v0::detail
 
-/// IOWQ_ASSERT(condition) or IOWQ_ASSERT(condition, "what the user did wrong").
+/// IOWQ_ASSERT(condition) or IOWQ_ASSERT(condition, "what the user did wrong"). If `condition` is
+/// false, prints the message and ends the process with SIGABRT.
 #ifndef IOWQ_ASSERT
 #define IOWQ_ASSERT(condition, ...)   \
   (__builtin_expect(!!(condition), 1) \

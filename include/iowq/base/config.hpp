@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/base/config.hpp -- which compiler this is, what is wrong with it, who watches us run.
+// iowq/base/config.hpp -- macros for compiler requirements, compiler bugs and sanitizers.
 //
-// Macros here are for the library's own use; they never change a layout, so two translation
-// units compiled with different flags can share an object.
+// The macros are for the library's own use. They never change the layout of a type, so two
+// translation units compiled with different flags can share an object.
 #pragma once
 
 #if !defined(__linux__)
@@ -12,8 +12,9 @@
 #error "iowq needs C++20 with coroutines (g++ 12 or clang 19, -std=c++20)"
 #endif
 
-// GCC before 14 destroys an owning temporary closure twice when it is written inside a co_await
-// expression (GCC bug 99576 and its kin; right with 14.2). `punt` refuses the form there.
+// GCC before 14 destroys a temporary closure that owns something twice if the closure is written
+// inside a co_await expression (GCC bug 99576 and related bugs; 14.2 is correct). With such a
+// compiler, `punt` rejects this form.
 #if defined(__GNUC__) && !defined(__clang__) && __GNUC__ < 14
 #define IOWQ_DESTROYS_CLOSURES_TWICE 1
 #else
@@ -52,15 +53,17 @@ extern "C" void __tsan_release(void* address);
 
 namespace iowq::inline v0::detail {
 
-/// Tells ThreadSanitizer that `address` carries an order through the kernel (an SQE, say), which
-/// it cannot see. Nothing without it.
+/// Tells ThreadSanitizer that the caller releases `address` to the kernel (in an SQE, for example).
+/// ThreadSanitizer cannot see the order that the kernel provides. Without ThreadSanitizer this does
+/// nothing.
 inline void annotate_release([[maybe_unused]] void* address) noexcept {
 #if IOWQ_TSAN
   __tsan_release(address);
 #endif
 }
 
-/// The other end of annotate_release().
+/// Tells ThreadSanitizer that the caller acquires `address` from the kernel; pairs with
+/// annotate_release().
 inline void annotate_acquire([[maybe_unused]] void* address) noexcept {
 #if IOWQ_TSAN
   __tsan_acquire(address);

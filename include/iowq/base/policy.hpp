@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/base/policy.hpp -- the seam between our algorithms and the machine they run on.
+// iowq/base/policy.hpp -- linux_policy: the pool's access to threads, clocks and system calls.
 //
-// Everything that another thread, the clock or the kernel could do to the pool and the inbox goes
-// through one class. `linux_policy` is the real one and costs nothing; a schedule explorer or a
-// fault sweep passes its own and runs the very same lines. So this is the only header that names
-// std::atomic, std::mutex, a thread, a clock or a plain system call of the pool.
+// The pool and the inbox reach other threads, the clock and the kernel only through one class, the
+// policy. `linux_policy` is the real one and costs nothing. The schedule explorer and the
+// fault-injection tests pass their own policy and run the same code. Therefore this is the only
+// header that names std::atomic, std::mutex, a thread, a clock or a plain system call of the pool.
 #pragma once
 
 #include <fcntl.h>
@@ -33,28 +33,28 @@
 
 namespace iowq::inline v0::detail {
 
-/// Time as the library counts it: CLOCK_MONOTONIC, never set back.
+/// The clock of the library: CLOCK_MONOTONIC, which is never set back.
 using steady_clock = std::chrono::steady_clock;
 using time_point = steady_clock::time_point;
 
-/// Later than every deadline: "wait without limit".
+/// Later than every deadline; as a deadline it means "no time limit".
 inline constexpr time_point never = time_point::max();
 
-/// Where the pool may be held by a test: between two steps that another thread could divide.
+/// Places where a test can hold the pool: between two steps that another thread can interleave.
 enum class pause_point : unsigned char {
-  pop_execute,     // an item was taken, its execute() not yet called
-  execute_finish,  // execute() returned, M not yet taken
-  idle_wait,       // on the idle stack, not yet asleep
-  decide_create,   // a reservation was made, the thread not yet created
-  sample_apply,    // thread states were read, not yet acted upon
-  held_stop,       // a worker is held for a canceller, its token not yet stopped
+  pop_execute,     // an item was taken; its execute() is not called yet
+  execute_finish,  // execute() returned; the pool's mutex M is not taken yet
+  idle_wait,       // the worker is on the idle stack and not asleep yet
+  decide_create,   // a reservation was made; the thread is not created yet
+  sample_apply,    // thread states were read and are not applied yet
+  held_stop,       // a worker is held for a canceller; its token is not stopped yet
 };
 
-/// What a thread does, as far as another can tell.
+/// The state of a thread, as far as another thread can observe it.
 enum class thread_state : unsigned char { running, sleeping, unknown };
 
-/// A mutex that looks again for a moment before it sleeps: what it guards is held for less time
-/// than a sleep and a wake take. glibc's adaptive kind, which std::mutex does not offer.
+/// A mutex that spins briefly before it sleeps, because its holders keep it for less time than a
+/// sleep and a wake-up take. It is glibc's adaptive mutex, which std::mutex does not offer.
 class brief_mutex {
  public:
   brief_mutex() noexcept = default;
@@ -69,7 +69,7 @@ class brief_mutex {
 #if defined(PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP)
   pthread_mutex_t native_ = PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP;
 #else
-  pthread_mutex_t native_ = PTHREAD_MUTEX_INITIALIZER;  // another C library
+  pthread_mutex_t native_ = PTHREAD_MUTEX_INITIALIZER;  // a C library other than glibc
 #endif
 };
 
@@ -77,7 +77,7 @@ class brief_mutex {
 struct linux_policy {
   template <class T>
   using atomic = std::atomic<T>;
-  /// Plain data that a protocol of atomics guards; the explorer looks whether it does.
+  /// Plain data that a protocol of atomics guards; the explorer checks that it does.
   template <class T>
   using guarded = T;
   using mutex = brief_mutex;
@@ -85,14 +85,14 @@ struct linux_policy {
 
   [[nodiscard]] static time_point now() noexcept { return steady_clock::now(); }
 
-  /// The same clock as of the last timer tick: a few milliseconds old, an eighth of the price.
+  /// The same clock as of the last timer tick: a few milliseconds old, at an eighth of the cost.
   [[nodiscard]] static time_point now_coarsely() noexcept {
     timespec t{};
     ::clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
     return time_point{std::chrono::seconds{t.tv_sec} + std::chrono::nanoseconds{t.tv_nsec}};
   }
 
-  /// A hint in a short spin: another hardware thread may run meanwhile.
+  /// A hint to the processor in a short spin: the core's other hardware thread may run.
   static void relax() noexcept {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
@@ -101,8 +101,8 @@ struct linux_policy {
 #endif
   }
 
-  /// futex(2): sleeps while `word` holds `expected`, at most until `deadline`. May return early
-  /// for no reason; false means that the deadline passed.
+  /// futex(2): sleeps while `word` holds `expected`, at most until `deadline`. Spurious wake-ups
+  /// are possible. Returns false if the deadline passed.
   static bool futex_wait(atomic<std::uint32_t>& word, std::uint32_t expected,
                          time_point deadline) noexcept {
     timespec until{};
@@ -114,29 +114,30 @@ struct linux_policy {
     return r == 0 || errno != ETIMEDOUT;
   }
 
-  /// futex(2): wakes up to `count` sleepers of `word`.
+  /// futex(2): wakes at most `count` threads that sleep on `word`.
   static void futex_wake(atomic<std::uint32_t>& word, int count) noexcept {
     ::syscall(SYS_futex, reinterpret_cast<std::uint32_t*>(&word), FUTEX_WAKE | FUTEX_PRIVATE_FLAG,
               count);
   }
 
-  /// gettid(2), asked once a thread.
+  /// gettid(2), called once per thread and cached.
   [[nodiscard]] static int thread_id() noexcept {
     if (known_id_ == 0) known_id_ = static_cast<int>(::syscall(SYS_gettid));
     return known_id_;
   }
-  /// Has the caller that number, which thread_id() gave to somebody?
+  /// Returns true if thread_id() returned `id` on the calling thread.
   [[nodiscard]] static bool is_thread(int id) noexcept { return known_id_ == id; }
 
   [[nodiscard]] static int process_id() noexcept { return ::getpid(); }
 
-  /// A descriptor that poll(2) sees readable once it was rung: eventfd(2).
-  /// The descriptor, or -errno.
+  /// Creates an eventfd(2), which poll(2) reports readable after wake_ring(). Returns the
+  /// descriptor or -errno.
   [[nodiscard]] static int wake_open() noexcept {
     int const fd = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     return fd >= 0 ? fd : -errno;
   }
-  /// Async-signal-safe. A full counter (EAGAIN) is rung already.
+  /// Makes the eventfd readable. Async-signal-safe. EAGAIN, a full counter, is ignored: the
+  /// descriptor is readable already.
   static void wake_ring(int fd) noexcept {
     std::uint64_t const one = 1;
     [[maybe_unused]] ssize_t const r = ::write(fd, &one, sizeof one);
@@ -150,9 +151,10 @@ struct linux_policy {
   // ---- The pool's threads ----
   using thread = pthread_t;
 
-  /// Creates a thread that runs `body(argument)`; 0 or an errno. It starts with every signal
-  /// blocked but those a fault of its own raises. pthread_sigmask, not the raw call: glibc keeps
-  /// SIGSETXID open in it, without which setuid() would wait for this thread for ever.
+  /// Creates a thread that runs `body(argument)`. Returns 0 or an errno value. The thread starts
+  /// with all signals blocked except those that a fault of its own raises. This uses
+  /// pthread_sigmask(), not the system call: glibc's function leaves SIGSETXID unblocked. If that
+  /// signal were blocked, setuid() would wait for this thread without end.
   [[nodiscard]] static int thread_start(thread& created, void* (*body)(void*), void* argument,
                                         std::size_t stack_size) noexcept {
     sigset_t blocked, before;
@@ -161,18 +163,20 @@ struct linux_policy {
       sigdelset(&blocked, fault);
     pthread_attr_t attributes;
     if (int const error = ::pthread_attr_init(&attributes); error != 0) return error;
-    // EINVAL (below the minimum) keeps the default; the page that guards it is the default's too.
+    // On EINVAL (below the minimum) the default size stays. The guard page is the default's in
+    // either case.
     ::pthread_attr_setstacksize(&attributes, stack_size * (IOWQ_ASAN || IOWQ_TSAN ? 4 : 1));
     ::pthread_sigmask(SIG_SETMASK, &blocked, &before);
     int error = ::pthread_create(&created, &attributes, body, argument);
-    // The program's thread-local data lives on the stack as well and may need more than we asked.
+    // The program's thread-local data is also on the stack and may need more than `stack_size`:
+    // retry with the default size.
     if (error == EINVAL) error = ::pthread_create(&created, nullptr, body, argument);
     ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
     ::pthread_attr_destroy(&attributes);
     return error;
   }
   static void thread_join(thread joined) noexcept { ::pthread_join(joined, nullptr); }
-  /// Joins the thread if it has ended; false if it has not.
+  /// Joins the thread if it has ended; otherwise returns false at once.
   [[nodiscard]] static bool thread_try_join(thread joined) noexcept {
     return ::pthread_tryjoin_np(joined, nullptr) == 0;
   }
@@ -182,15 +186,17 @@ struct linux_policy {
     ::pthread_setname_np(::pthread_self(), name);
   }
 
-  /// The pool's record of the calling thread, null off a worker. A coroutine may go on elsewhere,
-  /// so the address is taken anew each time: never inlined.
+  /// The pool's record of the calling thread; null if it is not a worker. Never inlined: a
+  /// coroutine may resume on another thread, so each call must compute the address of the variable
+  /// again.
   IOWQ_NOINLINE static void*& this_worker() noexcept {
     static thread_local constinit void* worker = nullptr;
     return worker;
   }
 
-  /// Looks at one other thread. Asks /proc through a descriptor that it keeps; where that is not
-  /// to be had, watches the thread's CPU clock, which shows no state, only progress.
+  /// Observes the state of one other thread. Reads it from /proc, through a descriptor that stays
+  /// open. If /proc cannot be opened, observes the thread's CPU clock, which shows only progress,
+  /// not the state.
   class thread_probe {
    public:
     explicit thread_probe(const char* tasks = "/proc/self/task") noexcept : tasks_{tasks} {}
@@ -205,9 +211,9 @@ struct linux_policy {
         fd_ = ::open(path, O_RDONLY | O_CLOEXEC);
       }
       if (fd_ < 0) return by_clock(handle);
-      char text[64];  // "TID (name) S ...": the name is ours and short
+      char text[64];  // "TID (name) S ...": the pool sets the name, and it is short
       ssize_t const n = ::pread(fd_, text, sizeof text - 1, 0);
-      if (n <= 0) return thread_state::unknown;  // it has ended
+      if (n <= 0) return thread_state::unknown;  // the thread has ended
       text[n] = 0;
       const char* const name_end = std::strrchr(text, ')');
       if (name_end == nullptr || name_end[1] == 0) return thread_state::unknown;
@@ -222,7 +228,8 @@ struct linux_policy {
 
    private:
     static constexpr int unopened = -2;
-    /// Asleep: used no time for so long that a preempted thread would have had its turn.
+    /// Reports `sleeping` if the thread used no processor time for 20 ms. In that time a thread
+    /// that was only preempted would have run.
     thread_state by_clock(thread handle) noexcept {
       clockid_t clock;
       timespec read{};
@@ -241,25 +248,27 @@ struct linux_policy {
     time_point since_{};
   };
 
-  // ---- The machine's shape ----
-  /// The processor that runs the caller: a hint, old as soon as it is known.
+  // ---- Processors, limits, small files ----
+  /// The processor that runs the caller. A hint: the caller may have moved when this returns.
   [[nodiscard]] static unsigned current_cpu() noexcept {
     int const cpu = ::sched_getcpu();
     return cpu >= 0 ? static_cast<unsigned>(cpu) : 0;
   }
-  /// The calling thread's processors; false where the kernel has more than the set can name.
+  /// The processors of the calling thread. Returns false if the kernel has more processors than
+  /// `cpus` can represent.
   static bool affinity(cpu_set_t& cpus) noexcept {
     return ::sched_getaffinity(0, sizeof cpus, &cpus) == 0;
   }
   static bool set_affinity(const cpu_set_t& cpus) noexcept {
     return ::sched_setaffinity(0, sizeof cpus, &cpus) == 0;
   }
-  /// RLIMIT_NPROC, the soft one.
+  /// The soft limit RLIMIT_NPROC; RLIM_INFINITY if it cannot be read.
   [[nodiscard]] static unsigned long max_threads() noexcept {
     rlimit limit{};
     return ::getrlimit(RLIMIT_NPROC, &limit) == 0 ? limit.rlim_cur : RLIM_INFINITY;
   }
-  /// The beginning of a small text file, terminated; its length, or -errno.
+  /// Reads the beginning of a small text file into `text` and terminates it. Returns the length
+  /// read, or -errno.
   static int read_text(const char* path, char* text, std::size_t size) noexcept {
     int const file = ::open(path, O_RDONLY | O_CLOEXEC);
     if (file < 0) return -errno;
@@ -269,7 +278,8 @@ struct linux_policy {
     ::close(file);
     return answer;
   }
-  /// What a symbolic link says, terminated; its length, or -errno.
+  /// Reads the target of a symbolic link into `text` and terminates it. Returns its length, or
+  /// -errno.
   static int read_link(const char* path, char* text, std::size_t size) noexcept {
     ssize_t const n = ::readlink(path, text, size - 1);
     int const answer = n < 0 ? -errno : static_cast<int>(n);
@@ -277,9 +287,9 @@ struct linux_policy {
     return answer;
   }
 
-  /// For tests: nothing happens here.
+  /// A hook for the policies of tests. Does nothing here.
   static constexpr void pause(pause_point) noexcept {}
-  /// Absolute CLOCK_MONOTONIC, saturated: a deadline before the epoch is the epoch.
+  /// Converts to absolute CLOCK_MONOTONIC time. A time before the epoch becomes the epoch.
   [[nodiscard]] static timespec to_timespec(time_point when) noexcept {
     auto const since = when.time_since_epoch();
     if (since <= time_point::duration::zero()) return {0, 0};
@@ -292,7 +302,8 @@ struct linux_policy {
   static inline constinit thread_local int known_id_ = 0;
 };
 
-/// The atomic of code that is no part of the explored seam (stop tokens, the loop's flags).
+/// The atomic type of code that the explorer does not instantiate with its own policy (stop tokens,
+/// the flags of the loop).
 template <class T>
 using atomic = linux_policy::atomic<T>;
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/base/result.hpp -- a value or the reason why there is none.
+// iowq/base/result.hpp -- result<T>: a value or the std::error_code of the failure.
 //
-// liburing answers -errno, a raw system call sets errno. Inside the library both become one int:
-// >= 0 is the answer, < 0 is -errno. This header is the one place where that int becomes an
+// liburing returns -errno; a system call sets errno. Inside the library both become one int: a
+// value >= 0 is the result, a value < 0 is -errno. Only this header converts that int to a
 // std::error_code or an exception.
 #pragma once
 
@@ -20,12 +20,13 @@ namespace iowq::inline v0 {
 
 namespace detail {
 
-/// The error of a kernel's answer `res` < 0, in std::system_category().
+/// Converts the kernel's result `res`, which is -errno, to an error in std::system_category().
 [[nodiscard]] inline std::error_code to_error(int res) noexcept {
   return {-res, std::system_category()};
 }
 
-/// Throws what a kernel's answer `res` < 0 means: "operation: text of errno".
+/// Throws std::system_error for the kernel's result `res`, which is -errno. Its what() is
+/// "operation: text of errno".
 [[noreturn]] IOWQ_COLD inline void throw_error(int res, const char* operation) {
   throw std::system_error(to_error(res), operation);
 }
@@ -35,7 +36,8 @@ namespace detail {
 
 }  // namespace detail
 
-/// Is `error` that of an operation which ended because it was asked to stop?
+/// Returns true if `error` is a std::system_error with the code std::errc::operation_canceled,
+/// which an operation throws if a stop request cancelled it.
 [[nodiscard]] IOWQ_COLD inline bool is_cancellation(const std::exception_ptr& error) noexcept {
   try {
     std::rethrow_exception(error);
@@ -48,7 +50,8 @@ namespace detail {
 
 namespace detail {
 
-/// What a system call that sets errno answered, in the library's form.
+/// Converts the return value of a system call that sets errno: -errno if `answer` is negative,
+/// otherwise `answer`.
 template <class Answer>
 [[nodiscard]] Answer or_errno(Answer answer) noexcept {
   return answer < 0 ? static_cast<Answer>(-errno) : answer;
@@ -59,8 +62,8 @@ template <class Answer>
 /// Holds a `T`, or the std::error_code of the failure. `T` may be void, a reference, or
 /// move-only. A result is never empty.
 ///
-/// A union and a flag, not a std::variant: that costs each translation unit the instantiation of
-/// some forty templates for each `T`.
+/// A union and a flag, not a std::variant: a variant costs each translation unit the instantiation
+/// of about forty templates for each `T`.
 template <class T = void>
 class [[nodiscard("look at it: it may hold an error")]] result {
   struct nothing {};
@@ -71,7 +74,7 @@ class [[nodiscard("look at it: it may hold an error")]] result {
  public:
   using value_type = T;
 
-  /// A value; default: a value-initialised one.
+  /// Holds a value-initialised value.
   result() noexcept(std::is_nothrow_default_constructible_v<stored>)
     requires std::is_default_constructible_v<stored>
       : value_(), has_value_{true} {}
@@ -85,10 +88,10 @@ class [[nodiscard("look at it: it may hold an error")]] result {
 
   template <class U>
     requires(std::is_reference_v<T> && std::is_convertible_v<U&, T> &&
-             std::is_convertible_v<U*, stored>)  // names an object, makes no temporary
+             std::is_convertible_v<U*, stored>)  // binds to an object, creates no temporary
   result(U& value) : value_(&static_cast<T>(value)), has_value_{true} {}
 
-  /// An error; a zero code is a programmer's mistake.
+  /// Holds an error. Asserts that `error` is not the code 0, which means success.
   result(std::error_code error) noexcept : error_{error}, has_value_{false} {
     IOWQ_ASSERT(error, "a result was made of an error_code that says success");
   }
@@ -109,7 +112,7 @@ class [[nodiscard("look at it: it may hold an error")]] result {
   result& operator=(result&& other) noexcept(std::is_nothrow_move_constructible_v<stored>) {
     if (this == &other) return *this;
     destroy();
-    has_value_ = false;  // should the move throw: an error without a meaning, but destructible
+    has_value_ = false;  // if the move throws: destructible, with a zero error code
     error_ = {};
     construct(std::move(other));
     return *this;
@@ -124,7 +127,7 @@ class [[nodiscard("look at it: it may hold an error")]] result {
     return has_value_ ? std::error_code{} : error_;
   }
 
-  /// The value. Asks for has_value() first: an error here stops the program.
+  /// The value. Check has_value() first: if the result holds an error, the program stops.
   decltype(auto) operator*() & { return get(*this); }
   decltype(auto) operator*() const& { return get(*this); }
   T operator*() && { return T(get(std::move(*this))); }
@@ -139,12 +142,12 @@ class [[nodiscard("look at it: it may hold an error")]] result {
     return &get(*this);
   }
 
-  /// The value, or throws std::system_error.
+  /// Returns the value, or throws the error as std::system_error.
   decltype(auto) value() & { return check(), get(*this); }
   decltype(auto) value() const& { return check(), get(*this); }
   T value() && { return check(), T(get(std::move(*this))); }
 
-  /// The value, or `other`.
+  /// Returns the value, or `other` if the result holds an error.
   template <class U>
     requires(!std::is_void_v<T>)
   [[nodiscard]] T value_or(U&& other) && {

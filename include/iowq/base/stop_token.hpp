@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/base/stop_token.hpp -- stop sources, tokens and callbacks, without allocation.
 //
-// The shape of C++26's std::inplace_stop_source: the state lives in the source, a callback is
-// linked into it, nothing is allocated. Two things are ours: a callback may destroy the source
-// that runs it (a when_any whose loser frees the parent does just that), and a callback that is
-// running on another thread is waited for when it is destroyed, by a spin: callbacks are short.
-// How that goes without a lock on the thread that made the source is told in
-// base/detail/stop_state.hpp.
+// The design is that of C++26's std::inplace_stop_source: the source holds the state, callbacks are
+// linked into it, and nothing is allocated. Two properties are our own. A callback may destroy the
+// source that runs it; a when_any does so if a losing child frees the parent. The destructor of a
+// callback that is running on another thread waits for it by spinning, because callbacks are short.
+// base/detail/stop_state.hpp explains how the thread that created the source avoids the lock.
 #pragma once
 
 #include <concepts>
@@ -28,8 +27,8 @@ using stop_node = basic_stop_node<linux_policy>;
 
 }  // namespace detail
 
-/// Asks whether its source was requested to stop. Cheap to copy; a default one never stops.
-/// The source outlives its use. Any thread.
+/// Shows whether a stop was requested from its source. Cheap to copy. A default-constructed token
+/// never shows a stop. The source must outlive every use of the token. Any thread.
 class stop_token {
  public:
   template <class F>
@@ -49,9 +48,10 @@ class stop_token {
   stop_source* source_ = nullptr;
 };
 
-/// Where a stop is requested. Immovable; destroy it after its callbacks. A callback may end its
-/// own registration and then this source, too. On the thread that made it neither a registration
-/// nor its end nor a request waits for another thread, unless that has a hand in the same callback.
+/// The object from which a stop is requested. Immovable; destroy it after its callbacks. A callback
+/// may destroy its own stop_callback and then this source. On the thread that created the source,
+/// registering a callback, unregistering it and requesting a stop do not wait for another thread,
+/// unless that thread works on the same callback.
 class stop_source {
  public:
   stop_source() noexcept = default;
@@ -64,9 +64,10 @@ class stop_source {
   [[nodiscard]] static constexpr bool stop_possible() noexcept { return true; }
   [[nodiscard]] bool stop_requested() const noexcept { return list_.is_requested(); }
 
-  /// Runs every callback on this thread: first those that were registered by the thread that made
-  /// the source, then the others; the newest first. Later registrations run at once. False if it
-  /// had been requested before. Any thread. A callback may destroy this source.
+  /// Runs every callback on the calling thread: first the callbacks that the thread that created
+  /// the source registered, then the others; in each group the newest first. A callback that is
+  /// registered later runs in the constructor of its stop_callback. Returns false, and runs
+  /// nothing, if a stop was already requested. Any thread. A callback may destroy this source.
   bool request_stop() noexcept { return list_.request(); }
 
  private:
@@ -79,9 +80,9 @@ inline bool stop_token::stop_requested() const noexcept {
   return source_ != nullptr && source_->stop_requested();
 }
 
-/// Calls `F` when the token's source is requested to stop: on the requesting thread, or at once
-/// in the constructor if that has happened. The destructor waits for a call that another thread
-/// is in; it may run inside its own call.
+/// Calls `F` when a stop is requested from the token's source, on the requesting thread. If a stop
+/// was already requested, the constructor calls `F`. The destructor unregisters `F` and waits for a
+/// call that runs on another thread. `F` itself may destroy its stop_callback.
 template <class F>
 class [[nodiscard("it is unregistered when destroyed")]] stop_callback : detail::stop_node {
  public:

@@ -1,22 +1,29 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/base/detail/stop_state.hpp -- the list of callbacks of a stop source.
 //
-// Nearly every callback is registered, ended and run by the thread that made its source, its
-// home. So there are two lists: one for those, which its thread edits without waiting for anybody,
-// and one for the callbacks of all other threads, guarded by a lock.
+// Nearly every callback is registered, unregistered and run by the thread that created its source,
+// the home thread. A source therefore has two lists. The home thread edits the home list without
+// waiting for another thread. The other list holds the callbacks that all other threads registered;
+// a lock guards it.
 //
-//   home list     S1  At home: between busy_ = 1 and busy_ = 0, if no claim was seen in between.
-//                 S2  Elsewhere: with the lock, the claim set, and busy_ seen to be 0 after that.
-//                 S3  At home, too, with the lock: whoever claims has it.
-//   other list    S4  With the lock.
-//   runner_       S5  Written before the first callback is taken out, read by who finds one out.
+//   S1  The home thread may use the home list between busy_ = 1 and busy_ = 0, if it saw no claim
+//       after it set busy_.
+//   S2  Another thread may use the home list while it holds the lock, after it has set the claim
+//       and has then seen busy_ == 0.
+//   S3  The home thread may also use the home list while it holds the lock: S2 requires the lock.
+//   S4  Any thread may use the other list while it holds the lock.
+//   S5  runner_ is written before the first callback is taken out. Only a thread that found a
+//       callback taken out reads it.
 //
-// S1 against S2 is Dekker's: each writes its own word and then reads the other's, all four of them
-// seq_cst, so one at least sees the other. Then home gives way and takes the lock, while the other
-// waits for a few instructions of home's. A claim lasts while a callback of home's is ended
-// elsewhere (its coroutine has moved), or for good if it is elsewhere that the stop was requested.
-// Without one, nothing at home waits: neither a registration, nor its end, nor a request, as far
-// as the home list goes.
+// S1 and S2 follow Dekker's algorithm: each side writes its own word and then reads the other
+// side's word. All four accesses are seq_cst, so at least one side sees the other. If the home
+// thread sees a claim, it clears busy_ and takes the lock. The claiming thread waits for the few
+// instructions until busy_ is 0.
+//
+// A claim lasts while another thread unregisters a callback of the home list (because the
+// callback's coroutine has moved to that thread). If another thread requests the stop, the claim is
+// permanent. Without a claim, the home thread never waits for the home list: not to register a
+// callback, not to unregister one, and not to request a stop.
 #pragma once
 
 #include <cstdint>
@@ -30,8 +37,8 @@ namespace iowq::inline v0::detail {
 template <class Policy>
 class stop_list;
 
-/// One registered callback, linked into its list. `done_` is set by the thread that ran it and
-/// awaited by the one that destroys it.
+/// One registered callback, linked into its list. The thread that ran the callback sets `done_`.
+/// A thread that destroys the node waits for it.
 template <class Policy>
 class basic_stop_node {
  public:
@@ -48,7 +55,7 @@ class basic_stop_node {
     if (list->attach(*this))
       list_ = list;
     else
-      invoke_(this);  // too late to wait for it: run here and now, as the standard's does
+      invoke_(this);  // already requested: call it here, as std::stop_callback does
   }
   void detach() noexcept {
     if (auto* const list = std::exchange(list_, nullptr)) list->detach(*this);
@@ -59,16 +66,16 @@ class basic_stop_node {
   using link = typename Policy::template guarded<basic_stop_node*>;
 
   invoke_fn* invoke_;
-  stop_list<Policy>* list_ = nullptr;  // null: never linked, so nothing to undo
-  // No more stores than needed: these are written before they are read.
+  stop_list<Policy>* list_ = nullptr;  // null: never linked, so detach() has nothing to do
+  // Not initialised, to save stores: these members are written before they are read.
   link next_;
-  typename Policy::template guarded<link*> link_;  // at us; null once taken out to run
-  bool* destroyed_;                                // while running: for its destructor to set
+  typename Policy::template guarded<link*> link_;  // to this node; null once taken out
+  bool* destroyed_;                                // while it runs: detach() sets it
   typename Policy::template atomic<bool> done_{false};
-  bool elsewhere_ = false;  // it is in the other list
+  bool elsewhere_ = false;  // this node is in the other list
 };
 
-/// All of a source. Immovable; destroy it after its callbacks.
+/// The complete state of a stop_source. Immovable; destroy it after its callbacks.
 template <class Policy>
 class stop_list {
   using node = basic_stop_node<Policy>;
@@ -78,7 +85,7 @@ class stop_list {
   stop_list(const stop_list&) = delete;
   stop_list& operator=(const stop_list&) = delete;
   ~stop_list() {
-    if (gone_ != nullptr) *gone_ = true;  // we die inside our own request()
+    if (gone_ != nullptr) *gone_ = true;  // destroyed by a callback that our own request() runs
     node* const left = home_;
     node* const others = others_;
     IOWQ_ASSERT(left == nullptr && others == nullptr,
@@ -86,22 +93,23 @@ class stop_list {
   }
 
   [[nodiscard]] bool is_requested() const noexcept {
-    // acquire: pairs with the release in request(); what its caller wrote before is seen.
+    // acquire: pairs with the release in request(); sees what its caller wrote before.
     return (state_.load(std::memory_order_acquire) & requested) != 0;
   }
 
-  /// Runs all callbacks; false if that had been asked for before.
+  /// Runs all callbacks. Returns false, and runs none, if a stop was already requested.
   bool request() noexcept {
     bool const home = is_home();
     if (!home) lock();
-    // release: what the caller wrote before is seen by whoever sees the bit. acquire: who is late
-    // acts on what the first one published; and the lock of who set `shared` is seen.
+    // release: a thread that sees the bit sees what the caller wrote before. acquire: a later
+    // request sees what the first one published. Also, if `shared` is set, this thread sees the
+    // lock held by the thread that set it, so lock() below waits for that thread.
     std::uint8_t const before = state_.fetch_or(requested, std::memory_order_acq_rel);
     if ((before & requested) != 0) {
       if (!home) unlock();
       return false;
     }
-    if (!home) claim();  // for good
+    if (!home) claim();  // permanently
     runner_ = Policy::thread_id();
     bool gone = false;
     gone_ = &gone;
@@ -110,7 +118,7 @@ class stop_list {
         run(*one);
         if (gone) return true;
       }
-      if ((before & shared) == 0) {  // and nobody can register there any more
+      if ((before & shared) == 0) {  // the other list is empty and stays so
         gone_ = nullptr;
         return true;
       }
@@ -127,7 +135,7 @@ class stop_list {
     return true;
   }
 
-  /// False: a stop was requested.
+  /// Registers `one`. Returns false, and does not, if a stop was requested.
   [[nodiscard]] bool attach(node& one) noexcept {
     if (!is_home()) [[unlikely]]
       return attach_elsewhere(one);
@@ -139,7 +147,8 @@ class stop_list {
     return true;
   }
 
-  /// Afterwards it is not called; waits for a call that another thread is in.
+  /// Unregisters `one`. Waits for a call of it that runs on another thread. It is not called
+  /// afterwards.
   void detach(node& one) noexcept {
     if (one.elsewhere_ || !is_home()) [[unlikely]]
       return detach_elsewhere(one);
@@ -147,50 +156,51 @@ class stop_list {
       return detach_claimed(one);
     bool const linked = unlink(one);
     leave();
-    if (!linked) called_here(one);  // who else could have taken it, without a claim?
+    if (!linked) called_here(one);  // without a claim only this thread can take it out
   }
 
  private:
   // state_
   static constexpr std::uint8_t requested = 1;
-  static constexpr std::uint8_t claimed = 2;  // the home list, by another thread
-  static constexpr std::uint8_t shared = 4;   // the other list was used
+  static constexpr std::uint8_t claimed = 2;  // another thread claims the home list
+  static constexpr std::uint8_t shared = 4;   // the other list has been used
 
   [[nodiscard]] bool is_home() const noexcept { return Policy::is_thread(owner_); }
 
-  /// S1: our word, then theirs. If that shows no claim, the list is ours until leave().
+  /// S1: writes busy_, then reads state_ and returns it. If it shows no claim, the caller may use
+  /// the home list until leave().
   [[nodiscard]] std::uint8_t enter() noexcept {
-    // An exchange for its acquire: a thread may have got the number of one that has ended, and
-    // then sees the list as that one left it.
+    // An exchange, because of its acquire: a thread may have got the id of a thread that has ended.
+    // It then is the home thread, and must see the list as the ended thread left it.
     (void)busy_.exchange(true, std::memory_order_seq_cst);
-    return state_.load(std::memory_order_seq_cst);  // and acquires what a claim did
+    return state_.load(std::memory_order_seq_cst);  // acquire: pairs with unclaim()
   }
   void leave() noexcept {
     // release: pairs with claim(); publishes the list.
     busy_.store(false, std::memory_order_release);
   }
-  /// S2: with the lock.
+  /// S2: the caller holds the lock.
   void claim() noexcept {
     (void)state_.fetch_or(claimed, std::memory_order_seq_cst);
-    // seq_cst: S1 against S2; acquire: the list as home left it.
+    // seq_cst: S1 and S2. acquire: pairs with leave(); sees the list as the home thread left it.
     while (busy_.load(std::memory_order_seq_cst)) Policy::relax();
   }
   void unclaim() noexcept {
-    // release: pairs with enter(), which sees the list as we left it.
+    // release: pairs with enter(); the home thread sees the list as this thread left it.
     (void)state_.fetch_and(static_cast<std::uint8_t>(~claimed), std::memory_order_release);
   }
 
   void lock() noexcept {
-    // acquire: the lists as the last holder left them.
+    // acquire: pairs with unlock(); sees the lists as the last holder left them.
     while (lock_.exchange(true, std::memory_order_acquire))
-      while (lock_.load(std::memory_order_relaxed)) Policy::relax();  // a guess; see above
+      while (lock_.load(std::memory_order_relaxed)) Policy::relax();  // relaxed: a hint
   }
   void unlock() noexcept {
     // release: pairs with the next lock(); publishes the lists.
     lock_.store(false, std::memory_order_release);
   }
 
-  /// At home, where a claim or a request was seen.
+  /// On the home thread, which saw a claim or a request in `seen`.
   IOWQ_NOINLINE bool attach_late(node& one, std::uint8_t seen) noexcept {
     leave();
     if ((seen & requested) != 0) return false;
@@ -203,10 +213,10 @@ class stop_list {
   }
   IOWQ_NOINLINE bool attach_elsewhere(node& one) noexcept {
     lock();
-    // acquire: as in is_requested(). Who registers after a request's last look has the lock after
-    // it, and sees the bit.
+    // acquire: as in is_requested(). A thread that registers after the request's last look at the
+    // other list takes the lock after the request did, and sees the bit.
     std::uint8_t seen = state_.load(std::memory_order_acquire);
-    // release: a request at home that sees `shared` takes the lock after us.
+    // release: a request on the home thread that sees `shared` takes the lock after this thread.
     if ((seen & shared) == 0) seen = state_.fetch_or(shared, std::memory_order_acq_rel);
     bool const in_time = (seen & requested) == 0;
     one.elsewhere_ = true;
@@ -215,7 +225,7 @@ class stop_list {
     return in_time;
   }
 
-  /// At home, where a claim was seen.
+  /// On the home thread, which saw a claim.
   IOWQ_NOINLINE void detach_claimed(node& one) noexcept {
     leave();
     lock();
@@ -223,16 +233,17 @@ class stop_list {
   }
   IOWQ_NOINLINE void detach_elsewhere(node& one) noexcept {
     lock();
-    // relaxed: set and cleared under the lock. It is set if it is for good.
+    // relaxed: `claimed` changes only under the lock. If it is set here, the claim is permanent.
     if (one.elsewhere_ || (state_.load(std::memory_order_relaxed) & claimed) != 0) return end(one);
     claim();
     bool const linked = unlink(one);
     unclaim();
     unlock();
-    if (!linked) called_elsewhere(one);  // at home, where nothing is claimed for good
+    if (!linked) called_elsewhere(one);  // no permanent claim: the home thread runs it
   }
 
-  /// With the lock, and all that the node's list asks for. Gives the lock back.
+  /// Unregisters `one` and releases the lock, which the caller holds. The caller also meets the
+  /// other conditions (S1 to S4) for the node's list.
   void end(node& one) noexcept {
     if (unlink(one)) return unlock();
     int const runner = runner_;
@@ -240,14 +251,14 @@ class stop_list {
     Policy::is_thread(runner) ? called_here(one) : called_elsewhere(one);
   }
   static void called_here(node& one) noexcept {
-    if (one.destroyed_ != nullptr) *one.destroyed_ = true;  // we are inside our own callback
+    if (one.destroyed_ != nullptr) *one.destroyed_ = true;  // its own callback destroys it
   }
   static void called_elsewhere(node& one) noexcept {
-    // acquire: pairs with the release in run(); after it nobody touches this node.
+    // acquire: pairs with the release in run(), which is the last access of run() to this node.
     while (!one.done_.load(std::memory_order_acquire)) Policy::relax();
   }
 
-  /// The newest of the home list, at home.
+  /// Takes out the newest node of the home list. Home thread only.
   node* take_home() noexcept {
     bool const claimed_now = (enter() & claimed) != 0;
     if (claimed_now) leave(), lock();
@@ -255,7 +266,8 @@ class stop_list {
     claimed_now ? unlock() : leave();
     return one;
   }
-  /// The newest, with the lock, at home or after claim().
+  /// Takes out the newest node of the home list or, if that is empty, of the other list. The caller
+  /// holds the lock and is the home thread or has called claim().
   node* take_any() noexcept {
     node* const one = take(home_);
     return one != nullptr ? one : take(others_);
@@ -274,8 +286,8 @@ class stop_list {
     one.invoke_(&one);
     if (destroyed) return;
     one.destroyed_ = nullptr;
-    // release: pairs with called_elsewhere(); the callback's effects are seen by whoever destroys
-    // it, and we touch it no more.
+    // release: pairs with called_elsewhere(); the thread that destroys the node sees the callback's
+    // effects. The node may be destroyed as soon as done_ is set.
     one.done_.store(true, std::memory_order_release);
   }
 
@@ -286,7 +298,7 @@ class stop_list {
     if (next != nullptr) next->link_ = &one.next_;
     head = &one;
   }
-  /// False: it was taken out to run.
+  /// Returns false if `one` was taken out to run.
   static bool unlink(node& one) noexcept {
     typename node::link* const at = one.link_;
     if (at == nullptr) return false;
@@ -297,13 +309,13 @@ class stop_list {
   }
 
   typename Policy::template atomic<std::uint8_t> state_{0};
-  typename Policy::template atomic<bool> busy_{false};  // home is at its list
+  typename Policy::template atomic<bool> busy_{false};  // the home thread uses the home list
   typename Policy::template atomic<bool> lock_{false};
   int const owner_ = Policy::thread_id();
-  typename Policy::template guarded<int> runner_{0};  // thread that runs the callbacks
+  typename Policy::template guarded<int> runner_{0};  // the thread that runs the callbacks
   typename node::link home_{nullptr};
   typename node::link others_{nullptr};
-  bool* gone_ = nullptr;  // in the frame of request(): set by our destructor
+  bool* gone_ = nullptr;  // points into the frame of request(); the destructor sets it
 };
 
 }  // namespace iowq::inline v0::detail
