@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/coro/as_result.hpp -- awaits without throwing.
+// iowq/coro/as_result.hpp -- as_result(), which awaits and returns errors as values.
 #pragma once
 
 #include <coroutine>
@@ -17,7 +17,7 @@ namespace iowq::inline v0 {
 
 namespace detail {
 
-/// An awaiter that can say how it ended without an exception.
+/// An awaiter that can return its result or its error without an exception.
 template <class A>
 concept result_awaiter = requires(A& a) { a.await_resume_result(); };
 
@@ -25,7 +25,8 @@ template <class Awaitable>
 class as_result_awaiter {
   using inner = std::remove_cvref_t<decltype(get_awaiter(std::declval<Awaitable&>()))>;
   using value = decltype(std::declval<inner&>().await_resume());
-  // An operation is its own awaiter; of a task we keep the task and make its awaiter when asked.
+  // An operation is its own awaiter. For a task, awaitable_ holds the task, and await_ready()
+  // creates the task's awaiter in awaiter_.
   static constexpr bool direct = std::is_same_v<inner, Awaitable>;
 
  public:
@@ -72,8 +73,9 @@ class as_result_awaiter {
 
 }  // namespace detail
 
-/// Awaits `awaitable` and yields result<T> instead of throwing: the std::error_code of an
-/// operation, or of the std::system_error that left a task. Other exceptions pass.
+/// Awaits an rvalue awaitable and returns result<T>. It holds the value or the std::error_code:
+/// that of an operation, or that of a std::system_error thrown by a task. Other exceptions are
+/// rethrown.
 ///
 ///     if (auto n = co_await as_result(read(file, buffer)); !n) co_return n.error();
 template <class Awaitable>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/coro/awaiter.hpp -- what can stand behind co_await.
+// iowq/coro/awaiter.hpp -- the concepts of types that can be the operand of co_await.
 #pragma once
 
 #include <concepts>
@@ -15,7 +15,7 @@ concept suspend_answer = std::same_as<T, void> || std::same_as<T, bool> ||
                          std::convertible_to<T, std::coroutine_handle<>>;
 }  // namespace detail
 
-/// Has the three functions that the compiler calls.
+/// Has the three functions await_ready, await_suspend and await_resume, which the compiler calls.
 template <class T>
 concept awaiter = requires(T& t, std::coroutine_handle<> h) {
   static_cast<bool>(t.await_ready());
@@ -29,7 +29,7 @@ concept member_co_await = requires(T&& t) { static_cast<T&&>(t).operator co_awai
 template <class T>
 concept free_co_await = requires(T&& t) { operator co_await(static_cast<T&&>(t)); };
 
-/// What the compiler makes of `co_await t`.
+/// Returns the awaiter that the compiler obtains for `co_await t`.
 template <class T>
 decltype(auto) get_awaiter(T&& t) {
   if constexpr (member_co_await<T>)
@@ -41,7 +41,7 @@ decltype(auto) get_awaiter(T&& t) {
 }
 }  // namespace detail
 
-/// May stand behind co_await.
+/// Can be the operand of co_await.
 template <class T>
 concept awaitable = detail::member_co_await<T> || detail::free_co_await<T> || awaiter<T>;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/coro/stream.hpp -- a coroutine that yields one item after the other.
+// iowq/coro/stream.hpp -- stream<T>, a coroutine that yields items, one after the other.
 #pragma once
 
 #include <coroutine>
@@ -18,12 +18,12 @@ class stream;
 
 namespace detail {
 
-/// Hands an item, or the end, to the consumer. Also ends the stream.
+/// Suspends the producer and resumes the consumer, after an item and at the end of the stream.
 struct yield_awaiter {
   static bool await_ready() noexcept { return false; }
   template <carries_stop Promise>
   static void await_suspend(std::coroutine_handle<Promise> producer) noexcept {
-    // Taken, not read: a stream without a waiting consumer may be destroyed.
+    // Clear the continuation: a stream whose next() does not wait may be destroyed.
     auto const consumer = producer.promise().continuation();
     producer.promise().continuation({});
     consumer.run();
@@ -56,9 +56,10 @@ class stream_promise final : public promise_base {
 
 }  // namespace detail
 
-/// An asynchronous generator: the coroutine `co_yield`s items of `T` and may await between them.
-/// One consumer, on the owner thread. The item lives until the next next(); the producer runs
-/// under the stop token of whoever awaits next(). A stream may be dropped between two items.
+/// An asynchronous generator: a coroutine that yields items of type `T` by co_yield, and may await
+/// between them. It has one consumer, on the owner thread. An item is valid until the following
+/// call of next() is awaited. The producer runs under the stop token of the coroutine that awaits
+/// next(). A stream may be destroyed between two items, but not while its next() waits.
 ///
 ///     while (auto entry = co_await entries.next()) use(*entry);
 template <class T>
@@ -67,7 +68,8 @@ class [[nodiscard("a stream does nothing until next() is awaited")]] stream {
   using promise_type = detail::stream_promise<T>;
   using value_type = T;
 
-  /// One item, or the end. Borrowed: move out of it what must last.
+  /// One item, or (converted to false) the end of the stream. The stream owns the value: move from
+  /// it to keep it.
   class item {
    public:
     [[nodiscard]] explicit operator bool() const noexcept { return value_ != nullptr; }
@@ -93,7 +95,8 @@ class [[nodiscard("a stream does nothing until next() is awaited")]] stream {
   }
   ~stream() { destroy(); }
 
-  /// Awaits the next item; false at the end, and ever after. Rethrows what left the producer.
+  /// Awaits the next item. At the end of the stream, and on every later call, the item converts to
+  /// false. Rethrows, once, an exception that the producer threw; the stream has then ended.
   [[nodiscard("co_await it")]] auto next() noexcept { return next_awaiter{handle_}; }
 
  private:

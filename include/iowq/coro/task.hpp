@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/coro/task.hpp -- a coroutine that starts when it is awaited and ends with one result.
+// iowq/coro/task.hpp -- task<T>, a coroutine that starts when awaited and returns one result.
 #pragma once
 
 #include <coroutine>
@@ -20,7 +20,7 @@ class task;
 namespace detail {
 
 /// Holds the outcome of a task: nothing yet, a value, or an exception. A union and a tag, not a
-/// std::variant: each task type would instantiate some forty templates for that.
+/// std::variant: a variant costs about forty template instantiations for each task type.
 template <class T>
 class task_promise_base : public promise_base {
   using stored = std::conditional_t<std::is_reference_v<T>, std::add_pointer_t<T>, T>;
@@ -29,7 +29,8 @@ class task_promise_base : public promise_base {
   task_promise_base() noexcept {}
   ~task_promise_base() { destroy(); }
 
-  /// A reference task accepts only what T can name itself: a conversion would make a temporary.
+  /// A task that returns a reference accepts only objects to which T can bind directly: a
+  /// conversion would bind it to a temporary.
   template <class U = T>
     requires(std::is_constructible_v<T, U> &&
              (!std::is_reference_v<T> || std::is_convertible_v<std::add_pointer_t<U>, stored>))
@@ -43,7 +44,7 @@ class task_promise_base : public promise_base {
     state_ = outcome::value;
   }
   void unhandled_exception() noexcept {
-    destroy();  // a destructor that ran after return_value() threw
+    destroy();  // a destructor may have thrown after return_value()
     std::construct_at(std::addressof(error_), std::current_exception());
     state_ = outcome::error;
   }
@@ -95,13 +96,13 @@ class task_promise final : public task_promise_base<T> {
 
 }  // namespace detail
 
-/// A lazy coroutine with a single owner. It starts when awaited, exactly once, on the awaiting
-/// thread (its owner), and gives its `T` (void, a reference, or anything movable) or its
-/// exception to the awaiter. It inherits the awaiter's stop token. However many tasks finish
-/// without suspending, and however deep they nest, the stack does not grow.
+/// A lazy coroutine with a single owner. It starts when it is awaited, on the awaiting thread (its
+/// owner); it can be awaited once. It returns its `T` (void, a reference, or a movable type) to the
+/// awaiter, or throws its exception there. It inherits the awaiter's stop token. The stack does not
+/// grow, however many tasks complete without suspending and however deep they nest.
 ///
-/// Destroying a task that never started destroys its arguments; destroying one that waits stops
-/// the program: the kernel might still write into its frame.
+/// Destroying a task that has not started destroys its arguments. Destroying a task that waits
+/// stops the program, because the kernel might still write into its frame.
 ///
 ///     iowq::task<int> answer() { co_return 42; }
 ///     int n = co_await answer();
@@ -121,17 +122,18 @@ class [[nodiscard("co_await it, or it detail::never starts")]] task {
   }
   ~task() { destroy(); }
 
-  /// False once moved from.
+  /// False if the task was moved from, or if an await has completed and destroyed the frame.
   [[nodiscard]] explicit operator bool() const noexcept { return static_cast<bool>(handle_); }
 
   auto operator co_await() noexcept { return awaiter{*this, handle_}; }
 
-  /// Begins with a listener in the place of a coroutine (coro/detail/continuation.hpp).
+  /// Starts the task with a callback instead of a coroutine (coro/detail/continuation.hpp).
   bool start(detail::completion_callback& waiter, stop_token token) noexcept {
     return awaiter{*this, handle_}.begin(waiter, token), true;
   }
-  /// What came of one that a completion_callback was told about. Its frame stays until it is
-  /// destroyed: the listener is told from within.
+  /// Returns the result of a completed task that start() started, or throws its exception. The
+  /// frame stays until the task is destroyed, because the callback runs inside the frame's last
+  /// step.
   T take_result() { return handle_.promise().take(); }
 
  private:
@@ -156,9 +158,9 @@ class [[nodiscard("co_await it, or it detail::never starts")]] task {
       detail::hand_over(child);
     }
     T await_resume() const {
-      // The frame goes now, not with the task: a chain of tasks that hold each other as arguments
-      // is then freed link by link on the way up, instead of by recursion at its end. What a
-      // reference points at may live in it.
+      // Destroy the frame here, not with the task. A chain of tasks that hold each other as
+      // arguments is then freed one by one on the way up, instead of by recursion at its end. A
+      // task that returns a reference keeps its frame: the referenced object may be in it.
       struct end {
         task& ended;
         ~end() {

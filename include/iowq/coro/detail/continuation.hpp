@@ -2,8 +2,9 @@
 // iowq/coro/detail/continuation.hpp -- what runs when an awaitable completes: a coroutine or a
 // callback.
 //
-// Most often a coroutine awaits, and goes on. Whoever waits for several at once (when_all, say)
-// would need a coroutine for each only to count them; it listens instead, and needs no frame.
+// Usually a coroutine awaits, and is resumed. A combinator such as when_all waits for several
+// awaitables at a time. With coroutines it would need one for each child, only to count them. It
+// uses callbacks instead, which need no coroutine frame.
 #pragma once
 
 #include <concepts>
@@ -15,7 +16,7 @@
 
 namespace iowq::inline v0::detail {
 
-/// Is told, once, that what it waits for is over. Lives until then.
+/// A callback that an awaitable invokes once, when it completes. Must live until then.
 class completion_callback {
  public:
   using function = void(completion_callback* self) noexcept;
@@ -23,14 +24,15 @@ class completion_callback {
   completion_callback(const completion_callback&) = delete;
   completion_callback& operator=(const completion_callback&) = delete;
 
-  /// May end the life of *this, but not of what is over: that is still at its last step.
+  /// May destroy *this. Must not destroy the awaitable that has completed, because that is still
+  /// executing its last step.
   void invoke() noexcept { invoke_(this); }
 
  private:
   function* invoke_;
 };
 
-/// Who waits: a coroutine, a completion_callback, or nobody.
+/// The waiter of an awaitable: a coroutine, a completion_callback, or none (false).
 class continuation {
  public:
   continuation() noexcept = default;
@@ -41,7 +43,8 @@ class continuation {
   [[nodiscard]] explicit operator bool() const noexcept {
     return coroutine_ != nullptr || callback_ != nullptr;
   }
-  /// The last act of an await_suspend, a completion or an item of the loop.
+  /// Resumes the coroutine by hand_over(), or invokes the callback. Call it last in an
+  /// await_suspend, a completion or an item of the loop.
   void run() const noexcept {
     if (coroutine_ != nullptr) [[likely]]
       hand_over(coroutine_);
@@ -54,8 +57,9 @@ class continuation {
   completion_callback* callback_ = nullptr;
 };
 
-/// An awaitable that can begin with a listener in the place of a coroutine, under `token`: false,
-/// and nobody is told, if it is over already. Its result is then asked of it as of an awaiter.
+/// An awaitable that can start with a completion_callback instead of a coroutine, under `token`.
+/// start() returns false, and never invokes the callback, if the awaitable has already completed.
+/// After completion the result is taken as from an awaiter.
 template <class A>
 concept startable = awaitable<A> && requires(A& a, completion_callback& l, stop_token token) {
   { a.start(l, token) } -> std::same_as<bool>;

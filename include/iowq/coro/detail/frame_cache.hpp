@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/coro/detail/frame_cache.hpp -- recycles the memory of coroutine frames.
 //
-// A coroutine that awaits a task in a loop makes and frees one frame of one size each time, so a
-// free list a size class turns the heap into two loads and a store. The lists belong to the
-// thread that frees: a frame may be made on one thread (post) and freed on another (the owner).
-// AddressSanitizer is left to see every frame come and go; recycling would blind it.
+// A coroutine that awaits a task in a loop allocates and frees a frame of the same size each time.
+// With a free list per size class, this costs two loads and a store instead of a heap allocation.
+// Each thread has its own lists and puts the frames that it frees on them. A frame may be allocated
+// on one thread (by post) and freed on another (the owner). With AddressSanitizer nothing is
+// recycled, because recycling would hide errors from it.
 //
-// A frame begins where a cache line does: what a resume touches, the frame's head and the awaiter
-// behind it, is then two or three lines instead of three or four, and with tens of coroutines in
-// flight the first-level cache is full.
+// A frame is aligned to a cache line. A resume touches the head of the frame and the awaiter behind
+// it. With this alignment they occupy two or three cache lines instead of three or four. This
+// matters because tens of coroutines in flight fill the first-level cache.
 #pragma once
 
 #include <bit>
@@ -21,8 +22,9 @@ namespace iowq::inline v0::detail {
 
 inline constexpr std::align_val_t frame_alignment{64};
 
-/// Free lists of one thread. Up to 2 KiB the classes step by 64 bytes, up to 128 KiB by powers
-/// of two; each keeps at most 256 KiB. Trivial, so that reading it costs no guard.
+/// The free lists of one thread. Up to 2 KiB, size classes are 64 bytes apart; up to 128 KiB, they
+/// are powers of two. Each class keeps at most 256 KiB. The type is trivial, so that an access to
+/// the thread_local variable needs no initialisation guard.
 struct frame_cache {
   struct block {
     block* next;
@@ -52,11 +54,12 @@ static_assert(frame_cache::class_of(frame_cache::small_limit + 1) == frame_cache
 
 inline constinit thread_local frame_cache this_thread_frames{};
 
-/// Gives the thread's kept frames back when it ends; made by its first slow allocation.
+/// Frees the frames that a thread has kept when the thread ends. The thread's first slow allocation
+/// creates it.
 struct frame_cache_end {
   ~frame_cache_end() {
     frame_cache& cache = this_thread_frames;
-    cache.state = frame_cache::closed;  // what is freed after us goes straight to the heap
+    cache.state = frame_cache::closed;  // frames freed later go to the heap
     for (frame_cache::block*& list : cache.free)
       while (list != nullptr) {
         frame_cache::block* const block = list;
@@ -94,7 +97,7 @@ inline void* allocate_frame(std::size_t size) {
   return allocate_frame_slowly(size);
 }
 
-/// Takes back what allocate_frame(size) gave, on any thread.
+/// Frees or keeps a frame that allocate_frame(size) returned on any thread. Any thread.
 inline void free_frame(void* frame, std::size_t size) noexcept {
 #if !IOWQ_ASAN
   if (size <= frame_cache::limit) {
@@ -114,7 +117,7 @@ inline void free_frame(void* frame, std::size_t size) noexcept {
   ::operator delete(frame, frame_alignment);
 }
 
-/// A promise that derives from this has its coroutine's frame recycled.
+/// Base class of promises: the frames of their coroutines are recycled.
 struct recycled_frame {
   static void* operator new(std::size_t size) { return allocate_frame(size); }
   static void operator delete(void* frame, std::size_t size) noexcept { free_frame(frame, size); }

@@ -36,7 +36,8 @@ class promise_base : public recycled_frame {
 template <class Promise>
 concept carries_stop = std::derived_from<Promise, promise_base>;
 
-/// The stop token of the coroutine behind `handle`; an empty one if it is not ours.
+/// The stop token of the coroutine of `handle`. An empty token if its promise is not derived from
+/// promise_base.
 template <class Promise>
 [[nodiscard]] stop_token stop_of(std::coroutine_handle<Promise> handle) noexcept {
   if constexpr (carries_stop<Promise>)
@@ -45,7 +46,7 @@ template <class Promise>
     return {};
 }
 
-/// Ends a coroutine: its continuation runs next.
+/// The final suspend point of a coroutine: runs its continuation next.
 struct final_awaiter {
   static bool await_ready() noexcept { return false; }
   template <carries_stop Promise>
@@ -68,8 +69,8 @@ struct ambient_stop_awaiter {
 
 }  // namespace detail
 
-/// `co_await ambient_stop()` yields the stop token that the running task inherited from whoever
-/// awaits it. Does not suspend.
+/// `co_await ambient_stop()` returns the stop token that the running coroutine inherited from its
+/// awaiter. In a coroutine of another library the token is empty. Does not suspend.
 [[nodiscard("co_await it")]] inline detail::ambient_stop_awaiter ambient_stop() noexcept {
   return {};
 }
