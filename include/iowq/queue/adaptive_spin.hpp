@@ -1,22 +1,23 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/queue/adaptive_spin.hpp -- spins before a sleep while spinning pays.
 //
-// To sleep and to be woken takes 10 us and more, on some machines 60, of which the waker pays
-// half; two threads that hand single items to and fro are ten times faster if neither sleeps. A
-// spin that finds nothing is a processor burnt. So:
+// To sleep and to be woken takes 10 us or more, on some machines 60 us, and the waker pays half of
+// it. Two threads that exchange single items are ten times faster if neither sleeps. But a spin
+// that finds nothing wastes a processor. Two values therefore control the spins:
 //
-//   credit    Finds raise it, vain spins lower it. At 0 spinning stops; below, each time that
-//             nobody spun brings it nearer to one more try. Tries that fail come ever more rarely:
-//             where the processor is wanted by somebody else, a spin delays the very thing it
-//             waits for.
-//   savings   Each find saves a sleep, and that is put aside. Who comes away empty-handed with
-//             savings spends them on one longer spin. For once one side sleeps, the other waits
-//             for it longer than a spin, and sleeps, too, and so on for ever: only a spin as long
-//             as a wake takes gets both out of it. So the try after a pause has some to spend.
-//             What is left of them stays: who waits for batches that last a little longer than a
-//             spin earns with each what the rest of the next one costs.
+//   credit    A successful spin raises it, an unsuccessful spin lowers it. At 0 or below there is
+//             no spin, but each chance that is skipped raises the credit again, up to one more
+//             attempt. After each failed attempt more chances are skipped before the next one: if
+//             another thread needs the processor, a spin delays the very event it waits for.
+//   budget    Each successful spin saves a sleep, and the time saved is added to the budget. After
+//             an unsuccessful spin, the budget pays for one longer spin. Otherwise two threads stay
+//             out of phase: when one side sleeps, the other waits for longer than a spin, sleeps,
+//             and so on. Only a spin as long as a wake-up ends that. The attempt after a pause
+//             therefore starts with a full budget. The part of the budget that a spin does not use
+//             remains. A thread whose batches last slightly longer than a spin thus earns with each
+//             batch the extra time it spends on the next one.
 //
-// One thread at a time spins; another may ask should_spin(). All of it is a hint.
+// One thread at a time spins; another one may call should_spin(). All values are hints.
 #pragma once
 
 #include <algorithm>
@@ -32,20 +33,21 @@ class adaptive_spinner {
  public:
   using nanoseconds = std::chrono::nanoseconds;
 
-  /// A spin takes about `length`; 0: never.
+  /// Sets how long a spin lasts, approximately. 0: never spin.
   void length(nanoseconds of_a_spin) noexcept { length_ = of_a_spin; }
   [[nodiscard]] nanoseconds length() const noexcept { return length_; }
 
-  /// Should somebody spin now? Not while another does.
+  /// Returns true if the next waiter should spin. Each call that returns false counts as a skipped
+  /// chance. Only one thread may spin at a time; the caller makes sure of that.
   [[nodiscard]] bool should_spin() noexcept {
     if (length_ == nanoseconds{}) return false;
-    // relaxed, here and below: numbers that are exact enough however late they are seen.
+    // relaxed, here and below: a stale value is accurate enough.
     int const credit = credit_.load(std::memory_order_relaxed);
     if (credit <= 0) credit_.store(credit + 1, std::memory_order_relaxed);
     return credit > 0;
   }
 
-  /// Calls `found` again and again until it is true, or it has been long enough: false.
+  /// Calls `found` repeatedly until it returns true. Returns false if the time is up before.
   template <class Found>
   bool spin(Found&& found) noexcept {
     int const credit = credit_.load(std::memory_order_relaxed);
@@ -91,8 +93,8 @@ class adaptive_spinner {
   }
 
   nanoseconds length_{};
-  nanoseconds budget_{};  // the adaptive_spinner's
-  int pause_ = limit;     // likewise: chances left out after a vain try
+  nanoseconds budget_{};  // only the spinning thread uses it
+  int pause_ = limit;     // likewise: chances to skip after a failed attempt
   typename Policy::template atomic<int> credit_{limit / 2};
 };
 

@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/queue/inbox.hpp -- how any thread hands work to the one that owns a loop.
+// iowq/queue/inbox.hpp -- a queue through which any thread passes work to the owner of a loop.
 //
-// Why a stack: the loop wants all that has arrived, once a turn, so drain() is one exchange and
-// never meets a half-linked node. FIFO order costs one reversal, paid by the consumer.
+// It is a stack because the loop takes all items that have arrived, once per turn. drain() is then
+// one exchange and never sees a half-linked node. FIFO order costs one reversal, which the consumer
+// does.
 //
-// head_ is  nullptr   empty, consumer awake
-//           parked()  empty, consumer asleep or about to be
-//           other     the newest node; older ones follow its link
-// I1  A node is in at most one inbox; its link is the inbox's until drain() returns it.
-// I2  A park() is answered by at most one post() that returns true; that caller wakes.
-// Order: head_ is the only shared variable, so its modification order alone settles post against
-// park; no seq_cst. No ABA: nodes leave all at once, never one from the middle.
+// head_ is  nullptr   the inbox is empty and the consumer is awake
+//           parked()  the inbox is empty and the consumer sleeps or is about to
+//           other     the newest node; its link leads to the older ones
+//
+// I1  A node is in at most one inbox. The inbox uses the node's link until drain() returns it.
+// I2  For each park(), at most one post() returns true. Its caller wakes the consumer.
+//
+// Order: head_ is the only shared variable. Its modification order alone decides between post() and
+// park(), so seq_cst is not needed. There is no ABA problem: all nodes leave in one exchange, never
+// a single one.
 #pragma once
 
 #include <utility>
@@ -23,8 +27,8 @@ namespace iowq::inline v0::detail {
 template <auto Link, class Policy = linux_policy>
 class inbox;
 
-/// Unbounded many-producer, one-consumer inbox of `T` chained through `Link`. Allocates and owns
-/// nothing: nodes outlive their stay. Immovable; destroy it empty.
+/// Unbounded inbox of `T`, linked through `Link`, for many producers and one consumer. Allocates
+/// and owns nothing: a node must live until drain() returns it. Immovable; destroy it empty.
 ///
 ///     if (box.post(op)) loop.wake();                          // any thread
 ///     for (op* next = box.drain(); op* now = next;) {         // the consumer
@@ -36,33 +40,35 @@ class inbox<Link, Policy> {
   inbox(const inbox&) = delete;
   inbox& operator=(const inbox&) = delete;
   ~inbox() {
-    // relaxed: whoever destroys it has already excluded every other thread.
+    // relaxed: the caller of the destructor has already excluded every other thread.
     IOWQ_ASSERT(is_empty(head_.load(std::memory_order_relaxed)),
                 "an inbox was destroyed with items in it");
   }
 
-  /// Adds `node`. True: the consumer was parked and this caller owes it a wake-up.
+  /// Adds `node`. Any thread. Returns true if the consumer was parked: the caller must wake it.
   [[nodiscard]] bool post(T& node) noexcept { return post(node, node); }
 
-  /// Adds the chain `newest` .. `oldest`, linked from newest to oldest, as one.
+  /// Adds the chain `newest` .. `oldest`, which is linked from newest to oldest, in one step.
   [[nodiscard]] bool post(T& newest, T& oldest) noexcept {
-    void* seen = head_.load(std::memory_order_relaxed);  // relaxed: a guess; the CAS checks
+    void* seen = head_.load(std::memory_order_relaxed);  // relaxed: a guess; the CAS verifies it
     do {
-      IOWQ_ASSERT(seen != &newest, "an item was posted twice");  // I1, the half cheap to see
+      IOWQ_ASSERT(seen != &newest, "an item was posted twice");  // the cheap part of I1
       oldest.*Link = is_empty(seen) ? nullptr : static_cast<T*>(seen);
       // release: pairs with drain()'s acquire; publishes the nodes and their links.
-      // relaxed on failure: `seen` is compared and stored, never read through.
+      // relaxed on failure: `seen` is compared and stored, never dereferenced.
     } while (!head_.compare_exchange_weak(seen, &newest, std::memory_order_release,
                                           std::memory_order_relaxed));
     return seen == parked();
   }
 
-  /// Consumer only. Takes every node, oldest first, chained by `Link`; ends any park.
+  /// Takes every node, as a chain through `Link`, oldest first; null if empty. Ends a park().
+  /// Consumer only.
   [[nodiscard]] T* drain() noexcept {
-    // relaxed: to find nothing costs no locked instruction; what is posted next wakes or waits.
+    // relaxed: an empty inbox then costs no locked instruction. A node posted later is found by the
+    // next drain(), or its post() wakes a parked consumer.
     if (head_.load(std::memory_order_relaxed) == nullptr) return nullptr;
-    // acquire: pairs with every post() since the last drain, not just the newest: each CAS is a
-    // read-modify-write, so it carries the earlier release sequences on.
+    // acquire: pairs with every post() since the last drain(), not only the newest. Each CAS is a
+    // read-modify-write and so continues the release sequences of the earlier ones.
     void* newest = head_.exchange(nullptr, std::memory_order_acquire);
     T* oldest = nullptr;
     for (T* node = is_empty(newest) ? nullptr : static_cast<T*>(newest); node != nullptr;) {
@@ -72,13 +78,14 @@ class inbox<Link, Policy> {
     return oldest;
   }
 
-  /// Consumer only: nothing to drain, as far as is seen yet.
+  /// Returns true if the consumer sees no node yet. Consumer only.
   [[nodiscard]] bool empty() const noexcept {
-    // relaxed: a hint; drain() is what synchronises.
+    // relaxed: a hint; drain() synchronises.
     return is_empty(head_.load(std::memory_order_relaxed));
   }
 
-  /// Consumer only, last thing before it blocks. False: a post came first; drain() instead.
+  /// Marks the consumer as parked. Call it last before blocking. Returns false if a node was posted
+  /// before: call drain() instead of blocking. Consumer only.
   [[nodiscard]] bool park() noexcept {
     void* empty = nullptr;  // relaxed: success publishes nothing, failure leads to drain()
     return head_.compare_exchange_strong(empty, parked(), std::memory_order_relaxed);
@@ -88,7 +95,7 @@ class inbox<Link, Policy> {
   static void* parked() noexcept { return &parked_; }
   static bool is_empty(void* head) noexcept { return head == nullptr || head == parked(); }
 
-  static inline char parked_{};  // only its address means anything
+  static inline char parked_{};  // only its address is used
   typename Policy::template atomic<void*> head_{nullptr};
 };
 

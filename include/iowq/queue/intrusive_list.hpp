@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/queue/intrusive_list.hpp -- a doubly linked list of nodes that others own.
 //
-// fifo.hpp is one pointer an item cheaper. Cancelling a queued item, or an idle worker that has
-// waited long enough, needs the second one: neither is where the next pop happens.
+// intrusive_queue.hpp needs one pointer less per item. The second pointer is needed to remove items
+// from the middle: a queued item that is cancelled, or a worker whose idle time is over.
 #pragma once
 
 #include <utility>
@@ -14,8 +14,8 @@ namespace iowq::inline v0::detail {
 template <auto Next, auto Prev>
 class intrusive_list;
 
-/// Intrusive doubly linked list of `T` chained through `Next` and `Prev`. Owns and allocates
-/// nothing; not synchronised. Destroy it empty. Everything is O(1).
+/// Intrusive doubly linked list of `T`, linked through `Next` and `Prev`. Owns and allocates
+/// nothing; not synchronised. Destroy it empty. Every function is O(1).
 template <class T, T* T::* Next, T* T::* Prev>
 class intrusive_list<Next, Prev> {
  public:
@@ -41,7 +41,7 @@ class intrusive_list<Next, Prev> {
     (head_ != nullptr ? head_->*Prev : tail_) = &item;
     head_ = &item;
   }
-  /// The oldest item, or null.
+  /// Unlinks and returns the first item; null if the list is empty.
   T* pop_front() noexcept {
     T* const item = head_;
     if (item != nullptr) erase(*item);
@@ -53,7 +53,7 @@ class intrusive_list<Next, Prev> {
     (item.*Next != nullptr ? item.*Next->*Prev : tail_) = item.*Prev;
     item.*Next = item.*Prev = nullptr;
   }
-  /// Puts `heir`, which is in no list, where `item` was.
+  /// Replaces `item`, which is in this list, by `heir`, which is in no list, at the same position.
   void replace(T& item, T& heir) noexcept {
     heir.*Next = item.*Next;
     heir.*Prev = item.*Prev;
@@ -61,7 +61,7 @@ class intrusive_list<Next, Prev> {
     (item.*Next != nullptr ? item.*Next->*Prev : tail_) = &heir;
     item.*Next = item.*Prev = nullptr;
   }
-  /// Forgets its items where they stand: for a forked child, to which they no longer belong.
+  /// Becomes empty without touching the items: for a forked child, which does not own them.
   void abandon() noexcept { head_ = tail_ = nullptr; }
 
  private:

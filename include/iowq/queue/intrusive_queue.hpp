@@ -11,8 +11,8 @@ namespace iowq::inline v0::detail {
 template <auto Link>
 class intrusive_queue;
 
-/// Intrusive singly linked queue of `T` chained through `Link`. Owns and allocates nothing; not
-/// synchronised. Destroy it empty. Everything but clear-by-walking is O(1).
+/// Intrusive singly linked queue of `T`, linked through `Link`. Owns and allocates nothing; not
+/// synchronised. Destroy it empty. Every function except extract() is O(1).
 template <class T, T* T::* Link>
 class intrusive_queue<Link> {
  public:
@@ -34,7 +34,7 @@ class intrusive_queue<Link> {
     if (head_ == nullptr) tail_ = &(item.*Link);
     head_ = &item;
   }
-  /// The oldest item, or null.
+  /// Unlinks and returns the first item; null if the queue is empty.
   T* pop_front() noexcept {
     T* const item = head_;
     if (item == nullptr) return nullptr;
@@ -42,7 +42,7 @@ class intrusive_queue<Link> {
     if (head_ == nullptr) tail_ = &head_;
     return item;
   }
-  /// Moves all of `other` behind what is here.
+  /// Moves all items of `other` to the end of this queue.
   void append(intrusive_queue& other) noexcept {
     if (other.empty()) return;
     *tail_ = other.head_;
@@ -50,12 +50,13 @@ class intrusive_queue<Link> {
     other.head_ = nullptr;
     other.tail_ = &other.head_;
   }
-  /// Gives all of it away as a chain, oldest first; null if there is none.
+  /// Returns all items as a chain, first item first, and becomes empty. Null if it was empty.
   [[nodiscard]] T* release() noexcept {
     tail_ = &head_;
     return std::exchange(head_, nullptr);
   }
-  /// Unlinks the items for which `match` is true and hands each to `take`, in order: one pass.
+  /// Unlinks each item for which `match` returns true and passes it to `take`, in order, in one
+  /// pass.
   template <class Match, class Take>
   void extract(Match&& match, Take&& take) {
     T** link = &head_;

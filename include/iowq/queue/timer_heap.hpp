@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/queue/timer_heap.hpp -- deadlines in order: an intrusive pairing heap.
+// iowq/queue/timer_heap.hpp -- the timers of a loop, in an intrusive pairing heap.
 //
-// A pairing heap of nodes that live where the waiting coroutine does: arming is O(1), the next
-// deadline is the root, cancelling and firing are O(log n) amortised, and nothing is allocated.
-// A binary heap would need an array that grows; a wheel rounds, or holds a slot for every tick.
+// The nodes of the heap are in the frames of the waiting coroutines, so nothing is allocated.
+// Arming a timer is O(1). The earliest deadline is at the root. Disarming and firing are O(log n)
+// amortised. A binary heap would need an array that grows. A timer wheel rounds deadlines or needs
+// a slot for every tick.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +15,7 @@
 
 namespace iowq::inline v0::detail {
 
-/// One deadline. Lives with whoever waits for it; disarmed or fired before it is destroyed.
+/// One deadline. Its waiter owns it, and disarms it (or it fires) before it is destroyed.
 class timer {
  public:
   timer() noexcept = default;
@@ -24,7 +25,7 @@ class timer {
 
   [[nodiscard]] bool armed() const noexcept { return link_ != nullptr; }
   [[nodiscard]] time_point deadline() const noexcept { return deadline_; }
-  /// Does it fire before `other`, if both are armed?
+  /// Returns true if this timer fires before `other`, provided that both are armed.
   [[nodiscard]] bool is_before(const timer& other) const noexcept {
     return deadline_ != other.deadline_ ? deadline_ < other.deadline_ : order_ < other.order_;
   }
@@ -33,20 +34,20 @@ class timer {
   template <class Before>
   friend class basic_timer_heap;
   time_point deadline_{};
-  std::uint64_t order_ = 0;  // of arming: equal deadlines fire first come, first served
+  std::uint64_t order_ = 0;  // order of arming: at equal deadlines, the first armed fires first
   timer* child_ = nullptr;
   timer* next_ = nullptr;   // right sibling
-  timer** link_ = nullptr;  // what points at us: the root, a parent's child_ or a left sibling
+  timer** link_ = nullptr;  // points to this: root_, a parent's child_ or a sibling's next_
 };
 
-/// How timers are compared; a test counts how often.
+/// The order of timers. A parameter of the heap, so that a test can count the comparisons.
 struct fires_before {
   [[nodiscard]] bool operator()(const timer& a, const timer& b) const noexcept {
     return a.is_before(b);
   }
 };
 
-/// The armed timers of one loop. Owner thread only; destroy it empty.
+/// The armed timers of one loop. Owner thread only. Destroy it empty.
 template <class Before = fires_before>
 class basic_timer_heap {
  public:
@@ -62,7 +63,7 @@ class basic_timer_heap {
     return root_ != nullptr ? root_->deadline_ : never;
   }
 
-  /// Arms `node`; it is not armed yet. O(1).
+  /// Arms `node`, which must not be armed. O(1).
   void arm(timer& node, time_point deadline) noexcept {
     IOWQ_ASSERT(!node.armed(), "a timer was armed twice");
     node.deadline_ = deadline;
@@ -70,7 +71,7 @@ class basic_timer_heap {
     root(meld(root_, &node));
   }
 
-  /// Takes `node` out, armed or not.
+  /// Removes `node` if it is armed. O(log n) amortised.
   void disarm(timer& node) noexcept {
     if (!node.armed()) return;
     *node.link_ = node.next_;
@@ -81,7 +82,8 @@ class basic_timer_heap {
     root(meld(root_, children));
   }
 
-  /// Takes out and returns the timer that is due first, if its deadline is not after `now`.
+  /// Removes and returns the timer with the earliest deadline if that is not after `now`; otherwise
+  /// returns null.
   [[nodiscard]] timer* pop_due(time_point now) noexcept {
     timer* const due = root_;
     if (due == nullptr || due->deadline_ > now) return nullptr;
@@ -97,7 +99,8 @@ class basic_timer_heap {
     IOWQ_ASSERT(node->next_ == nullptr);
   }
 
-  /// Makes the later of two heaps the first child of the earlier. Sets no link_ of the result.
+  /// Makes the heap with the later root the first child of the other root. Does not set the link_
+  /// of the result.
   static timer* meld(timer* a, timer* b) noexcept {
     if (a == nullptr) return b;
     if (b == nullptr) return a;
@@ -110,7 +113,8 @@ class basic_timer_heap {
     return a;
   }
 
-  /// The two passes that give the heap its bound: pairs from the left, then all from the right.
+  /// Merges siblings in the two passes that give the heap its amortised bound: pairs from the left,
+  /// then all pairs from the right.
   static timer* pair_up(timer* first) noexcept {
     timer* pairs = nullptr;  // a stack, chained by next_
     while (first != nullptr) {
