@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/ring/features.hpp -- what the running kernel can do.
+// iowq/ring/features.hpp -- the io_uring features of the running kernel.
 //
-// The headers we were compiled with say nothing about the kernel we run on, in either direction.
+// They are probed at run time. The running kernel may be older or newer than the headers with which
+// the program was compiled.
 #pragma once
 
 #include <bitset>
@@ -14,15 +15,15 @@
 
 namespace iowq::inline v0::detail {
 
-/// The answers of one ring's kernel.
+/// The features that the kernel reported for one ring.
 struct ring_features {
-  unsigned setup_flags = 0;   // those that were granted
+  unsigned setup_flags = 0;   // the flags that the kernel accepted
   unsigned feature_bits = 0;  // IORING_FEAT_*
-  bool open = false;          // there is one
-  bool registered = false;    // the ring's descriptor has a slot in the task's table
+  bool open = false;          // a ring is open
+  bool registered = false;    // the ring's descriptor is registered with the task
   std::bitset<256> opcodes;
 
-  /// Does the kernel know this opcode?
+  /// Returns true if the kernel supports `opcode`.
   [[nodiscard]] bool has(int opcode) const noexcept {
     return opcode >= 0 && opcode < 256 && opcodes[static_cast<std::size_t>(opcode)];
   }
@@ -31,16 +32,20 @@ struct ring_features {
     return (setup_flags & compat::setup_defer_taskrun) != 0;
   }
 
-  // What is a flag of an opcode shows in no probe: an opcode that came with it, or later, does.
+  // A probe shows opcodes but not their flags. A flag is inferred from an opcode that was added in
+  // the same kernel version or a later one.
   [[nodiscard]] bool polls_many() const noexcept { return has_feature(IORING_FEAT_RSRC_TAGS); }
   [[nodiscard]] bool accepts_many() const noexcept { return has(IORING_OP_SOCKET); }    // 5.19
   [[nodiscard]] bool buffer_rings() const noexcept { return has(IORING_OP_SOCKET); }    // 5.19
   [[nodiscard]] bool receives_many() const noexcept { return has(IORING_OP_SEND_ZC); }  // 6.0
-  /// Does a receive with MSG_WAITALL that is cancelled say what had come? Since 6.1.
+  /// Returns true if a cancelled receive with MSG_WAITALL reports the bytes already received. Since
+  /// Linux 6.1.
   [[nodiscard]] bool keeps_parts() const noexcept { return has(IORING_OP_SENDMSG_ZC); }
-  /// Files of which each slot knows its own users: since 6.13, which no bit says. Before, one is
-  /// closed when all that was in flight on any slot has ended, which may be never.
-  /// And all that is done with one: who has no descriptor can go no other way.
+  /// Returns true if registered files can be used. They are reference-counted per slot since Linux
+  /// 6.13; no feature bit says so. Before that, the kernel closes a removed file only when all
+  /// requests in flight on any slot have completed, which may be never. All opcodes that the
+  /// library uses on registered files are also required: a file without a descriptor has no other
+  /// route.
   [[nodiscard]] bool keeps_files() const noexcept {
     for (int const opcode :
          {int{IORING_OP_ACCEPT}, int{IORING_OP_CLOSE}, int{IORING_OP_READ}, int{IORING_OP_WRITE},
@@ -50,23 +55,25 @@ struct ring_features {
       if (!has(opcode)) return false;
     return has_feature(compat::feature_rw_attr);
   }
-  /// Since 6.10, but up to 6.15 a bundle that was retried could skip a buffer.
+  /// Returns true if receive bundles can be used. Bundles exist since Linux 6.10, but up to 6.15 a
+  /// retried bundle could skip a buffer.
   [[nodiscard]] bool bundles() const noexcept {
     return has_feature(compat::feature_recvsend_bundle) && has(compat::op_pipe);
   }
 };
 
-/// What a ring counted.
+/// The counters of one ring.
 struct ring_stats {
-  std::uint64_t submitted = 0;  // SQEs the kernel mark_taken
+  std::uint64_t submitted = 0;  // SQEs that the kernel has taken
   std::uint64_t entered = 0;    // io_uring_enter calls
-  std::uint64_t completed = 0;  // CQEs
+  std::uint64_t completed = 0;  // CQEs given back
 };
 
-/// io_uring_register(2), IORING_REGISTER_PROBE. A kernel without it (before 5.6) knows nothing.
+/// Asks the kernel for its opcodes: io_uring_register(2), IORING_REGISTER_PROBE. The result is
+/// empty for kernels without it (before 5.6).
 template <class Kernel>
 std::bitset<256> probe_opcodes(io_uring& ring) noexcept {
-  constexpr unsigned count = 255;  // the field that counts is one byte wide
+  constexpr unsigned count = 255;  // the count field has one byte
   alignas(io_uring_probe)
       std::byte space[sizeof(io_uring_probe) + count * sizeof(io_uring_probe_op)] = {};
   auto* const probe = reinterpret_cast<io_uring_probe*>(space);

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/ring/detail/buffer_group.hpp -- a group of provided buffers.
 //
-// A buffer is free, the kernel's, or taken. The kernel takes those it was given in order, so one
-// answer for several buffers (a bundle) names the first only: where each was put is kept. Without
-// a ring the free ones are a stack, and whoever receives takes one himself.
+// A buffer is free, given to the kernel, or taken. The kernel takes the buffers in the order in
+// which they were given to it, so a bundle CQE (one CQE for several buffers) names only the first
+// one. This class therefore remembers each buffer's position. Without a ring, the free buffers are
+// a stack, and each receive operation takes a buffer itself.
 //
-// B1  A buffer is put back by whoever it was taken for, once.
-// B2  No more are in the kernel's ring than there are slots, so none is overwritten.
+// B1  Each taken buffer is put back exactly once, by its holder.
+// B2  The kernel's ring never holds more buffers than it has slots, so no entry is overwritten.
 #pragma once
 
 #include <sys/mman.h>
@@ -26,15 +27,15 @@
 
 namespace iowq::inline v0::detail {
 
-/// So many buffers of one size. Owner thread only.
+/// A group of `count` buffers of one size. Owner thread only.
 template <class Kernel = linux_kernel>
 class basic_buffer_group : public registered_resource {
  public:
   static constexpr unsigned most = 1U << 15;  // the kernel's limit
   static constexpr std::uint16_t none = 0xffff;
 
-  /// `count` is rounded up to a power of two. Throws std::system_error: invalid_argument,
-  /// not_enough_memory.
+  /// Allocates `count` buffers of `size` bytes each; `count` is rounded up to a power of two.
+  /// Throws std::system_error: invalid_argument, not_enough_memory.
   basic_buffer_group(unsigned count, std::size_t size) : size_{size} {
     if (count == 0 || count > most || size == 0 || size > 0x7fffffff)
       throw_error(-EINVAL, "buffer_ring");
@@ -55,15 +56,16 @@ class basic_buffer_group : public registered_resource {
 
   [[nodiscard]] unsigned count() const noexcept { return count_; }
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
-  /// How many are taken. All: whoever needs one waits.
+  /// The number of taken buffers. If it equals count(), operations that need a buffer wait.
   [[nodiscard]] unsigned taken() const noexcept { return taken_; }
   [[nodiscard]] std::byte* data(std::uint16_t id) noexcept {
     return memory_ + entries_size() + id * stride();
   }
-  /// As an SQE names it.
+  /// The group's id in an SQE.
   [[nodiscard]] std::uint16_t group() const noexcept { return group_; }
 
-  /// Gives them to `owner`, if it has none of them yet. 0 or -errno.
+  /// Registers the group with the ring of `owner` and gives it the free buffers. Does nothing if
+  /// the group is registered there already. Returns 0 or -errno.
   int offer(registrar& owner) noexcept {
     if (host() != nullptr) {
       IOWQ_ASSERT(host() == &owner.host(), "a buffer_ring was used by two executors at once");
@@ -74,7 +76,7 @@ class basic_buffer_group : public registered_resource {
     what.ring_addr = reinterpret_cast<std::uintptr_t>(memory_);
     what.ring_entries = count_;
     int r = -EEXIST;
-    for (unsigned id = 0; r == -EEXIST && id < 0xffff; ++id) {  // few have more than one
+    for (unsigned id = 0; r == -EEXIST && id < 0xffff; ++id) {  // few rings have several groups
       what.bgid = static_cast<std::uint16_t>(id);
       r = Kernel::register_buffer_ring(owner.host(), what);
     }
@@ -88,7 +90,7 @@ class basic_buffer_group : public registered_resource {
     return 0;
   }
 
-  /// The kernel has taken buffer `id`; or the one next_in_ring it, for a bundle.
+  /// Records that the kernel has taken buffer `id`.
   void mark_taken(std::uint16_t id) noexcept {
     slot& s = slots_[id];
     IOWQ_ASSERT(s.state == where::given, "the kernel answered with a buffer that it did not have");
@@ -96,11 +98,12 @@ class basic_buffer_group : public registered_resource {
     ++taken_;
     --given_;
   }
+  /// The buffer after `id` in the kernel's ring: the next one of a bundle.
   [[nodiscard]] std::uint16_t next_in_ring(std::uint16_t id) noexcept {
     return entry((slots_[id].position + 1U) & (count_ - 1)).bid;
   }
 
-  /// Takes one that the kernel was not given; `none` if there is no free one.
+  /// Takes a buffer that was not given to the kernel. Returns `none` if no buffer is free.
   [[nodiscard]] std::uint16_t take() noexcept {
     reclaim();
     if (free_ == none) return none;
@@ -110,7 +113,7 @@ class basic_buffer_group : public registered_resource {
     return id;
   }
 
-  /// B1
+  /// Puts back a taken buffer (B1): to the ring if the group is registered, else to the free ones.
   void put_back(std::uint16_t id) noexcept {
     IOWQ_ASSERT(slots_[id].state == where::taken, "a buffer was given back twice");
     --taken_;
@@ -119,7 +122,8 @@ class basic_buffer_group : public registered_resource {
     publish();
   }
 
-  /// A taken buffer may be in a queue: what is next_in_ring it there, and how much it holds.
+  /// For a taken buffer that is in a queue of its user: its successor there, and the bytes it
+  /// holds.
   [[nodiscard]] std::uint16_t& next(std::uint16_t id) noexcept { return slots_[id].next; }
   [[nodiscard]] std::uint32_t& length(std::uint16_t id) noexcept { return slots_[id].length; }
 
@@ -128,11 +132,11 @@ class basic_buffer_group : public registered_resource {
   struct slot {
     std::uint32_t length = 0;
     std::uint16_t next = none;
-    std::uint16_t position = 0;  // in the kernel's ring, when it was put there
+    std::uint16_t position = 0;  // in the kernel's ring, set when it was given
     where state = where::free;
   };
 
-  /// Not by io_uring_buf_ring::bufs, which older headers put eight bytes further in C++.
+  /// Does not use io_uring_buf_ring::bufs: in C++, older headers place it eight bytes too far.
   [[nodiscard]] io_uring_buf& entry(unsigned position) noexcept {
     return reinterpret_cast<io_uring_buf*>(memory_)[position];
   }
@@ -140,7 +144,7 @@ class basic_buffer_group : public registered_resource {
   [[nodiscard]] std::size_t entries_size() const noexcept {
     return (count_ * sizeof(io_uring_buf) + 4095) & ~std::size_t{4095};
   }
-  /// Two buffers share no cache line: one may be the kernel's while the other is read.
+  /// Buffers share no cache line: the kernel may write one while the program reads another.
   [[nodiscard]] std::size_t stride() const noexcept { return (size_ + 63) & ~std::size_t{63}; }
 
   void push(std::uint16_t id) noexcept {
@@ -165,10 +169,10 @@ class basic_buffer_group : public registered_resource {
     ++given_;
   }
   void publish() noexcept {
-    // release: pairs with the kernel's acquire; the entries before the tail are written.
+    // release: pairs with the kernel's acquire; it sees the entries before the tail.
     __atomic_store_n(&tail(), tail_, __ATOMIC_RELEASE);
   }
-  /// The ring is gone, and with it the claim on what it had been given.
+  /// If the ring has been closed: frees the buffers that were given to it.
   void reclaim() noexcept {
     if (given_ == 0 || host() != nullptr) return;
     given_ = 0;
@@ -184,7 +188,7 @@ class basic_buffer_group : public registered_resource {
   std::size_t const size_;
   unsigned count_ = 0;
   unsigned taken_ = 0;
-  unsigned given_ = 0;  // to the kernel, which has not taken them yet
+  unsigned given_ = 0;  // buffers given to the kernel that it has not taken yet
   std::uint16_t free_ = none;
   std::uint16_t tail_ = 0;
   std::uint16_t group_ = 0;

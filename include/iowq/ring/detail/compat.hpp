@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/ring/detail/compat.hpp -- definitions that liburing 2.3 or old kernel headers lack.
 //
-// Values are the kernel's ABI (include/uapi/linux/io_uring.h) and never change. Whether the
-// running kernel has them is asked in ring/features.hpp, not here.
+// The values are part of the kernel's ABI (include/uapi/linux/io_uring.h) and never change.
+// ring/features.hpp finds out whether the running kernel supports them.
 #pragma once
 
 #include <linux/io_uring.h>
@@ -34,7 +34,7 @@ inline constexpr unsigned recvsend_bundle = 1U << 4;  // 6.10
 inline constexpr unsigned sq_cq_overflow = 1U << 1;
 inline constexpr unsigned sq_taskrun = 1U << 2;
 
-// Opcodes next_in_ring liburing 2.3's last one (IORING_OP_SENDMSG_ZC, 48).
+// Opcodes after the last one of liburing 2.3 (IORING_OP_SENDMSG_ZC, 48).
 inline constexpr int op_read_multishot = 49;    // 6.7
 inline constexpr int op_waitid = 50;            // 6.7
 inline constexpr int op_futex_wait = 51;        // 6.7

@@ -13,11 +13,12 @@
 
 namespace iowq::inline v0::detail {
 
-/// A CQE's two words, kept as the one that they are in memory: to store two and then load one, as
-/// compilers do with two members, costs a store-forwarding stall an operation.
+/// The two words `res` and `flags` of a CQE, kept as one 64-bit word, as they are in memory. With
+/// two members, compilers store two words and load one, which costs a store-forwarding stall per
+/// operation.
 class cqe_result {
  public:
-  cqe_result() noexcept {}  // no store
+  cqe_result() noexcept {}  // not initialised: saves a store
   explicit cqe_result(const io_uring_cqe& cqe) noexcept {
     static_assert(offsetof(io_uring_cqe, flags) == offsetof(io_uring_cqe, res) + 4);
     std::memcpy(&both_, &cqe.res, sizeof both_);
@@ -29,7 +30,7 @@ class cqe_result {
   [[nodiscard]] std::uint32_t flags() const noexcept {
     return static_cast<std::uint32_t>(both_ >> upper);
   }
-  /// No error, and none of `flags`.
+  /// Returns true if `res` is not an error and each bit of `flags` is clear.
   [[nodiscard]] bool is_plain(std::uint32_t flags) const noexcept {
     std::uint64_t const error = std::uint64_t{1} << (lower + 31);
     return (both_ & (std::uint64_t{flags} << upper | error)) == 0;
@@ -41,19 +42,20 @@ class cqe_result {
   std::uint64_t both_;
 };
 
-/// Takes the CQEs of one submitted SQE. Stays where it is from the moment its SQE is filled until
-/// it was called with the last CQE, whatever the results say before: a cancel's answer ends
-/// nothing.
+/// Receives the CQEs of one submitted SQE. It must not move or be destroyed from the moment its SQE
+/// is filled until complete() is called with the last CQE. Earlier results do not change that: in
+/// particular, a successful cancel request does not end the wait for the last CQE.
 class cqe_handler {
  public:
-  /// `res` and `flags` are the CQE's. Without IORING_CQE_F_MORE in them it is the last.
+  /// `res` and `flags` are those of the CQE. If `flags` lacks IORING_CQE_F_MORE, it is the last
+  /// CQE.
   using function = void(cqe_handler* self, int res, std::uint32_t flags) noexcept;
 
   explicit cqe_handler(function* take) noexcept : take_{take} {}
 
   void complete(int res, std::uint32_t flags) noexcept { take_(this, res, flags); }
 
-  /// As an SQE carries it. 0 is nobody: the CQE of a cancel request.
+  /// The user_data of the SQE. 0 means no handler, as for a cancel request.
   [[nodiscard]] std::uint64_t user_data() const noexcept {
     return reinterpret_cast<std::uintptr_t>(this);
   }

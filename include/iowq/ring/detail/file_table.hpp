@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/ring/detail/file_table.hpp -- the table of registered files of a ring.
 //
-// A ring has one table of files. A slot of it is free or taken, and that is decided here and not
-// by the kernel, which could choose one as well: an accept has its slot before it begins, so no
-// connection is taken out of the backlog that then finds none, and is closed. Where the kernel does
-// not have the table, what a slot has is a descriptor, and all else is the same.
+// A ring has one table of registered files. A slot of the table is free or taken. This class
+// allocates the slots, although the kernel could also choose one. An accept thus takes its slot
+// before it starts. Otherwise the kernel could take a connection out of the backlog, find no free
+// slot, and close the connection. If the table is not registered with the kernel, a slot holds a
+// descriptor, and everything else is the same.
 //
-// F1  A slot that is taken is given back by whoever mark_taken it, once, and its file is closed
-// then. F2  The kernel's slot is emptied before ours is free: what comes next finds nothing to
-// replace.
+// F1  Each taken slot is given back exactly once, by its taker. Its file is closed then.
+// F2  The kernel's slot is emptied before our slot becomes free, so a new file replaces nothing.
 #pragma once
 
 #include <cerrno>
@@ -28,8 +28,9 @@
 
 namespace iowq::inline v0::detail {
 
-/// So many slots. It is with one ring at a time, from its first use there until that ring's end,
-/// and then on the owner thread only. It lives until nobody holds it and no slot is taken.
+/// A table of `count` slots. It belongs to one ring at a time, from its first use there until that
+/// ring is closed; during that time only the owner thread may use it. It deletes itself when its
+/// owner has released it and no slot is taken.
 template <class Kernel = linux_kernel>
 class basic_file_table : public registered_resource {
  public:
@@ -45,13 +46,14 @@ class basic_file_table : public registered_resource {
 
   [[nodiscard]] unsigned count() const noexcept { return static_cast<unsigned>(slots_.size()); }
   [[nodiscard]] unsigned taken() const noexcept { return taken_; }
-  /// Nobody takes a slot any more.
+  /// Called when the owner will take no more slots. Deletes *this if no slot is taken.
   void release_owner() noexcept {
     held_ = false;
     end_if_unused();
   }
 
-  /// Moves in if it is at home nowhere. Does this ring's kernel have the table?
+  /// Attaches the table to the ring of `owner` if it belongs to no ring yet. Returns true if the
+  /// table is registered with that ring's kernel.
   [[nodiscard]] bool is_registered_with(registrar& owner, const ring_features& has) noexcept {
     if (host() == nullptr) [[unlikely]]
       move_in(owner, has);
@@ -61,7 +63,7 @@ class basic_file_table : public registered_resource {
   }
   [[nodiscard]] bool is_registered() const noexcept { return registered_; }
 
-  /// A free slot, without a file; none: all are taken.
+  /// Takes a free slot, which holds no file. Returns `none` if all slots are taken.
   [[nodiscard]] unsigned take() noexcept {
     if (free_ == none) return none;
     unsigned const index = std::exchange(free_, slots_[free_].next);
@@ -69,28 +71,29 @@ class basic_file_table : public registered_resource {
     ++taken_;
     return index;
   }
-  /// Puts a file into it: of a descriptor or, without one, that which the kernel has put there.
-  /// `of_ring`: it ends with the ring.
+  /// Records the file of slot `index`: `file`, which is registered with the kernel, or, if `file`
+  /// is empty, the file that the kernel has already put there. `of_ring`: the file is closed with
+  /// the ring.
   void fill(unsigned index, fd file, bool of_ring) noexcept {
     slot& s = slots_[index];
     s.of_ring = of_ring;
     s.known = registered_ && (!file || Kernel::update_file(*host(), index, file.get()) == 1);
     s.file = std::move(file);
   }
-  /// Does the kernel find the file in its slot?
+  /// Returns true if the kernel has the file in its slot.
   [[nodiscard]] bool knows(unsigned index) const noexcept { return slots_[index].known; }
-  /// Empty: there is no other way to it than the slot, or nothing is in it.
+  /// The slot's descriptor. It is empty if the file has only the slot, or if the slot has no file.
   [[nodiscard]] fd& file(unsigned index) noexcept { return slots_[index].file; }
 
-  /// F2
+  /// Empties the kernel's slot (F2).
   void withdraw(unsigned index) noexcept {
     if (!std::exchange(slots_[index].known, false)) return;
     check_owner();
     static_cast<void>(Kernel::update_file(*host(), index, -1));
   }
-  /// The kernel's slot is empty already.
+  /// Records that the kernel's slot is empty already.
   void withdrawn(unsigned index) noexcept { slots_[index].known = false; }
-  /// Closes what is in it. It may be the last act of *this.
+  /// Closes the file in the slot and frees the slot (F1). May delete *this.
   void give_back(unsigned index) noexcept {
     withdraw(index);
     slots_[index].file.reset();
@@ -127,7 +130,8 @@ class basic_file_table : public registered_resource {
     registered_ = Kernel::register_files(*host(), all.get(), count()) == 0;
     for (slot& s : slots_) s.known = registered_ && s.file;
   }
-  /// The ring is gone. What has a descriptor of the user's can go on elsewhere.
+  /// The ring was closed. Closes the files that end with it. Files that have a descriptor of the
+  /// user stay usable with another ring.
   static void on_ring_closed(registered_resource& self) noexcept {
     auto& me = static_cast<basic_file_table&>(self);
     me.registered_ = false;

@@ -2,8 +2,8 @@
 // iowq/ring/detail/registered_resource.hpp -- the base of buffers and files that are registered
 // with a ring.
 //
-// A ring's end takes every registration with it. Whoever registered something learns so from a
-// null pointer, and no destructor has to come before another.
+// When a ring is closed, the kernel drops all its registrations. Each registered_resource of the
+// ring then has a null host(). The ring and its resources can therefore be destroyed in any order.
 #pragma once
 
 #include <liburing.h>
@@ -14,17 +14,17 @@ namespace iowq::inline v0::detail {
 
 class registrar;
 
-/// Has something registered with a ring, as long as host() says with which.
+/// Something that can be registered with a ring. It is registered while host() is not null.
 class registered_resource {
  public:
   registered_resource() noexcept = default;
-  /// `on_ring_closed` is called when the ring is gone.
+  /// `on_ring_closed` is called after the ring has been closed.
   explicit registered_resource(void (*on_ring_closed)(registered_resource&) noexcept) noexcept
       : on_ring_closed_{on_ring_closed} {}
   registered_resource(const registered_resource&) = delete;
   registered_resource& operator=(const registered_resource&) = delete;
 
-  /// Null: with none, or it has been closed.
+  /// The ring with which it is registered. Null: not registered, or the ring has been closed.
   [[nodiscard]] io_uring* host() const noexcept { return ring_; }
 
  protected:
@@ -45,7 +45,7 @@ class registered_resource {
   registered_resource** link_ = nullptr;
 };
 
-/// All of a ring's. Owner thread only.
+/// The list of a ring's registered resources. Owner thread only.
 class registrar {
  public:
   explicit registrar(io_uring& host) noexcept : ring_{host} {}

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/ring/detail/ring.hpp -- one io_uring: SQEs in, CQEs out.
 //
-// SQ full, CQ overflow, EINTR and the transient errors of io_uring_enter end here: whoever asks
-// for an SQE gets one or null, whoever reaps gets every CQE exactly once. An SQE belongs to the
-// kernel from the moment it is filled; an enter that fails keeps it for the next.
+// This class handles a full SQ, CQ overflow, EINTR and the transient errors of io_uring_enter(2).
+// get() returns an SQE or null, and reap() delivers every CQE exactly once. An SQE belongs to the
+// kernel from the moment it is filled. If enter() fails, the SQE is submitted by the next enter().
 #pragma once
 
 #include <algorithm>
@@ -22,22 +22,23 @@
 
 namespace iowq::inline v0::detail {
 
-/// One io_uring instance. Everything on the thread that opened it. While it is not open it has no
-/// SQE to give and no CQE: who asks need not ask first whether it is.
+/// One io_uring instance. Only the thread that opened it may use it. A closed ring has no free SQE
+/// and no CQE, so callers need no is_open() check.
 template <class Kernel = linux_kernel>
 class basic_ring {
  public:
   basic_ring() noexcept = default;
   ~basic_ring() { close(); }
 
-  /// Sets up a ring with room for `entries` SQEs (clamped to what the kernel allows), four times as
-  /// many CQEs, and the best flags it grants, and tries it. 0 or -errno: EPERM, ENOSYS: forbidden
-  /// or absent; ENOMEM: not even a small one fits into RLIMIT_MEMLOCK; EMFILE. `kernel_workers`, if
-  /// not 0, limits the kernel's own for files; not those that may wait for the world: before Linux
-  /// 6.4 a read of a pipe waits in one, and the write that ends its wait needs another.
+  /// Sets up a ring with `entries` SQEs (clamped to the kernel's limit), four times as many CQEs,
+  /// and the best set-up flags that the kernel accepts. Then tests the ring with a NOP. Returns 0
+  /// or -errno. EPERM, ENOSYS: io_uring is forbidden or missing. ENOMEM: not even a small ring fits
+  /// into RLIMIT_MEMLOCK. Also EMFILE. `kernel_workers`, if not 0, limits the bounded workers of
+  /// the kernel's io-wq for this ring. The unbounded workers are not limited: before Linux 6.4 a
+  /// read of a pipe blocks such a worker, and the write that completes the read needs another one.
   int open(unsigned entries, unsigned kernel_workers) noexcept;
 
-  /// Nothing of it may be in flight.
+  /// Closes the ring. No request of it may be in flight.
   void close() noexcept {
     if (!is_open()) return;
     Kernel::close(ring_);
@@ -54,18 +55,21 @@ class basic_ring {
   [[nodiscard]] registrar& resources() noexcept { return resources_; }
   [[nodiscard]] int descriptor() const noexcept { return ring_.ring_fd; }
 
-  /// The next free SQE, zeroed, or null: enter() first. To be filled at once, whatever happens.
+  /// Returns the next free SQE, zeroed, or null: call enter() first. The caller must fill the SQE
+  /// at once, in any case: the next enter() submits it.
   [[nodiscard]] io_uring_sqe* get() noexcept { return get(head()); }
 
-  /// As get(), but leaves alone what SQEs from number `kept` on hold.
+  /// As get(), but does not reuse the SQEs from number `kept` on, so that sqe() can still read
+  /// them.
   [[nodiscard]] io_uring_sqe* get(unsigned kept) noexcept {
     return can_get(kept) ? try_get() : nullptr;
   }
 
-  /// Would get(kept) give one?
+  /// Returns true if get(kept) would return an SQE.
   [[nodiscard]] bool can_get(unsigned kept) noexcept { return next_ != end_ || find_run(kept); }
 
-  /// As get(), from what an earlier get() found free: null may only mean to ask that.
+  /// As get(), but only from the run of free SQEs that an earlier get() found. If it returns null,
+  /// get() may still return an SQE.
   [[nodiscard]] IOWQ_ALWAYS_INLINE io_uring_sqe* try_get() noexcept {
     if (next_ == end_) [[unlikely]]
       return nullptr;
@@ -73,75 +77,79 @@ class basic_ring {
     *sqe = io_uring_sqe{};
     return sqe;
   }
-  /// Nothing is free at once until the next get().
+  /// Makes try_get() return null until the next get().
   void invalidate_run() noexcept {
     run_tail_ = tail();
     end_ = next_;
   }
 
-  /// SQEs are numbered, without end: those before head() were taken by the kernel, those before
-  /// tail() are filled. The kernel writes its head inside enter(), on this thread: a plain read
-  /// is current.
+  /// SQEs have consecutive numbers (modulo 2^32, not modulo entries()). The kernel has taken those
+  /// before head(); those before tail() are filled. The kernel writes its head inside enter(), on
+  /// this thread, so a plain read is current.
   [[nodiscard]] unsigned head() const noexcept { return *ring_.sq.khead; }
   [[nodiscard]] unsigned tail() const noexcept {
     return run_tail_ - static_cast<unsigned>(end_ - next_);
   }
-  /// What an SQE held when it was filled, for as long as it is kept.
+  /// An SQE as it was filled. Valid as long as get(kept) preserves it.
   [[nodiscard]] const io_uring_sqe& sqe(unsigned number) const noexcept {
     return sqes_[number & mask_];
   }
 
-  /// SQEs filled and not yet taken by the kernel.
+  /// The number of SQEs that are filled and not yet taken by the kernel.
   [[nodiscard]] unsigned pending() const noexcept { return tail() - head(); }
 
-  /// Must enter() be called although nothing is submitted or awaited? CQEs overflowed, or
-  /// completions wait for this thread to let the kernel finish them.
+  /// Returns true if enter() must be called even if there is nothing to submit or to wait for: CQEs
+  /// overflowed, or task work waits for this thread to enter the kernel.
   [[nodiscard]] bool needs_enter() const noexcept {
     return has_flag(ignore_taskrun_for_ == 0 ? compat::sq_cq_overflow | compat::sq_taskrun
                                              : compat::sq_cq_overflow);
   }
-  /// Does the kernel say so, stale or not?
+  /// Returns true if the kernel has set the flag for task work, SQ_TASKRUN. The flag may be stale.
   [[nodiscard]] bool has_work() const noexcept { return has_flag(compat::sq_taskrun); }
-  /// A turn was made without enter(). Who wakes us on another processor queues its work first and
-  /// raises the flag then: if we did the work in between, the flag stays up and means nothing.
-  /// So after it has called us in vain, it is looked at only every so often.
+  /// Called for each turn of the loop without enter(). A waker on another processor queues task
+  /// work before it sets SQ_TASKRUN. If this thread ran the work in between, the flag stays set and
+  /// is stale. So after an enter() without a result, needs_enter() ignores the flag for 64 such
+  /// turns.
   void note_turn_without_enter() noexcept {
     if (ignore_taskrun_for_ != 0) --ignore_taskrun_for_;
   }
 
-  /// Are there CQEs to reap()?
+  /// Returns true if there are CQEs to reap().
   [[nodiscard]] bool ready() const noexcept { return cq_head() != cq_tail(); }
 
-  /// One io_uring_enter: submits what is pending; with `wait`, sleeps until a CQE has come or
-  /// `deadline` passed. 0, or -errno of what kept it from doing so: EINTR (a signal), ETIME (the
-  /// deadline), EAGAIN, EBUSY, ENOMEM (reap, and try again). Nothing is lost in any case.
+  /// Calls io_uring_enter(2) once: submits the pending SQEs and, with `wait`, blocks until there is
+  /// a CQE or `deadline` has passed. Returns 0 or -errno: EINTR (a signal), ETIME (the deadline),
+  /// EAGAIN, EBUSY or ENOMEM (reap, then retry). No SQE or CQE is lost in any case.
   int enter(bool wait, time_point deadline = never) noexcept {
     return wait && deadline != never ? enter_until(deadline) : enter(wait, 0, nullptr, _NSIG / 8);
   }
 
-  /// CQEs are numbered, too: those before cq_head() were given back.
+  /// CQEs are also numbered. The slots of those before cq_head() were given back to the kernel.
   [[nodiscard]] unsigned cq_head() const noexcept { return *ring_.cq.khead; }
   [[nodiscard]] const io_uring_cqe& cqe(unsigned number) const noexcept {
     return ring_.cq.cqes[number & cq_mask_];
   }
-  /// How many have arrived and were not given back.
+  /// The number of CQEs that have arrived and were not given back.
   [[nodiscard]] unsigned arrived() const noexcept { return cq_tail() - cq_head(); }
 
-  /// At most `count` from `number` on, as far as they lie side by side.
+  /// At most `count` CQEs from `number` on, and only as many as are contiguous in memory.
   [[nodiscard]] std::span<io_uring_cqe> cqes(unsigned number, unsigned count) noexcept {
     unsigned const place = number & cq_mask_;
     return {ring_.cq.cqes + place, std::min(count, cq_mask_ + 1 - place)};
   }
 
-  /// Gives the slots of the `count` oldest back: they were read, or copied.
+  /// Gives the slots of the `count` oldest CQEs back to the kernel. They must have been read or
+  /// copied.
   void give_back(unsigned count) noexcept {
     stats_.completed += count;
-    // release: our reads of the CQEs come before the kernel may write their slots again.
+    // release: pairs with the kernel's read of the head. Our reads of the CQEs come before the
+    // kernel writes their slots again.
     __atomic_store_n(ring_.cq.khead, cq_head() + count, __ATOMIC_RELEASE);
   }
 
-  /// Where every SQE carries a completion or nobody: hands it every CQE that has arrived, oldest
-  /// first, at most `budget`; how many. Completions may get() and enter().
+  /// For a ring on which each user_data is a cqe_handler or 0. Passes the CQEs that have arrived to
+  /// their handlers, oldest first, at most `budget`. Returns their number. Handlers may call get()
+  /// and enter().
   unsigned reap(unsigned budget) noexcept {
     unsigned const all = std::min(budget, arrived());
     for (unsigned reaped = 0; reaped != all; ++reaped) {
@@ -157,11 +165,11 @@ class basic_ring {
 
  private:
   [[nodiscard]] bool has_flag(unsigned any) const noexcept {
-    // acquire: pairs with the kernel's store of the flag after the work it announces.
+    // acquire: pairs with the kernel's store of the flag, which follows the work it announces.
     return (__atomic_load_n(ring_.sq.kflags, __ATOMIC_ACQUIRE) & any) != 0;
   }
   [[nodiscard]] unsigned cq_tail() const noexcept {
-    // acquire: pairs with the kernel's release; the CQEs before it are written.
+    // acquire: pairs with the kernel's release; the CQEs before the tail are written.
     return __atomic_load_n(ring_.cq.ktail, __ATOMIC_ACQUIRE);
   }
   bool find_run(unsigned kept) noexcept;
@@ -170,18 +178,18 @@ class basic_ring {
   int set_up(unsigned entries, unsigned flags) noexcept;
   int try_it() noexcept;
 
-  // A run of SQEs that are free for sure and lie side by side.
+  // A run of contiguous SQEs that are known to be free, from next_ to end_.
   io_uring_sqe* next_ = nullptr;
   io_uring_sqe* end_ = nullptr;
   io_uring_sqe* sqes_ = nullptr;
-  unsigned run_tail_ = 0;  // the number of the one at end_
+  unsigned run_tail_ = 0;  // the number of the SQE at end_
   unsigned mask_ = 0, cq_mask_ = 0;
-  unsigned nothing_ = 0;  // the heads and tails of a closed one
+  unsigned nothing_ = 0;  // the heads and tails of a closed ring
   io_uring ring_ = closed_ring(nothing_);
   unsigned entries_ = 0;
   registrar resources_{ring_};
-  unsigned ignore_taskrun_for_ = 0;  // turns for which a raised flag is taken for a stale one
-  unsigned enter_flags_ = 0;  // for every call: registered descriptor, no I/O wait accounting
+  unsigned ignore_taskrun_for_ = 0;  // turns for which SQ_TASKRUN is considered stale
+  unsigned enter_flags_ = 0;  // for each enter(): registered descriptor, no I/O wait accounting
   ring_features features_;
   ring_stats stats_;
 };
@@ -215,14 +223,14 @@ int basic_ring<Kernel>::open(unsigned entries, unsigned kernel_workers) noexcept
   using namespace compat;
   IOWQ_ASSERT(!is_open(), "a ring was opened twice");
   if (entries == 0) return -EINVAL;
-  // Best first; a kernel refuses flags it does not know with EINVAL.
+  // The best flags come first. A kernel that does not know a flag returns EINVAL.
   constexpr unsigned defer = setup_single_issuer | setup_defer_taskrun | setup_taskrun_flag;
   constexpr unsigned coop = setup_coop_taskrun | setup_taskrun_flag;
   constexpr unsigned choices[] = {defer | setup_submit_all | setup_no_sqarray,
                                   defer | setup_submit_all, coop | setup_submit_all, 0};
   int r = -EINVAL;
   for (unsigned const flags : choices) {
-    for (unsigned size = entries;; size /= 2) {  // ENOMEM: less may fit into RLIMIT_MEMLOCK
+    for (unsigned size = entries;; size /= 2) {  // ENOMEM: a smaller ring may fit RLIMIT_MEMLOCK
       r = set_up(size, flags);
       if (r != -ENOMEM || size <= 8) break;
     }
@@ -245,7 +253,8 @@ int basic_ring<Kernel>::open(unsigned entries, unsigned kernel_workers) noexcept
   return 0;
 }
 
-/// There is no run: looks for the next one, which ends at the end of the array at the latest.
+/// Finds the next run when the current one is used up. A run ends at the end of the array at the
+/// latest. Returns false if there is no free SQE.
 template <class Kernel>
 IOWQ_NOINLINE bool basic_ring<Kernel>::find_run(unsigned kept) noexcept {
   unsigned const held = std::max(run_tail_ - head(), run_tail_ - kept);
@@ -257,7 +266,8 @@ IOWQ_NOINLINE bool basic_ring<Kernel>::find_run(unsigned kept) noexcept {
   return length != 0;
 }
 
-/// A seccomp filter may allow the set-up and deny the use: send one NOP through.
+/// Submits one NOP and waits for it: a seccomp filter may allow io_uring_setup(2) and deny
+/// io_uring_enter(2).
 template <class Kernel>
 int basic_ring<Kernel>::try_it() noexcept {
   io_uring_sqe* const sqe = get();
@@ -284,7 +294,7 @@ IOWQ_NOINLINE int basic_ring<Kernel>::enter_until(time_point deadline) noexcept 
 template <class Kernel>
 int basic_ring<Kernel>::enter(bool wait, unsigned flags, void* argument,
                               std::size_t size) noexcept {
-  // release: pairs with the kernel's acquire; the SQEs next_in_ring the old tail are filled.
+  // release: pairs with the kernel's acquire; the SQEs before the new tail are filled.
   __atomic_store_n(ring_.sq.ktail, tail(), __ATOMIC_RELEASE);
   ++stats_.entered;
   int const r = Kernel::enter(ring_.enter_ring_fd, pending(), wait ? 1 : 0,
