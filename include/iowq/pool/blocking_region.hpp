@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/pool/blocking_region.hpp -- how code on a worker says that it may block.
+// iowq/pool/blocking_region.hpp -- blocking_region, and the descriptor that wakes a blocked item.
 #pragma once
 
 #include <iowq/base/policy.hpp>
@@ -8,12 +8,13 @@
 
 namespace iowq::inline v0 {
 
-/// The worker that runs the calling code.
+/// Functions of the worker that runs the calling code.
 namespace this_worker {
 
-/// A descriptor for poll(2) that becomes readable when the running item is cancelled, or the pool
-/// ends; -1 off a worker, or if no descriptor could be opened. The pool's: never read or close
-/// it. Ask the stop token after each return of poll.
+/// Returns a descriptor for poll(2) that becomes readable when the running item is cancelled or the
+/// pool is being destroyed. Returns -1 if the calling thread is not a worker, or if no descriptor
+/// could be opened. The pool owns the descriptor: do not read or close it. Check the stop token
+/// after each return of poll(2).
 [[nodiscard]] inline int wake_descriptor() noexcept {
   auto* const worker = detail::worker<detail::linux_policy>::current();
   return worker != nullptr ? worker->wake_descriptor() : -1;

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/pool/options.hpp -- how to build a pool.
 //
-// Bound items occupy a processor or a disk: the kernel gives them min(entries, 4 x processors)
-// workers, and so do we. Unbound ones wait for somebody else and need a thread each; the kernel
-// lets them have RLIMIT_NPROC, which is no limit for root, so ours also respects what the pids
-// cgroup has left, and 1024.
+// Bound items occupy a processor or a disk. The kernel gives them min(entries, 4 x processors)
+// workers; a pool has no ring, and gives them min(256, 4 x processors). Unbound items wait for
+// another party and need a thread each. The kernel limits their workers to RLIMIT_NPROC, which does
+// not bind root. So the default here is the smallest of RLIMIT_NPROC, the headroom of the pids
+// cgroup, and 1024.
 #pragma once
 
 #include <algorithm>
@@ -21,7 +22,8 @@
 
 namespace iowq::inline v0 {
 
-/// Workers of each class. When constructing, 0 is the default; when setting, 0 keeps what is.
+/// The greatest number of workers of each class. 0 means the default in pool_options, and keeps the
+/// current limit in set_max_workers().
 struct worker_limits {
   unsigned bound = 0, unbound = 0;
   friend bool operator==(const worker_limits&, const worker_limits&) noexcept = default;
@@ -29,8 +31,8 @@ struct worker_limits {
 
 namespace detail {
 
-/// How many more threads the pids cgroups of this process allow, its ancestors' included;
-/// the largest number if none limits them. `root` stands before every path, for tests.
+/// How many more threads the pids cgroup of this process and its ancestors allow; the largest
+/// number if there is no limit. `root` is a prefix of every path, for tests.
 template <class Policy>
 [[nodiscard]] unsigned long pids_headroom(const std::string& root = {}) {
   static constexpr unsigned long unlimited = std::numeric_limits<unsigned long>::max();
@@ -43,7 +45,7 @@ template <class Policy>
     return std::strtoul(value, nullptr, 10);
   };
   auto look = [&](const std::string& mount, std::string group) {
-    for (;;) {  // up to the root of the hierarchy: the tightest of them binds
+    for (;;) {  // up to the root of the hierarchy: the tightest limit counts
       std::string const directory = root + mount + group;
       unsigned long const most = number(directory + "/pids.max");
       if (most != unlimited) {
@@ -74,7 +76,7 @@ template <class Policy>
   return least;
 }
 
-/// `asked` with its zeros filled in, for a pool on `cpus` processors.
+/// Returns `asked` with zeros replaced by the defaults for a pool on `cpus` processors.
 template <class Policy>
 [[nodiscard]] worker_limits with_defaults(worker_limits asked, unsigned cpus) {
   if (asked.bound == 0) asked.bound = std::clamp(4 * cpus, 1u, 256u);
@@ -92,20 +94,22 @@ namespace iowq::inline v0 {
 
 /// How to build a pool.
 struct pool_options {
-  worker_limits max_workers = {};  // 0: min(256, 4 x processors) bound; see limits.hpp for unbound
-  // A worker leaves after this time without an item, but for the last of its class. Any value: at
-  // most 0 means at once, max() never.
+  // 0: min(256, 4 x processors) bound workers, and min(1024, RLIMIT_NPROC, what the pids cgroup
+  // allows) unbound ones.
+  worker_limits max_workers = {};
+  // A worker that had no item for this time exits, except the last worker of its class. Every value
+  // works: 0 or less means at once, max() means never.
   std::chrono::milliseconds idle_timeout = std::chrono::seconds{5};
-  topology nodes = topology::system();  // or topology::of({{0}, {1}}): processors, a list a node
-  cpu_set affinity = {};                // empty: the creating thread's
-  std::size_t stack_size = 256 * 1024;  // of each worker
-  bool exit_on_idle = false;            // the last worker of a class leaves as well
-  bool drain_bounded = false;           // the pool's end lets queued bound work run first
-  // How long an idle worker looks out for the next item before it sleeps: at most one does, only
-  // while a processor is free for it, and only while it pays. 0: never.
+  topology nodes = topology::system();  // or topology::of({{0}, {1}}): one CPU list for each node
+  cpu_set affinity = {};                // empty: the affinity of the constructing thread
+  std::size_t stack_size = 256 * 1024;  // bytes, for each worker and the manager
+  bool exit_on_idle = false;            // the last worker of a class also exits when idle
+  bool drain_bounded = false;           // the destructor lets queued bound items run first
+  // How long an idle worker spins for the next item before it sleeps. At most one worker spins at a
+  // time, only while a processor is free for it, and only while spinning pays off. 0: never.
   std::chrono::nanoseconds spin = std::chrono::microseconds{5};
-  // Whether enqueue() looks if the owner's context is still the workers', and who is told what
-  // differs; nobody: stderr.
+  // When enqueue() compares the owner's context with that of the workers, and the function that
+  // receives the report of the differences. Without a function, the report goes to stderr.
   context_check_mode check_drift = context_check_mode::automatic;
   drift_handler on_drift = {};
 };

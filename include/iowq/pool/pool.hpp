@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/pool/pool.hpp -- io-wq in user space: the public face.
 //
-// Threads for what would block the caller, as many as really sleep plus one, no more. Read it
-// beside io_uring/io-wq.c: the account is io_wq_acct, the worker io_worker, an item io_wq_work.
-// One mutex, M, guards everything; under it items and workers move (state.hpp) and decisions are
-// made (dispatch.hpp); wakes, completions and forks happen after it is free.
+// The pool runs calls that would block their caller. It has as many worker threads as there are
+// items asleep in a system call, plus one. Read it beside the kernel's io_uring/io-wq.c: an account
+// is an io_wq_acct, a worker an io_worker, an item an io_wq_work.
 //
-//   enqueue ---> ready list a node and class ---> worker: take, execute, end ---> finished
-//        \---> behind its key ---/                   ^         |
-//                                    manager: fork --+    asleep? (watch.hpp)
+// One mutex, M, guards everything. Items and workers change state under M (detail/state.hpp), and
+// decisions are made under M (detail/account.hpp). The pool wakes threads, completes items and
+// creates threads after it has released M.
+//
+//   enqueue ---> ready list of a node and class ---> worker: take, execute, end ---> finished
+//        \---> behind its key ---/                      ^         |
+//                                       manager: fork --+    asleep? (detail/manager.hpp)
 #pragma once
 
 #include <cerrno>
@@ -31,9 +34,10 @@
 
 namespace iowq::inline v0 {
 
-/// The thread that makes it is its *owner*: workers inherit that thread's context (credentials,
-/// working directory, seccomp filters, affinity, ...), and it destroys the pool. Where no thread
-/// can be had, items are finished with the errno, and the next ones of the owner try again.
+/// A pool of worker threads. The thread that constructs the pool is its *owner*: the workers
+/// inherit the owner's context (credentials, working directory, seccomp filters, affinity, ...),
+/// and the owner must destroy the pool. If no thread can be created, the pool finishes the queued
+/// items with that errno; the owner's next enqueue() tries again to create one.
 ///
 ///     struct sync final : iowq::work {
 ///       void execute(const iowq::stop_token&) noexcept override { ::sync(); }
@@ -51,7 +55,8 @@ class basic_pool {
   using deferred_wakes = detail::deferred_wakes<Policy>;
 
  public:
-  /// Starts the manager and, through it, one bound worker, and waits for neither.
+  /// Starts the manager thread, which creates one bound worker. Waits for neither. If the manager
+  /// cannot be created, the owner's next enqueue() tries again.
   explicit basic_pool(pool_options options = {}) : process_{Policy::process_id()} {
     inherited_ = cpu_set::of_caller<Policy>();
     state_.affinity = options.affinity.empty() ? inherited_ : options.affinity;
@@ -76,8 +81,10 @@ class basic_pool {
   basic_pool(const basic_pool&) = delete;
   basic_pool& operator=(const basic_pool&) = delete;
 
-  /// Owner's thread. Rejects what comes, finishes what is queued as cancelled, stops what runs and
-  /// waits for it. In a child of fork(), which has none of the threads, it only forgets them all.
+  /// Owner's thread. Rejects new items, finishes the queued items as cancelled, stops the tokens of
+  /// the running items, and waits until they have finished. With pool_options::drain_bounded, the
+  /// queued bound items run first. In a child of fork(), which has none of the threads, the
+  /// destructor abandons all items and workers and returns at once.
   ~basic_pool() {
     if (Policy::process_id() != process_) {
       state_.abandon();
@@ -91,7 +98,7 @@ class basic_pool {
     {
       lock const held = state_.acquire();
       state_.closed = state_.exit = true;
-      state_.ending.store(true, std::memory_order_relaxed);  // relaxed: see guarded.hpp
+      state_.ending.store(true, std::memory_order_relaxed);  // relaxed: see its declaration
       everything.add_all([](const work&) { return true; });
       for (auto& account : state_.accounts) state_.wake_all_idle(account);
     }
@@ -100,14 +107,15 @@ class basic_pool {
     manager_.join_all();
   }
 
-  /// Any thread. Keeps `item` until its finished() is called, once, whatever happens.
+  /// Any thread. The caller keeps `item` alive until its finished() is called. That happens exactly
+  /// once per enqueue(), in every case. Allocates nothing for the item.
   void enqueue(work& item) noexcept {
     work_chain alone;
     alone.push_back(item);
     enqueue(alone);
   }
 
-  /// Any thread. As enqueue() of each in order, in one step: `items` is empty afterwards.
+  /// Any thread. Enqueues all items in order, in one critical section. `items` is empty afterwards.
   void enqueue(work_chain& items) noexcept {
     if (items.empty()) return;
     if (manager_.context_check.on() && Policy::is_thread(state_.owner_tid))
@@ -121,7 +129,7 @@ class basic_pool {
       detail::item& fresh = detail::work_access::to_item(*one);
       fresh.node_queue = queue_of(fresh, near);
       fresh.error = 0;
-      if (state_.closed) [[unlikely]]  // with all that is linked behind it
+      if (state_.closed) [[unlikely]]  // rejects the item and its linked successors
         state_.cancel_chain(&fresh, ECANCELED, [&](detail::item& each) { rejected.add(each); });
       else
         state_.insert(fresh, todo);
@@ -140,8 +148,10 @@ class basic_pool {
       detail::finish_rejected(state_, rejected);
   }
 
-  /// Any thread. Running: its stop token was stopped and its worker's descriptor cancel_requested;
-  /// the item still finishes by itself.
+  /// Any thread. A queued item, and every item linked behind it, is finished as cancelled before
+  /// the call returns. For a running item the call stops its stop token and makes its worker's wake
+  /// descriptor readable; the item then finishes by itself. A running item of a batch (see
+  /// work_flags::brief) gets no such request.
   cancel_outcome cancel(work& item) noexcept {
     detail::cancellation<Policy> request{state_};
     {
@@ -151,15 +161,16 @@ class basic_pool {
     return request.deliver();
   }
 
-  /// Any thread. Cancels every item for which `match(const work&)` is true. `match` runs under
-  /// the pool's mutex: it must not block, throw, nor call this pool. `running` if one of them
-  /// runs, else `dequeued` if there was one.
+  /// Any thread. Cancels every item for which `match(const work&)` returns true. `match` runs under
+  /// the pool's mutex: it must not block, throw or call this pool. Returns `running` if at least
+  /// one matching item is running, else `dequeued` if at least one was queued, else `not_found`.
   template <class Match>
   cancel_outcome cancel_all(Match match) {
     detail::cancellation<Policy> request{state_};
     {
       lock const held = state_.acquire();
-      // relaxed: acquire() compares it with the calling thread, which is the only one to match.
+      // relaxed: acquire() compares it with the id of its own thread, and only the thread that
+      // wrote the value can find its own id there.
       state_.matcher.store(Policy::thread_id(), std::memory_order_relaxed);
       request.add_all(match);
       state_.matcher.store(0, std::memory_order_relaxed);
@@ -167,8 +178,9 @@ class basic_pool {
     return request.deliver();
   }
 
-  /// Any thread. 0 keeps a limit; returns what was. Lowering retires who is idle at once, others
-  /// after their item; raising starts workers if work waits.
+  /// Any thread. Sets the limits and returns the previous ones; 0 keeps a limit. Lowering a limit
+  /// retires surplus idle workers at once and other surplus workers after their current item.
+  /// Raising it starts workers if items are waiting.
   worker_limits set_max_workers(worker_limits limits) {
     deferred_wakes todo[2];
     worker_limits const before = [&] {
@@ -180,7 +192,8 @@ class basic_pool {
     return before;
   }
 
-  /// Any thread. Each worker follows before its next item; empty: its owner's.
+  /// Any thread. Sets the processors of the workers; an empty set means the owner's affinity. Each
+  /// worker applies the new set before its next item.
   void set_affinity(const cpu_set& cpus) {
     lock const held = state_.acquire();
     state_.affinity = cpus.empty() ? inherited_ : cpus;
@@ -188,10 +201,11 @@ class basic_pool {
     update_processors();
   }
 
-  /// Owner's thread, after it changed its own context by a call that binds one thread only
-  /// (setfsuid, capset, unshare, setns, seccomp, sched_setaffinity, ...): what is enqueued from
-  /// here on runs on workers forked after this call, and on no older one. Before unshare(2) with
-  /// CLONE_FILES, quiesce(): who still runs keeps the old descriptors, and is not cancelled well.
+  /// Owner's thread. Call it after the owner changed its own context by a call that affects only
+  /// one thread (setfsuid, capset, unshare, setns, seccomp, sched_setaffinity, ...). Items that are
+  /// enqueued afterwards run only on workers that were created after this call. Call quiesce()
+  /// before unshare(2) with CLONE_FILES: a worker that is still in an item keeps the old descriptor
+  /// table, and cancelling that item is then unreliable.
   void context_changed() {
     IOWQ_ASSERT(Policy::thread_id() == state_.owner_tid,
                 "context_changed() was called off the thread that made the pool");
@@ -201,11 +215,12 @@ class basic_pool {
       ++state_.epoch;
       if (state_.affinity == std::exchange(inherited_, own)) state_.affinity = own;
       update_processors();
-      // In this very step: what the manager forks now would leave at once, and be forked again.
+      // Set in the same critical section as the epoch: a worker that this manager creates from now
+      // on has the old epoch, so it would leave at once and have to be created again.
       state_.manager_retires = true;
       for (auto& account : state_.accounts) {
-        // Who is in an item stays until its end, but takes no other: counted as asleep, it does
-        // not keep its successor from being created.
+        // A worker that is in an item stays until the item ends, but takes no other item. It is
+        // counted as sleeping so that it does not prevent the creation of its replacement.
         for (auto* worker = account.workers.front(); worker != nullptr; worker = worker->next)
           if (worker->state == detail::worker_state::running && worker->cur != nullptr)
             state_.mark_sleeping(*worker);
@@ -223,25 +238,25 @@ class basic_pool {
     rescue();
   }
 
-  /// Any thread but a worker of this pool, and not from finished(). Returns when the finished() of
-  /// every item that was accepted before the call has returned; items that are accepted later do
-  /// not prolong it. Call it before exec(2), which ends other threads wherever they are.
+  /// Any thread except a worker of this pool, and not from finished(). Returns when the finished()
+  /// of every item that was accepted before the call has returned. Items that are accepted later do
+  /// not prolong the wait. Call it before exec(2), which kills all other threads wherever they are.
   void quiesce() noexcept { detail::wait_until_quiet(state_); }
 
-  /// Any thread.
+  /// Any thread. A consistent snapshot of all counters.
   [[nodiscard]] pool_stats stats() const {
     lock const held = state_.acquire();
     return detail::snapshot(state_);
   }
-  /// Any thread, for people: what each worker is at, what waits where. Holds everything up while
-  /// it prints.
+  /// Any thread. Prints, for a human reader, the state of each worker and the queued items. Holds
+  /// the pool's mutex while it prints, so all workers and callers of the pool may block.
   void dump(std::ostream& out) const {
     lock const held = state_.acquire();
     detail::print(out, state_);
   }
 
  private:
-  /// The queue of the processor that runs us.
+  /// The node of the processor on which the calling thread runs.
   [[nodiscard]] std::uint8_t near_queue() const noexcept {
     if (state_.nodes.size() == 1) return 0;
     return static_cast<std::uint8_t>(state_.nodes.node_of(Policy::current_cpu()));
@@ -252,14 +267,16 @@ class basic_pool {
     return static_cast<std::uint8_t>(node < state_.nodes.size() ? node : 0);
   }
 
-  /// Of the affinity, for the decisions. Under M, or before there is anybody else.
+  /// Counts the processors of the affinity mask, for the decisions of the accounts. Under M, or in
+  /// the constructor.
   unsigned update_processors() noexcept {
     unsigned const cpus = state_.affinity.count();  // 0: more than a set can name
     for (auto& account : state_.accounts) account.processors = cpus != 0 ? cpus : cpu_set::capacity;
     return state_.accounts[0].processors;
   }
 
-  /// Owner's thread. There is no manager: creates one; if that fails, what has no worker fails.
+  /// Owner's thread. Creates the manager unless it exists. If that fails, fails the queued items of
+  /// each account that has no worker.
   IOWQ_COLD void rescue() noexcept {
     if (manager_.start()) return;
     deferred_wakes todo;

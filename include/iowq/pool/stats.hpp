@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/pool/stats.hpp -- what the pool counts, and what it shows when asked what it is at.
+// iowq/pool/stats.hpp -- the counters of a pool, and the text that dump() prints.
 #pragma once
 
 #include <cstddef>
@@ -10,37 +10,37 @@
 
 namespace iowq::inline v0 {
 
-/// One class of a pool at one moment. idle + running + blocked == workers.
+/// The state of one class of a pool. idle + running + blocked == workers.
 struct class_stats {
   std::size_t queued = 0;  // enqueued and not started
   unsigned running = 0;    // workers that are awake
-  unsigned blocked = 0;    // workers asleep in their item, as far as was noticed
+  unsigned blocked = 0;    // workers that the manager found asleep in their item
   unsigned idle = 0;
   unsigned workers = 0;
   unsigned max_workers = 0;
   unsigned peak_workers = 0;
 };
 
-/// A pool at one moment, and what it has done so far.
+/// The state of a pool, and its counters since construction.
 struct pool_stats {
   class_stats bound, unbound;
-  std::uint64_t created = 0;          // workers
-  std::uint64_t retired = 0;          // workers
-  std::uint64_t create_failures = 0;  // threads that could not be had, retries included as one
+  std::uint64_t created = 0;          // workers created
+  std::uint64_t retired = 0;          // workers that have left
+  std::uint64_t create_failures = 0;  // failed thread creations; retries are not counted again
   std::uint64_t completed = 0;        // items that ran
-  std::uint64_t cancelled = 0;        // items that did not
+  std::uint64_t cancelled = 0;        // items that did not run
   std::uint64_t stolen = 0;           // items taken from another node's queue
   std::uint64_t wakes = 0;            // idle workers woken for an item
-  std::uint64_t kicks = 0;            // owner woken: counted by who has an owner, not here
-  std::uint64_t unparks = 0;          // manager woken
-  std::uint64_t sleeps = 0;           // workers seen asleep in their item
-  std::size_t keys = 0;               // with queued or running work
+  std::uint64_t kicks = 0;            // wake-ups of the owner: counted by the executor, 0 here
+  std::uint64_t unparks = 0;          // wake-ups of the manager
+  std::uint64_t sleeps = 0;           // times that a worker was found asleep in its item
+  std::size_t keys = 0;               // keys with queued or running items
   unsigned nodes = 0;
 };
 
 namespace detail {
 
-/// Under M.
+/// Copies all counters. Under M.
 template <class Policy>
 [[nodiscard]] pool_stats snapshot(pool_state<Policy>& pool) noexcept {
   auto of = [&](work_class kind) {
@@ -70,12 +70,12 @@ inline void print(std::ostream& out, const item& one) {
   if (one.keyed) out << " key " << one.key;
 }
 
-/// Under M: what each worker is at and what waits where, oldest first, a line each.
+/// Prints one line for each worker and for each ready item, oldest first. Under M.
 template <class Policy>
 void print(std::ostream& out, pool_state<Policy>& pool) {
   static constexpr const char* kinds[] = {"bound", "unbound"};
   static constexpr const char* states[] = {"creating", "idle", "running", "sleeping", "retired"};
-  static constexpr std::size_t enough = 64;  // lines of what waits in one queue
+  static constexpr std::size_t enough = 64;  // lines for each queue
   for (unsigned kind = 0; kind < 2; ++kind) {
     auto& account = pool.accounts[kind];
     out << kinds[kind] << ": " << account.live << " of " << account.max_workers << " workers ("

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/pool/topology.hpp -- which processors there are, and which of them are near each other.
+// iowq/pool/topology.hpp -- the NUMA nodes of the machine, their processors and their distances.
 //
-// The kernel's io-wq had one queue a NUMA node until 6.4 and gave it up because a task rarely
-// changes node. We keep the queues, not what hurt there: limits, keys and cancellation are the
-// pool's, and a worker without work takes from other nodes, nearest first.
+// Until Linux 6.4 io-wq had one queue for each NUMA node. It gave them up because a task rarely
+// changes its node. This pool has a queue for each node, but avoids the faults of the kernel's
+// design: limits, keys and cancellation apply to the whole pool, and a worker without work takes
+// items from other nodes, nearest first.
 #pragma once
 
 #include <sched.h>
@@ -20,7 +21,7 @@
 
 namespace iowq::inline v0 {
 
-/// A set of processors, as sched_setaffinity(2) takes it. Numbers outside 0 .. 1023 are ignored.
+/// A set of processors, as for sched_setaffinity(2). Numbers outside 0 .. 1023 are ignored.
 class cpu_set {
  public:
   static constexpr unsigned capacity = CPU_SETSIZE;
@@ -31,7 +32,8 @@ class cpu_set {
   }
   explicit cpu_set(const cpu_set_t& cpus) noexcept : cpus_{cpus} {}
 
-  /// The calling thread's; empty where the machine has more than a set can name.
+  /// The affinity of the calling thread; empty if the machine has more processors than the set can
+  /// hold.
   template <class Policy>
   [[nodiscard]] static cpu_set of_caller() noexcept {
     cpu_set own;
@@ -58,7 +60,7 @@ class cpu_set {
     return CPU_EQUAL(&a.cpus_, &b.cpus_);
   }
 
-  /// Reads the kernel's notation: "0-3,8,10-11". What does not parse ends the list.
+  /// Parses the kernel's notation: "0-3,8,10-11". Parsing stops at the first invalid character.
   [[nodiscard]] static cpu_set parse(const char* text) noexcept {
     cpu_set cpus;
     for (char* end = nullptr;; text = end + 1) {
@@ -80,15 +82,17 @@ class cpu_set {
   cpu_set_t cpus_;
 };
 
-/// The nodes of a machine: real ones, or such as a test wants. Always at least one once resolved.
+/// The NUMA nodes of the machine, or nodes that a test invents. Has at least one node once
+/// resolved.
 class topology {
  public:
   static constexpr unsigned max_nodes = 64;
 
-  /// The machine's own; read when a pool is made.
+  /// The machine's own topology, which is read when a pool is constructed.
   [[nodiscard]] static topology system() noexcept { return {}; }
 
-  /// One node for each list of processors, as far from each other as their numbers.
+  /// Makes one node of each set of processors. The distance of two nodes is the difference of their
+  /// numbers. Sets beyond max_nodes are ignored.
   [[nodiscard]] static topology of(std::initializer_list<cpu_set> nodes) {
     topology made;
     for (const cpu_set& cpus : nodes)
@@ -97,8 +101,9 @@ class topology {
     return made;
   }
 
-  /// What sysfs says under `root`. A node without processors, or gone offline, is left out: its
-  /// memory needs no queue. Without sysfs, or with one node, all processors are one node.
+  /// Reads the nodes from sysfs, under `root`. Leaves out nodes that are offline or have no
+  /// processors: memory alone needs no queue. Without sysfs, or with fewer than two nodes, all
+  /// processors are one node.
   template <class Policy = detail::linux_policy>
   [[nodiscard]] static topology read(const char* root = "/sys/devices/system/node") {
     topology found;
@@ -106,7 +111,7 @@ class topology {
     std::vector<std::vector<unsigned>> distances;
     char path[256], text[4096];
     std::snprintf(path, sizeof path, "%s/online", root);
-    cpu_set online;  // nodes, in the same notation
+    cpu_set online;  // a set of nodes: the file uses the notation of CPU lists
     if (Policy::read_text(path, text, sizeof text) > 0) online = cpu_set::parse(text);
     for (unsigned node = 0; node < cpu_set::capacity && numbers.size() < max_nodes; ++node) {
       if (!online.contains(node)) continue;
@@ -134,7 +139,7 @@ class topology {
     return found;
   }
 
-  /// Itself, or what the machine says if it is system()'s.
+  /// Returns a copy, or the machine's topology if this is system().
   template <class Policy = detail::linux_policy>
   [[nodiscard]] topology resolve() const {
     return cpus_.empty() ? read<Policy>() : *this;
@@ -147,7 +152,7 @@ class topology {
   [[nodiscard]] const std::vector<std::uint8_t>& near(unsigned node) const noexcept {
     return near_[node];
   }
-  /// The node of a processor; 0 for one that no node has.
+  /// The node of a processor; 0 for a processor that is in no node.
   [[nodiscard]] unsigned node_of(unsigned cpu) const noexcept {
     return cpu < node_of_cpu_.size() ? node_of_cpu_[cpu] : 0u;
   }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/pool/work.hpp -- one item: what to do, where it may run, beside what it may not.
+// iowq/pool/work.hpp -- one item of work: its code, its class, its node and its key.
 //
-// An item is the caller's from the start and again from the first instruction of finished();
-// between them the pool links it through itself and allocates nothing for it.
+// The caller owns an item until it enqueues the item, and again from the first instruction of
+// finished(). In between, the pool uses the links inside the item and allocates nothing for it.
 //
 //   fresh -> ready ---------> running -> done        ready: in a node's ready list
 //    |   \-> chained -> ready /^  |                  chained: behind an item of the same key
@@ -13,7 +13,7 @@
 // W1  State and links change only under M, the pool's one mutex.
 // W2  A queued item is in exactly one place: one ready list, behind one key_head of its key, or
 //     behind one predecessor.
-// W3  finished() is the last the pool does with an item, whatever happened to it.
+// W3  The call of finished() is the pool's last access to an item, however the item ended.
 #pragma once
 
 #include <algorithm>
@@ -28,27 +28,28 @@
 
 namespace iowq::inline v0 {
 
-/// Where an item says nothing about its node: that of the processor that enqueues it.
+/// The default of work_flags::node: the NUMA node of the processor that enqueues the item.
 inline constexpr int any_node = -1;
 
-/// Bound work ends by itself (files, processors); unbound work may wait for the world.
+/// Bound work ends by itself (file I/O, computation). Unbound work may wait for another party.
 enum class work_class : unsigned char { bound, unbound };
 
-/// What became of a request to cancel.
+/// The result of a request to cancel.
 enum class cancel_outcome {
-  not_found,  // it had ended, or was never here
-  dequeued,   // it never ran; finished(true) has been called
-  running,    // its token was stopped and its worker cancel_requested; it ends when it ends
+  not_found,  // the item had finished, or was never enqueued
+  dequeued,   // the item never ran; finished(true) has been called
+  running,    // the item runs: its token and wake descriptor tell it to stop; finished() follows
 };
 
-/// How an item wants to be treated.
+/// How the pool treats an item.
 struct work_flags {
-  bool unbound = false;                   // counts against the unbound workers' limit
-  std::optional<std::uint64_t> key = {};  // never beside another of that key, in enqueue order
-  int node = any_node;                    // the NUMA node whose queue it joins
-  bool concurrent = false;                // wants a worker now, not when the running one blocks
-  // execute() takes microseconds and waits for nobody: a worker may take several such items at
-  // once, run them in a row, and finish them together. They are no longer cancelled then.
+  bool unbound = false;                   // counts against the limit of unbound workers
+  std::optional<std::uint64_t> key = {};  // items of one key run one at a time, in enqueue order
+  int node = any_node;                    // the NUMA node whose queue the item joins
+  bool concurrent = false;                // gets a worker now, not when the running one blocks
+  // execute() takes microseconds and does not block. A worker may take several such items at once,
+  // run them one after the other, and finish them together. Items that were taken in such a batch
+  // can no longer be cancelled.
   bool brief = false;
 };
 
@@ -60,36 +61,36 @@ struct work_access;
 
 enum class item_state : std::uint8_t { fresh, linked, ready, chained, running, done };
 
-/// How many generations may be in use: an item has two bits for its own.
+/// How many generations may be in use at once: an item stores its generation in two bits.
 inline constexpr unsigned generation_slots = 4;
 
-/// What the pool keeps in an item. All of it under M from enqueue() to finished().
+/// The pool's data in an item. The pool accesses it under M from enqueue() to finished().
 struct item {
-  // Ready list; the ring of those that wait behind a key_head; running: the batch it is in.
+  // Link in a ready list, in the ring of waiters behind a key_head, or (running) in a batch.
   item* next = nullptr;
   union {
     item* prev = nullptr;
-    item* predecessor;    // linked; null once that has ended
-    void* worker_thread;  // running: the worker
+    item* predecessor;    // linked: the item before it; null once that one has ended
+    void* worker_thread;  // running: its worker
   };
-  item* successor = nullptr;  // starts when this has run well; `linked` until then
+  item* successor = nullptr;  // starts after this item ran without fail(); `linked` until then
   union {
     item* bucket = nullptr;  // key_head: the next key_head in its hash bucket
-    item* ahead;             // without a key: one that was enqueued a little later, or was once
+    item* ahead;             // without a key: prefetch hint, see work_chain; may dangle
   };
-  item* waiters = nullptr;  // key_head: the newest that waits behind it; its next is the oldest
+  item* waiters = nullptr;  // key_head: the newest waiter behind it, whose `next` is the oldest
   std::uint64_t key = 0;
   int error = 0;  // running: written by execute() only
   std::int8_t node = any_node;
-  std::uint8_t node_queue = 0;  // the queue it joined: `node` made real
+  std::uint8_t node_queue = 0;  // index of the queue that the item joins, derived from `node`
   item_state state = item_state::fresh;
   bool unbound : 1 = false;
   bool keyed : 1 = false;
   bool concurrent : 1 = false;
   bool brief : 1 = false;
-  bool withdrawn : 1 =
-      false;  // linked, its predecessor gone: was cancelled before it was handed on
-  std::uint8_t generation : 2 = 0;  // see generation.hpp; a linked item's is its predecessor's
+  // linked: the item was cancelled after its predecessor ended and before it was enqueued.
+  bool withdrawn : 1 = false;
+  std::uint8_t generation : 2 = 0;  // see generation.hpp; a linked item takes its predecessor's
 
   [[nodiscard]] work_class kind() const noexcept {
     return unbound ? work_class::unbound : work_class::bound;
@@ -98,15 +99,15 @@ struct item {
     return state == item_state::ready || state == item_state::chained;
   }
   [[nodiscard]] bool in_pool() const noexcept { return queued() || state == item_state::running; }
-  /// May share a worker's hands with others.
+  /// Whether a worker may take the item in one batch with others.
   [[nodiscard]] bool batchable() const noexcept { return brief && !keyed && successor == nullptr; }
 };
 
 }  // namespace detail
 
-/// One item of work: derive from it, override two functions, enqueue it. Owned by the caller,
-/// who keeps it alive until finished() was called. It may then be enqueued again, even from
-/// there. A copy is a new item with the same flags.
+/// One item of work: derive from it, override execute() and finished(), and enqueue it. The caller
+/// owns the item and keeps it alive until finished() is called. From then on, even inside
+/// finished(), it may be enqueued again or destroyed. A copy is a new item with the same flags.
 class work : protected detail::item {
  public:
   work(work_flags wanted = {}) noexcept { flags(wanted); }
@@ -117,10 +118,11 @@ class work : protected detail::item {
   }
   virtual ~work() { IOWQ_ASSERT(!in_pool(), "work was destroyed before it was finished"); }
 
-  /// Links `other` behind this item: it is enqueued, with flags of its own, when this one has run
-  /// and its finished() has returned. Call it before this item is enqueued, and enqueue only the
-  /// head. If this item is cancelled, or its execute() called fail(), `other` and all behind it
-  /// are finished as cancelled, in order. The link holds for one time.
+  /// Links `other` behind this item. `other` starts, with its own flags, after this item has run
+  /// and its finished() has returned. Call then() before this item is enqueued, and enqueue only
+  /// the head of a chain. If this item is cancelled, or its execute() calls fail(), then `other`
+  /// and all items linked behind it are finished as cancelled, in order. The link holds for one
+  /// enqueue().
   void then(work& other) noexcept {
     IOWQ_ASSERT(!in_pool() && !other.in_pool(), "work was linked while it is enqueued");
     IOWQ_ASSERT(&other != this, "work was linked behind itself");
@@ -130,20 +132,22 @@ class work : protected detail::item {
     other.withdrawn = false;
     other.item::error = 0;
   }
-  /// Inside execute(): it has failed, with an errno, which error() says from then on. What is
-  /// linked behind it is cancelled.
+  /// Inside execute() only: marks the item as failed with the errno `why`, which error() then
+  /// returns. The pool cancels the items linked behind it.
   void fail(int why) noexcept { item::error = why; }
 
-  /// On a worker. `stop` is asked to stop by cancel() and by the pool's end; it is good until
-  /// execute() returns, and so is every stop_callback made of it.
+  /// Called on a worker. cancel() and the destruction of the pool request a stop on `stop`. The
+  /// token is valid until execute() returns; destroy every stop_callback on it before that.
   virtual void execute(const stop_token& stop) noexcept = 0;
 
-  /// Exactly once for each enqueue(). `cancelled`: execute() was never called and error() says
-  /// why. On a worker, or inside cancel(), enqueue() or ~pool on the calling thread. Short, and
-  /// it takes no lock that a caller of those holds. The pool touches the item no more.
+  /// Called exactly once for each enqueue(). `cancelled`: execute() was not called, and error()
+  /// gives the reason. Called on a worker, or on the calling thread inside enqueue(), cancel(),
+  /// cancel_all(), context_changed() or the destructor of the pool. It must be short, and must not
+  /// take a lock that a caller of these functions holds. The pool does not access the item after
+  /// it has called finished().
   virtual void finished(bool cancelled) noexcept = 0;
 
-  /// Not while it is enqueued.
+  /// Sets the flags. Asserts that the item is not enqueued.
   void flags(work_flags wanted) noexcept {
     IOWQ_ASSERT(!in_pool(), "the flags of enqueued work were changed");
     unbound = wanted.unbound;
@@ -158,8 +162,8 @@ class work : protected detail::item {
     return {unbound, keyed ? std::optional{item::key} : std::nullopt, node, concurrent, brief};
   }
 
-  /// From finished() on: 0 if it ran; what fail() was told; ECANCELED, or the errno of the thread
-  /// that could not be created for it.
+  /// Valid from finished() on: 0 if the item ran; the argument of fail(); ECANCELED if the item was
+  /// cancelled; or the errno of the failed creation of a worker for it.
   [[nodiscard]] int error() const noexcept { return item::error; }
 
  private:
@@ -168,7 +172,7 @@ class work : protected detail::item {
 
 namespace detail {
 
-/// The pool's way in: from the item it links to the work it runs, and back.
+/// Gives the pool access to the private base: converts between a work and its item.
 struct work_access {
   [[nodiscard]] static item& to_item(work& outer) noexcept { return outer; }
   [[nodiscard]] static work& from_item(item& inner) noexcept { return static_cast<work&>(inner); }
@@ -178,23 +182,25 @@ struct work_access {
 
 static_assert(sizeof(work) <= 64, "an item fits a cache line");
 
-/// Items to be enqueued together: one critical section and one decision for all of them, instead
-/// of one each. Owns nothing, allocates nothing; not synchronised. Destroy it empty.
+/// Items to be enqueued together, in one critical section and with one decision for all of them
+/// instead of one each. Owns nothing, allocates nothing, and is not synchronised. The chain must be
+/// empty when it is destroyed.
 ///
 ///     iowq::work_chain some;
 ///     for (auto& one : items) some.push_back(one);
 ///     pool.enqueue(some);
 class work_chain {
  public:
-  /// `one` is in no pool and no chain.
+  /// Appends `one`, which must not be in a pool or in another chain.
   void push_back(work& one) noexcept {
     IOWQ_ASSERT(!detail::work_access::to_item(one).in_pool(), "work was enqueued twice");
     detail::item& last = detail::work_access::to_item(one);
     IOWQ_ASSERT(last.state != detail::item_state::linked,
                 "work that is linked behind another was enqueued: enqueue the head alone");
     items_.push_back(last);
-    // Who takes them finds each in another processor's cache, and the next only through it, so it
-    // is told where to look ahead. No more than a hint: it may be gone by then.
+    // A worker that takes the items finds each in another processor's cache, and finds the next one
+    // only through it. So each item points to the one `look_ahead` places behind it, for the worker
+    // to prefetch. The pointer is only a hint: that item may be gone by then.
     last.ahead = nullptr;
     detail::item*& before = recent_[size_++ % look_ahead];
     if (before != nullptr) before->ahead = &last;
@@ -203,7 +209,7 @@ class work_chain {
   [[nodiscard]] bool empty() const noexcept { return size_ == 0; }
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
 
-  /// Takes the oldest out; null if there is none.
+  /// Removes and returns the oldest item; null if the chain is empty.
   work* pop_front() noexcept {
     detail::item* const oldest = items_.pop_front();
     if (oldest == nullptr) return nullptr;
