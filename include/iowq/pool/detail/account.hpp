@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/pool/detail/account.hpp -- the counts of one class of work, and the decisions made from
-// them.
+// iowq/pool/detail/account.hpp -- the counts of one class of work, and the decisions based on them.
 //
-// io_wq_acct, with the two repairs it got over the years: each class has its own list (one list
-// for both let them block each other), and a worker belongs to one class for life. Counts are
-// plain integers, since all of them change under M; the kernel's split into two locks and atomics
-// is what reintroduced lost wake-ups and lost items.
+// This is the kernel's io_wq_acct with the two repairs that it received over the years. Each class
+// has its own list: with one list for both, the classes blocked each other. And a worker belongs to
+// one class for life. The counts are plain integers, because all of them change under M. The
+// kernel's split into two locks and atomics is what reintroduced lost wake-ups and lost items.
 //
-// Numbers in, a decision out, so that each rule is tested without a thread. Whether an item waits
-// for ever is decided in this file:
+// The decisions are functions of the counts alone, so each rule can be tested without a thread.
+// They keep the invariant that no runnable item is forgotten:
 //
-//   D2  If something is runnable, then a worker is on its way to take it; or one is in an item
-//       and awake, and will look before it idles; or one is being created; or the manager
-//       watches; or the limit is reached.
+//   D2  If an item is runnable, then a worker is on its way to take it; or a worker is awake in an
+//       item, and will look for another before it goes idle; or a worker is being created; or the
+//       manager watches the account; or the limit is reached.
 //
-// The kernel wakes a free worker for each item. That is right for items that block and costs two
-// to four times their price for those that do not: the woken thread contends for a processor and
-// for M, finds nothing left, and sleeps again. So while items prove short, an idle worker is
-// woken only for a processor that has none; the rest of D2 is the manager's watch.
+// The kernel wakes a free worker for each item. That is right for items that block. For items that
+// do not block it multiplies the cost by two to four: the woken thread contends for a processor and
+// for M, finds no item left, and sleeps again. So while items prove to be short, an idle worker is
+// woken only if there are fewer running workers than processors. For the other items the manager
+// keeps D2 by watching.
 #pragma once
 
 #include <algorithm>
@@ -35,37 +35,38 @@
 
 namespace iowq::inline v0::detail {
 
-/// The numbers that decisions are made of.
+/// The counts on which the decisions are based.
 struct account_counts {
   // Items.
-  unsigned runnable = 0;    // in the ready lists: could run now. Those behind a busy key cannot
-  unsigned concurrent = 0;  // of those, the ones that want a worker of their own
-  std::size_t queued = 0;   // accepted and not started, chained ones included
-  unsigned arrived = 0;     // accepted, ever; wraps
+  unsigned runnable = 0;                       // in the ready lists, so not behind a busy key
+  unsigned concurrent = 0;                     // runnable items that require a worker of their own
+  std::size_t queued = 0;                      // accepted and not started, including chained items
+  unsigned arrived = 0;                        // total number accepted; wraps
   unsigned unfinished[generation_slots] = {};  // accepted, and neither ended nor cancelled
   // Workers. A1: idle + nr_running + sleeping == live.
   unsigned live = 0;
   unsigned idle = 0;        // on an idle stack
   unsigned nr_running = 0;  // awake: running an item, or about to look for one
-  unsigned waking = 0;      // of those, without an item: each will look for one, under M
-  unsigned sleeping = 0;    // in an item and asleep, as far as the manager saw
-  unsigned creating = 0;    // promised and not yet live. A2: live + creating <= max when promised
+  unsigned waking = 0;      // running workers without an item that will look for one under M
+  unsigned sleeping = 0;    // found asleep in an item by the manager
+  unsigned creating = 0;    // reserved, not yet live. A2: live + creating <= max when reserved
   unsigned max_workers = 0;
-  unsigned peak = 0;  // of live
-  // More workers than processors help only where they wait for something else.
+  unsigned peak = 0;  // greatest value of `live`
+  // More workers than processors help only if items wait for something other than a processor.
   unsigned processors = std::numeric_limits<unsigned>::max();
-  std::chrono::nanoseconds pace{};  // what an item takes, about
+  std::chrono::nanoseconds pace{};  // approximate duration of an item
   std::chrono::nanoseconds took_before{};
 
-  /// More is runnable than those that are on their way will take.
+  /// Whether more items are runnable than the waking workers will take.
   [[nodiscard]] constexpr bool unserved() const noexcept { return runnable > waking; }
 
-  /// Items end sooner than another worker would be awake: 10 us, as measured, and some slack.
+  /// An item shorter than this ends before another worker would be awake. A wake-up was measured to
+  /// take 10 us; the rest is slack.
   static constexpr std::chrono::microseconds short_pace{20};
   [[nodiscard]] constexpr bool quick() const noexcept { return pace < short_pace; }
 
-  /// An item took that long: one in some that a worker measures. One that lost its processor
-  /// meanwhile says nothing about the others: only two in a row that took long are believed.
+  /// Records the duration of an item. A worker measures only one run in 16. An item that was
+  /// preempted says nothing about the others, so the smaller of two consecutive durations counts.
   constexpr void measured(std::chrono::nanoseconds took) noexcept {
     auto const believed = std::min(
         {took, std::exchange(took_before, took), std::chrono::nanoseconds{8 * short_pace}});
@@ -76,8 +77,8 @@ struct account_counts {
     pace = std::max<std::chrono::nanoseconds>(pace, 4 * short_pace);
   }
 
-  /// Asserts A1 and what else must hold between these counts. A few instructions: every move of a
-  /// worker ends with it, in every build.
+  /// Asserts A1 and the other relations between these counts. It costs a few instructions, so every
+  /// state change of a worker ends with it in every build.
   void check() const noexcept {
     // The sum has 64 bits, so a count that fell below zero is larger than `live` by itself and
     // does not cancel out against another count.
@@ -91,12 +92,13 @@ struct account_counts {
 template <class Worker>
 struct node_queue {
   intrusive_list<&item::next, &item::prev>
-      ready;  // unhashed items, and leaders of keys that are not busy
+      ready;  // items without a key, and the key_heads of keys that are not busy
   unsigned nr_ready = 0;
-  unsigned taken = 0;  // from the front of `ready`, ever; wraps
+  unsigned taken = 0;  // total number taken from the front of `ready`; wraps
   intrusive_list<&Worker::next_idle, &Worker::prev_idle> idle;  // a stack: the newest is in front
 
-  // The manager's. What was ready at the time `marked_at` is gone when `taken` reaches `mark`.
+  // Used by the manager. When `taken` reaches `mark`, all items that were ready at `marked_at` have
+  // been taken.
   bool is_marked = false;
   unsigned mark = 0;
   time_point marked_at{};
@@ -105,16 +107,16 @@ struct node_queue {
 /// One class. Under M.
 template <class Worker>
 struct account : account_counts {
-  std::vector<node_queue<Worker>> node_queues;           // one a node; sized once
-  intrusive_list<&Worker::next, &Worker::prev> workers;  // live ones, oldest first
+  std::vector<node_queue<Worker>> node_queues;           // one for each node; sized once
+  intrusive_list<&Worker::next, &Worker::prev> workers;  // live workers, oldest first
 
-  /// Appends an item that may run now to its node_queue.
+  /// Appends an item that may run now to the ready list of its node_queue.
   void make_ready(item& startable) noexcept {
     startable.state = item_state::ready;
     node_queues[startable.node_queue].ready.push_back(startable);
     count(startable, +1);
   }
-  /// Puts `next_head` where `key_head` stands in the ready list; both are of this class and
+  /// Replaces `key_head` by `next_head` in the ready list. Both have this class and the same
   /// node_queue.
   void make_ready_at(item& key_head, item& next_head) noexcept {
     node_queues[key_head.node_queue].ready.replace(key_head, next_head);
@@ -122,26 +124,26 @@ struct account : account_counts {
     next_head.state = item_state::ready;
     count(next_head, +1);
   }
-  /// Takes a ready item out.
+  /// Removes an item from its ready list.
   void unready(item& ready) noexcept {
     node_queues[ready.node_queue].ready.erase(ready);
     count(ready, -1);
   }
 
-  /// Takes out the oldest ready item of its node_queue, to run it.
+  /// Removes the oldest ready item of its node_queue, to run it.
   void take_ready(item& oldest) noexcept {
     ++node_queues[oldest.node_queue].taken;
     unready(oldest);
   }
 
-  /// A worker without work goes on top of its node's stack.
+  /// Pushes a worker without work on the idle stack of its node.
   void push_idle(Worker& worker) noexcept {
     node_queues[worker.node].idle.push_front(worker);
     --nr_running;
     ++idle;
     check();
   }
-  /// It leaves the stack to run, from wherever it is.
+  /// Removes a worker from any position of the idle stack, to run.
   void remove_idle(Worker& worker) noexcept {
     node_queues[worker.node].idle.erase(worker);
     --idle;
@@ -156,11 +158,12 @@ struct account : account_counts {
     return nullptr;
   }
 
+  /// Reserves the place of a worker that the manager is to create.
   void reserve() noexcept {
     IOWQ_ASSERT(live + creating < max_workers);  // A2
     ++creating;
   }
-  /// A created worker is counted, awake, in the step that gives its reservation back.
+  /// Turns a reservation into a live, running worker, in one critical section.
   void add(Worker& worker) noexcept {
     --creating;
     ++live;
@@ -186,15 +189,16 @@ struct account : account_counts {
   }
 };
 
-/// What an account with something runnable, and nobody on the way to it, needs next.
+/// The next step for an account, as decided by next_step().
 enum class step : unsigned char {
-  none,    // who is awake will take it, or the limit is reached
-  wake,    // an idle worker
-  create,  // another worker
-  watch,   // the manager's eye on those that run: should all of them sleep, another worker
+  none,    // nothing: a waking worker takes the item, or the limit is reached
+  wake,    // wake an idle worker
+  create,  // create a worker
+  watch,   // let the manager watch the running workers, and add one if all of them sleep
 };
 
-/// `concurrent`: the item that just became runnable wants a worker of its own.
+/// Decides the next step. `concurrent`: an item that just became runnable requires a worker of its
+/// own.
 [[nodiscard]] constexpr step next_step(const account_counts& counts, bool concurrent) noexcept {
   if (!counts.unserved()) return step::none;
   if (counts.idle > 0) {
@@ -207,26 +211,27 @@ enum class step : unsigned char {
   return step::watch;
 }
 
-/// While true the manager may not park.
+/// Whether the manager must watch the account. While true, the manager may not park.
 [[nodiscard]] constexpr bool needs_watch(const account_counts& counts) noexcept {
   return counts.unserved() &&
          (counts.idle > 0 || counts.live + counts.creating < counts.max_workers);
 }
 
-/// A reservation that nobody needs any more: an idle worker appeared, or the work is gone. (The
-/// kernel created all the same, and threads churned: bug 29.)
+/// Whether a reservation is no longer needed: a worker became idle, or the items are gone. (The
+/// kernel created the worker even then, and threads churned: bug 29.)
 [[nodiscard]] constexpr bool creation_is_stale(const account_counts& counts) noexcept {
   return counts.idle > 0 || (!counts.unserved() && counts.live > 0);
 }
 
-/// Whether a worker that has no item may not look for another: the pool ends, its context is an
-/// old one, or the limit was lowered.
+/// Whether a worker without an item must leave: the pool is being destroyed, the worker was created
+/// in an old context, or the limit was lowered.
 [[nodiscard]] constexpr bool must_leave(const account_counts& counts, bool exit,
                                         bool stale) noexcept {
   return exit || stale || counts.live > counts.max_workers;
 }
 
-/// Whether an idle worker may go when its time is up. The last of a class stays.
+/// Whether an idle worker may leave after its time-out. The last worker of a class stays, unless
+/// `exit_on_idle`.
 [[nodiscard]] constexpr bool may_time_out(const account_counts& counts,
                                           bool exit_on_idle) noexcept {
   return exit_on_idle || counts.live > 1;

@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/pool/detail/cancellation.hpp -- cancels one item, some or all; waits until the pool is
-// quiet.
+// iowq/pool/detail/cancellation.hpp -- cancels items, and waits until earlier items have finished.
 //
-// io_wq_cancel_cb(), in one pass under M: an item is queued, or running, or gone, and there is no
-// gap between the places (the kernel had one twice: bug 23). What was queued is finished after M.
-// What runs is asked to end: the stop token first, then the worker's descriptor, so that a wait
-// of the form "token? poll(fd, wake descriptor)" cannot miss both. A stop callback is a
-// stranger's code and never runs under M; until it is through, the worker is *held*: its item
-// may end, but the worker touches neither token nor descriptor and takes no other item, so a
-// late request never reaches the wrong one. No signal is sent.
+// A cancellation is the kernel's io_wq_cancel_cb() in one pass under M. An item is either queued or
+// running or gone. There is no gap between these places; the kernel had one twice (bug 23). Queued
+// items are finished after M is released. A running item is told to stop: first through its stop
+// token, then through its worker's wake descriptor. So a wait that checks the token and then calls
+// poll(2) on its descriptor and the wake descriptor cannot miss the request. No signal is sent.
 //
-// For who is about to exec(2), which kills every other thread wherever it is, in the middle of a
-// write too; and for a pool's end that lets bound work finish. Both are rare and neither is in a
-// hurry, so nobody pays for them while they are not asked for: this looks, now and then.
+// A stop callback is user code and never runs under M. Until it has returned, the worker is *held*
+// (`canceller_active`): its item may end, but the worker does not reset the token or the descriptor
+// and takes no other item. So a late request never reaches the wrong item.
+//
+// The second part of this file waits for items to finish. Two callers need that: quiesce(), which
+// is called before exec(2) kills every other thread wherever it is, even in the middle of a write;
+// and a pool's destructor that lets bound items run first. Both are rare and not urgent. So they
+// poll the counts at intervals, and workers pay nothing for them.
 #pragma once
 
 #include <algorithm>
@@ -29,7 +31,7 @@
 
 namespace iowq::inline v0::detail {
 
-/// One request, made on the stack of whoever cancels. Any thread.
+/// One request to cancel. It lives on the stack of the calling thread, which may be any thread.
 template <class Policy>
 class cancellation {
   using state = pool_state<Policy>;
@@ -46,12 +48,13 @@ class cancellation {
     else if (asked.state == item_state::running)
       stop(asked);
     else if (asked.state == item_state::linked)
-      unlink(asked, all_generations);  // of its head's, which is not known here
+      unlink(asked, all_generations);  // its generation is that of its head, unknown here
     close();
   }
 
-  /// Under M. Cancels every item for which `match` is true: first those behind others of their
-  /// key, then the ready ones, then the running ones; of each first what is linked behind it.
+  /// Under M. Cancels every item for which `match` returns true. In each account it cancels the
+  /// items that wait behind another of their key, then the ready items; at the end it cancels the
+  /// running items. It also examines the items linked behind each of them.
   template <class Match>
   void add_all(Match&& match) {
     auto wanted = [&](item& one) noexcept -> bool { return match(work_access::from_item(one)); };
@@ -60,7 +63,7 @@ class cancellation {
         if (one->cur != nullptr && one->cur->keyed) dequeue_followers(*one->cur, wanted);
       for (auto& node_queue : account.node_queues)
         for (item *now = node_queue.ready.front(), *next = nullptr; now != nullptr; now = next) {
-          next = now->next;  // an next_head takes the place of its key_head, before `next`, unasked
+          next = now->next;  // a next_head takes the place of `now`, and is not examined again
           if (now->keyed) dequeue_followers(*now, wanted);
           if (wanted(*now))
             dequeue(*now);
@@ -82,8 +85,9 @@ class cancellation {
     close();
   }
 
-  /// Without M: finishes what was dequeued, stops what runs. Touches nothing of the pool after the
-  /// last finished() was entered: a worker that is held keeps its item, and so its pool.
+  /// Without M. Finishes the dequeued items and stops the running ones. If there is no running
+  /// item, the pool is not accessed after the last finished() was entered, because the pool may
+  /// then be destroyed. A held worker keeps its item, so the pool still exists.
   cancel_outcome deliver() noexcept {
     pool_.run_deferred(todo_);
     dequeued_.finish();
@@ -91,8 +95,9 @@ class cancellation {
       next = one->next_cancelled;
       Policy::pause(pause_point::held_stop);
       one->stop->request_stop();
-      // acquire: pairs with wake_descriptor()'s release; the descriptor is open, and stays so
-      // while we hold the worker. Not there yet: who opens it rings it.
+      // acquire: pairs with the release in wake_descriptor(). The descriptor is open, and stays
+      // open while the worker is held. If it is not open yet, the worker that opens it later makes
+      // it readable.
       int const fd = one->wake_fd.load(std::memory_order_acquire);
       if (fd >= 0) Policy::wake_ring(fd);
       release(*one);
@@ -101,7 +106,7 @@ class cancellation {
   }
 
  private:
-  /// The last step under M.
+  /// The last step of add() and add_all(), under M.
   void close() noexcept {
     pool_.ensure_worker(todo_);
     dequeued_.announce(*pool_.finishers);
@@ -122,9 +127,10 @@ class cancellation {
       pool_.drop_queued(waiting, ECANCELED, [this](item& one) { keep(one); });
     });
   }
-  /// One that is linked behind another, and so all behind it. They are of the generations `of`.
+  /// Cancels `linked`, which is linked behind another item, and all items behind it. Their
+  /// generations are among `of`.
   void unlink(item& linked, generation_set of) noexcept {
-    if (linked.predecessor == nullptr) {  // in a worker's hands, who finishes it
+    if (linked.predecessor == nullptr) {  // worker::later: the worker will finish it
       linked.withdrawn = true;
       outcome_ = cancel_outcome::running;
       return;
@@ -145,10 +151,10 @@ class cancellation {
   void stop(item& running) noexcept {
     outcome_ = cancel_outcome::running;
     auto& worker_thread = *static_cast<worker_type*>(running.worker_thread);
-    // One of a batch: which of them has the token and the descriptor just now, nobody knows, and
-    // brief as they are, none has a use for either.
+    // In a batch it is not known which item currently runs with the token and the descriptor. Its
+    // items are brief, so they do not need either.
     if (worker_thread.cur->next != nullptr) return;
-    if (worker_thread.cancel_requested) return;  // somebody has seen to it, or is about to
+    if (worker_thread.cancel_requested) return;  // another canceller has stopped it or will do so
     worker_thread.cancel_requested = worker_thread.canceller_active = true;
     worker_thread.next_cancelled = held_;
     held_ = &worker_thread;
@@ -156,7 +162,8 @@ class cancellation {
   void release(worker_type& worker_thread) noexcept {
     typename Policy::lock const lock = pool_.acquire();
     worker_thread.canceller_active = false;
-    // relaxed: written under M. The wake is made under M too: afterwards the worker is not ours.
+    // relaxed: written under M. The wake is also made under M, because the worker may be gone after
+    // M is released.
     if (worker_thread.word.load(std::memory_order_relaxed) != worker_type::waits_for_canceller)
       return;
     worker_thread.word.store(worker_type::awake, std::memory_order_relaxed);
@@ -170,8 +177,8 @@ class cancellation {
   cancel_outcome outcome_ = cancel_outcome::not_found;
 };
 
-/// Without M: finishes what a closed pool rejected. The pool's end waits for the calling thread, or
-/// is what it does.
+/// Without M. Finishes the items that a closed pool rejected. The pool still exists: the calling
+/// thread is one that the destructor waits for, or the one that runs the destructor.
 template <class Policy>
 IOWQ_COLD void finish_rejected(pool_state<Policy>& pool, departures<Policy>& items) noexcept {
   {
@@ -183,7 +190,7 @@ IOWQ_COLD void finish_rejected(pool_state<Policy>& pool, departures<Policy>& ite
   pool.rejections.end(items);
 }
 
-/// Under M: every item of this generation was finished, and its finished() has returned.
+/// Under M. Whether every item of this generation was finished and its finished() has returned.
 template <class Policy>
 [[nodiscard]] bool is_quiet(const pool_state<Policy>& pool, std::uint64_t generation) noexcept {
   auto const slot = static_cast<unsigned>(generation % generation_slots);
@@ -191,20 +198,20 @@ template <class Policy>
   for (auto const& account : pool.accounts) {
     if (account.unfinished[slot] != 0) return false;
     for (const worker<Policy>* one = account.workers.front(); one != nullptr; one = one->next)
-      // acquire: pairs with the worker_thread's release; what finished() did is done, and seen.
+      // acquire: pairs with the release in worker_thread, so the effects of finished() are visible.
       if ((one->finishing.load(std::memory_order_acquire) >> slot & 1) != 0) return false;
   }
   return true;
 }
 
-/// Under M: ends the generations that are quiet, but for the current one.
+/// Under M. Ends the oldest generations that are quiet, but not the current one.
 template <class Policy>
 void end_quiet_generations(pool_state<Policy>& pool) noexcept {
   while (pool.oldest_generation < pool.generation && is_quiet(pool, pool.oldest_generation))
     ++pool.oldest_generation;
 }
 
-/// Calls `look` under M, now and then, until it is true.
+/// Calls `look` under M until it returns true, at intervals that grow from 50 us to 5 ms.
 template <class Policy, class Look>
 void poll_under_lock(pool_state<Policy>& pool, Look look) noexcept {
   using namespace std::chrono_literals;
@@ -218,7 +225,7 @@ void poll_under_lock(pool_state<Policy>& pool, Look look) noexcept {
   }
 }
 
-/// Without M: returns when every item that was accepted before the call was finished, and its
+/// Without M. Returns when every item that was accepted before the call was finished and its
 /// finished() has returned.
 template <class Policy>
 void wait_until_quiet(pool_state<Policy>& pool) noexcept {
@@ -236,8 +243,9 @@ void wait_until_quiet(pool_state<Policy>& pool) noexcept {
   });
 }
 
-/// The first part of a pool's end that drains: takes nothing new, cancels what is unbound, as
-/// io-wq does (it might wait for ever, with bound work behind its key), lets the bound work run.
+/// The first part of the destruction of a pool with `drain_bounded`. Rejects new items, cancels the
+/// unbound items, and waits until the bound items have run. io-wq also cancels unbound work: it
+/// might never end, and bound items may wait behind its key.
 template <class Policy>
 void drain_bound(pool_state<Policy>& pool) noexcept {
   cancellation<Policy> unbound{pool};
@@ -247,7 +255,7 @@ void drain_bound(pool_state<Policy>& pool) noexcept {
     unbound.add_all([](const work& one) { return one.flags().unbound; });
   }
   (void)unbound.deliver();
-  // No longer: their finished() may still run, and the pool's end joins the workers that call it.
+  // Does not wait for finished() to return: the destructor joins the workers that call it.
   poll_under_lock(pool, [&] {
     auto const& unfinished = pool.accounts[0].unfinished;
     return std::all_of(std::begin(unfinished), std::end(unfinished),

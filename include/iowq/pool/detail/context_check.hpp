@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/pool/detail/context_check.hpp -- reports that the owner changed its context without
-// context_changed().
+// iowq/pool/detail/context_check.hpp -- detects that the owner forgot to call context_changed().
 //
-// Workers keep the context in which they were forked: after the owner's unshare(), setfsuid() or
-// capset() they go on with the old directory, user and privileges, silently, until it calls
-// context_changed(). In a debug build the pool looks: it compares, in /proc, the owner's thread
-// with its manager's. All workers are copies of the manager, which never changes anything about
-// itself; so what both share (a plain chdir(), glibc's setuid()) differs in neither, and only
-// what binds one thread is context_check. A snapshot of the owner's own past could not tell the two
-// apart.
+// Workers keep the context in which they were created. After the owner calls unshare(), setfsuid()
+// or capset(), they silently keep the old directory, user and privileges, until the owner calls
+// context_changed(). In a debug build the pool checks for that: it compares the owner's thread with
+// the manager's thread in /proc. All workers are copies of the manager, and the manager never
+// changes its own context. A change that affects all threads (a plain chdir(), glibc's setuid())
+// shows in both threads, so only a change that affects one thread is reported. A comparison with an
+// earlier snapshot of the owner could not distinguish the two.
 //
-// A look is two dozen system calls, 0.1 to 0.3 ms, so not every enqueue() looks: the first ones of
-// each context do, then so few that they cost half a per cent. Switched off, it is one load.
+// A check makes two dozen system calls, which take 0.1 to 0.3 ms. So enqueue() checks only the
+// first times in each context, and then so rarely that the checks cost 0.5 % of the time. If checks
+// are off, the cost is one load.
 #pragma once
 
 #include <algorithm>
@@ -28,40 +28,42 @@
 
 namespace iowq::inline v0 {
 
-/// When the owner's enqueue() compares its thread's context with that of the workers. It opens
-/// files in /proc; an owner whose seccomp filter kills for that wants `off`.
+/// When the owner's enqueue() compares the context of its thread with that of the workers. The
+/// comparison opens files in /proc. If a seccomp filter of the owner kills the process for that,
+/// use `off`.
 enum class context_check_mode : unsigned char {
-  automatic,  // `sometimes`, if a part of the program was compiled without NDEBUG and unoptimised
+  automatic,  // `sometimes` if any part of the program has neither NDEBUG nor -O, else `off`
   off,
-  sometimes,  // each of the first 64 in a context, then at most once in 50 ms
+  sometimes,  // in each of the first 64 calls in a context, then at most once in 50 ms
   always,
 };
 
-/// Told once in a pool's life, on the owner's thread, inside enqueue(), what differs and how. Must
-/// not throw nor use the pool.
+/// Receives the report of the differences. Called at most once in the life of a pool, on the
+/// owner's thread, inside enqueue(). It must not throw, and must not use the pool.
 using drift_handler = std::function<void(std::string_view report)>;
 
 namespace detail {
 
-/// Whether some translation unit is one of a debug build. They may differ in that within one
-/// program, so nothing that they share may depend on the macros: no default, no layout, no inline
-/// function. Each only ever says yes, before main().
+/// Whether any translation unit belongs to a debug build. Translation units of one program may
+/// differ in that, so nothing that they share may depend on the macros: no default, no layout, no
+/// inline function. A translation unit of a debug build sets the flag before main(). The flag is
+/// never cleared.
 inline atomic<bool> built_for_debugging{false};
 
 #if !defined(NDEBUG) && !defined(__OPTIMIZE__)
 namespace {
-// relaxed: on its own.
+// relaxed: the flag publishes no other data.
 [[maybe_unused]] bool const says_so =
     (built_for_debugging.store(true, std::memory_order_relaxed), true);
 }  // namespace
 #endif
 
-/// One thing that a thread inherits and others then do not start_successor: a line of
-/// /proc/.../status, or a link.
+/// An attribute that a thread inherits at its creation, and whose later changes in one thread do
+/// not affect the others: a line of /proc/.../status, or a link in /proc.
 struct inherited_attribute {
   const char* name;
-  const char* link;   // null: in status
-  const char* field;  // of status
+  const char* link;   // name of the link; null if the attribute is a field of `status`
+  const char* field;  // prefix of the field in `status`; null if the attribute is a link
 };
 
 inline constexpr inherited_attribute inherited_attributes[] = {
@@ -83,7 +85,7 @@ inline constexpr inherited_attribute inherited_attributes[] = {
     {"cgroup namespace", "ns/cgroup", nullptr},
 };
 
-/// The value of a field; empty if the text has none.
+/// The value of a field of `status`; empty if the text does not contain the field.
 [[nodiscard]] inline std::string_view status_field(const char* text, const char* field) noexcept {
   const char* const found = std::strstr(text, field);
   if (found == nullptr) return {};
@@ -94,11 +96,11 @@ inline constexpr inherited_attribute inherited_attributes[] = {
   return value;
 }
 
-/// Compares the calling thread with another one of this process. Allocates nothing.
+/// Compares the calling thread with another thread of this process. Allocates nothing.
 template <class Policy>
 class context_comparison {
  public:
-  /// True if something differs. What cannot be read does not.
+  /// Returns true if an attribute differs. An attribute that cannot be read counts as equal.
   bool differs(unsigned other) noexcept {
     length_ = 0;
     char theirs[32];
@@ -117,12 +119,12 @@ class context_comparison {
     return length_ != 0;
   }
 
-  /// What differs, a line each.
+  /// The differences, one line for each attribute.
   [[nodiscard]] std::string_view lines() const noexcept { return {lines_, length_}; }
 
  private:
   static constexpr std::size_t room = 4096;
-  static constexpr int shown = 200;  // characters of a value
+  static constexpr int shown = 200;  // characters printed of a value
 
   static void read(const char* thread, const char* file, char (&text)[room],
                    int (*call)(const char*, char*, std::size_t)) noexcept {
@@ -145,13 +147,13 @@ class context_comparison {
   std::size_t length_ = 0;
 };
 
-/// A pool's. Off, it costs its owner one branch an enqueue().
+/// The context check of one pool. If it is off, it costs the owner one branch for each enqueue().
 template <class Policy>
 class context_watch {
  public:
-  /// Before there is another thread.
+  /// Call before the pool has another thread.
   void configure(context_check_mode wanted, drift_handler handler) {
-    // relaxed: on its own.
+    // relaxed: the flag publishes no other data.
     bool const debugging = built_for_debugging.load(std::memory_order_relaxed);
     always_ = wanted == context_check_mode::always;
     handler_ = std::move(handler);
@@ -160,23 +162,25 @@ class context_watch {
         std::memory_order_relaxed);
   }
 
-  /// Owner's thread: it is about to fork a manager, or could not, or ended it.
+  /// Owner's thread. Call expect_specimen() before the creation of a manager, and no_specimen() if
+  /// that failed or after the manager was told to end. The specimen is the manager's thread, with
+  /// which the owner is compared.
   void expect_specimen() noexcept {
     careful_ = first_looks;
     say(unborn);
   }
   void no_specimen() noexcept { say(nobody); }
-  /// The new manager, a copy of the owner.
+  /// Called on the thread of the new manager, whose context is a copy of the owner's.
   void specimen_is_here() noexcept {
     say(static_cast<std::uint32_t>(Policy::thread_id()));
     if (on()) Policy::futex_wake(specimen_, 1);
   }
 
   [[nodiscard]] bool on() const noexcept {
-    return on_.load(std::memory_order_relaxed);  // relaxed: only the owner, who writes it, goes on
+    return on_.load(std::memory_order_relaxed);  // relaxed: the owner writes it; publishes nothing
   }
 
-  /// Owner's thread, without M.
+  /// Compares the contexts if a check is due, and reports differences. Owner's thread, without M.
   IOWQ_COLD void look() noexcept {
     if (!is_time()) return;
     // relaxed, both: see say().
@@ -185,7 +189,8 @@ class context_watch {
     std::uint32_t const specimen = specimen_.load(std::memory_order_relaxed);
     context_comparison<Policy> context;
     if (specimen == nobody || !context.differs(specimen)) return;
-    // Another thread may just be in a call that changes all threads, one after the other.
+    // Another thread may be in a call that changes all threads, one after the other, so compare
+    // once more after 2 ms.
     (void)Policy::futex_wait(specimen_, specimen, Policy::now() + std::chrono::milliseconds{2});
     if (!context.differs(specimen)) return;
     on_.store(false, std::memory_order_relaxed);  // relaxed: as above
@@ -197,7 +202,7 @@ class context_watch {
   static constexpr std::chrono::milliseconds pause{50};
 
   void say(std::uint32_t who) noexcept {
-    if (on()) specimen_.store(who, std::memory_order_relaxed);  // relaxed: /proc knows the rest
+    if (on()) specimen_.store(who, std::memory_order_relaxed);  // relaxed: publishes only the id
   }
   bool is_time() noexcept {
     if (always_) return true;
@@ -223,15 +228,15 @@ class context_watch {
       std::fputs(text, stderr);
   }
 
-  // Not the policy's atomic: who explores schedules has no interest in it.
+  // Not the policy's atomic: its value is of no interest to a test that explores schedules.
   detail::atomic<bool> on_{false};
-  // The manager's thread.
+  // The thread id of the manager, or one of these values.
   enum : std::uint32_t { nobody, unborn };
   typename Policy::template atomic<std::uint32_t> specimen_{nobody};
   // Owner thread only.
   drift_handler handler_;
   bool always_ = false;
-  unsigned careful_ = 0;  // looks still to be made at each enqueue()
+  unsigned careful_ = 0;  // number of further calls of enqueue() that all check
   detail::time_point next_{};
 };
 

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/pool/detail/generation.hpp -- which items a quiesce() waits for, and who is inside
-// finished().
+// iowq/pool/detail/generation.hpp -- the items a quiesce() waits for, and threads in finished().
 //
 // quiesce() waits for the items that were accepted before it and for no later ones. So it begins a
 // new generation: an item counts in the generation that is current when the pool accepts it, and
 // quiesce() returns when the older generations are empty. A count over all items would never reach
 // zero under a constant stream of new ones.
 //
-// An item has room for two bits, so at most four generations are in use. They end in order; while
-// the four are in use, another quiesce() waits for the oldest before it begins a generation.
+// An item stores its generation in two bits, so at most four generations are in use. They end in
+// order. While all four are in use, another quiesce() waits for the oldest to end before it begins
+// a new one.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,7 @@
 
 namespace iowq::inline v0::detail {
 
-/// Generations, by the slot (0 .. 3) that they use.
+/// A set of generations: one bit for each slot (0 .. 3).
 using generation_set = std::uint8_t;
 inline constexpr generation_set all_generations = (1u << generation_slots) - 1;
 
@@ -28,28 +28,29 @@ inline constexpr generation_set all_generations = (1u << generation_slots) - 1;
   return static_cast<generation_set>(1u << one.generation);
 }
 
-/// Counts the threads that call finished() and are not live workers: cancellers, workers that
-/// leave, threads that fail items for which no thread could be created.
+/// Counts the threads that are calling finished() and are not live workers: cancellers, workers
+/// that are leaving, and threads that fail items because no worker could be created.
 ///
-/// A pool may be destroyed as soon as the last finished() has been entered, and quiesce() waits
-/// until it has returned. So the counts do not live in the pool: each of those threads owns a
-/// reference, and notes the return without touching the pool.
+/// A pool may be destroyed as soon as the last finished() has been entered, but quiesce() waits
+/// until it has returned. So these counts are not part of the pool: each of those threads holds a
+/// reference to them, and records the return of finished() without accessing the pool.
 template <class Policy>
 class finisher_counts {
   template <class T>
   using atomic = typename Policy::template atomic<T>;
 
  public:
-  /// Under M, in the step that takes the items out of the pool.
+  /// Under M, in the same critical section that removes the items from the pool.
   void enter(generation_set which) noexcept {
-    // relaxed, both: quiesce() looks under M.
+    // relaxed, both: quiesce() reads the counts under M.
     references_.fetch_add(1, std::memory_order_relaxed);
     for (unsigned slot = 0; slot < generation_slots; ++slot)
       if ((which >> slot & 1) != 0) inside_[slot].fetch_add(1, std::memory_order_relaxed);
   }
-  /// When every finished() has returned; the pool may be gone.
+  /// Call after every finished() has returned. The pool may no longer exist.
   void leave(generation_set which) noexcept {
-    // release: pairs with any_inside(); quiesce() returns after what finished() did.
+    // release: pairs with any_inside(), so the effects of finished() happen before quiesce()
+    // returns.
     for (unsigned slot = 0; slot < generation_slots; ++slot)
       if ((which >> slot & 1) != 0) inside_[slot].fetch_sub(1, std::memory_order_release);
     drop();
@@ -58,23 +59,24 @@ class finisher_counts {
     // acquire: pairs with leave().
     return inside_[slot].load(std::memory_order_acquire) != 0;
   }
-  /// Gives up a reference.
+  /// Drops a reference; the last one frees the counts.
   void drop() noexcept {
-    // acq_rel: whoever frees it does so after the last access of every other thread.
+    // acq_rel: pairs with the other calls, so the last access of every other thread happens before
+    // the delete.
     if (references_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
   }
 
  private:
-  atomic<unsigned> references_{1};  // the first is the pool's
+  atomic<unsigned> references_{1};  // the first belongs to the pool
   atomic<unsigned> inside_[generation_slots]{};
 };
 
-/// Items that a thread took out of the pool under M and finishes, as cancelled, without M.
+/// Items that a thread removed from the pool under M, and finishes as cancelled without M.
 template <class Policy>
 class departures {
  public:
   void add(item& gone) noexcept { items_.push_back(gone); }
-  /// Those that add() was or will be called for are of these generations.
+  /// Records the generations of items that were or will be passed to add().
   void are_of(generation_set which) noexcept { generations_ |= which; }
   [[nodiscard]] bool empty() const noexcept { return items_.empty(); }
 
@@ -84,8 +86,8 @@ class departures {
     counts_ = &counts;
     counts.enter(generations_);
   }
-  /// Without M, once, after everything else that needs the pool: the last finished() may destroy
-  /// it, or have another thread do so.
+  /// Calls finished() of all items. Call once, without M, after all other accesses to the pool: the
+  /// last finished() may destroy the pool, or let another thread destroy it.
   void finish() noexcept {
     while (item* const one = items_.pop_front()) work_access::from_item(*one).finished(true);
     if (counts_ != nullptr) counts_->leave(generations_);
@@ -99,17 +101,17 @@ class departures {
 
   template <class>
   friend class rejections;
-  int thread_ = 0;  // that finishes them, while they are in a list of rejections
+  int thread_ = 0;  // id of the thread that finishes the items, while in a list of rejections
   departures* next_ = nullptr;
 };
 
-/// What a pool that ends rejected and which threads finish just now. Under M.
+/// The rejected items that threads are finishing while the pool is being destroyed. Under M.
 template <class Policy>
 class rejections {
  public:
-  /// True: the calling thread finishes `items`, and calls end() then. False: it is inside a
-  /// finished() already, in an outer call, which gets the items. So an item that is enqueued again
-  /// from finished() is rejected again without recursion.
+  /// Returns true if the calling thread must finish `items` and then call end(). Returns false if
+  /// the thread is already inside a finished() of an outer call, which takes over the items. So an
+  /// item that enqueues itself again from finished() is rejected again without recursion.
   [[nodiscard]] bool begin(departures<Policy>& items) noexcept {
     items.thread_ = Policy::thread_id();
     for (departures<Policy>* outer = first_; outer != nullptr; outer = outer->next_)

@@ -1,21 +1,25 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/pool/detail/key_table.hpp -- hashed work: items of one key run one after the other, in
-// order.
+// iowq/pool/detail/key_table.hpp -- hashed work: items of one key run one by one, in order.
 //
-// io-wq hashes an inode to one of 64 buckets and lets one worker have all that is queued for a
-// bucket: strangers wait for each other, a hot inode keeps a worker, and what a worker has
-// claimed can no longer be cancelled. Here a key is exact, and a chain has no object of its own.
-// The *key_head* of a key, its running item or else its oldest queued one, stands in the table;
-// the others hang behind it in a ring. When the key_head leaves, the oldest follower takes its
-// place, ring and all: O(1), nothing allocated, and a key that is not in use leaves nothing.
+// io-wq hashes an inode to one of 64 buckets, and lets one worker claim all items that are queued
+// for a bucket. So unrelated inodes wait for each other, a hot inode occupies a worker, and claimed
+// items can no longer be cancelled. Here a key is exact, and the queue of a key needs no object of
+// its own. The table holds the *key_head* of each key: its running item or, without one, its oldest
+// queued item. The other items of the key wait behind the key_head in a ring. When the key_head
+// leaves, the oldest waiter takes its place and inherits the ring. That is O(1) and allocates
+// nothing, and a key without items occupies no memory.
 //
-//   bucket -> key_head -> key_head of another key        C1  One key_head a key; only it is ready
-//               | waiters                              or running, so a key never overlaps.
-//               v                                    C2  The ring is in enqueue order; its head
-//             newest -next-> oldest -> ... -> newest      is the next key_head, always.
+//   bucket -> key_head -> key_head of another key
+//               | waiters
+//               v
+//             newest -next-> oldest -> ... -> newest
 //
-// The table grows and shrinks by one bucket at a time (linear hashing), so that no enqueue pays
-// for a million keys. If memory for a segment is refused, buckets are longer; nothing else.
+// C1  A key has one key_head, and only the key_head is ready or running. So two items of one key
+//     never overlap.
+// C2  The ring is in enqueue order. Its oldest item is always the next key_head.
+//
+// The table grows and shrinks by one bucket at a time (linear hashing), so no single enqueue pays
+// for rehashing a million keys. If memory for a segment is refused, the buckets only get longer.
 #pragma once
 
 #include <array>
@@ -29,7 +33,7 @@
 
 namespace iowq::inline v0::detail {
 
-/// The keys of one pool. Under M.
+/// The keys of one pool that have queued or running items. Under M.
 class key_table {
  public:
   key_table() noexcept = default;
@@ -39,11 +43,12 @@ class key_table {
     for (item** segment : segments_) std::free(segment);
   }
 
-  /// Keys with queued or running work.
+  /// The number of keys with queued or running items.
   [[nodiscard]] std::size_t keys() const noexcept { return keys_; }
   [[nodiscard]] std::size_t buckets() const noexcept { return buckets_; }
 
-  /// True: `entered` leads its key and may run. False: it waits behind another and is `chained`.
+  /// Adds `entered`. Returns true if it becomes the key_head and may run. Returns false if it waits
+  /// behind another item of its key; its state is then `chained`.
   bool enter(item& entered) noexcept {
     entered.waiters = nullptr;
     if (item* const key_head = *find(entered.key); key_head != nullptr) {
@@ -62,7 +67,8 @@ class key_table {
     return true;
   }
 
-  /// `key_head` gives its key up. The next key_head, which is in no list yet, or null: none waits.
+  /// Removes `key_head`. Returns the next key_head of its key, which is in no ready list yet, or
+  /// null if no item waits.
   [[nodiscard]] item* release(item& key_head) noexcept {
     item** const place = find(key_head.key);
     IOWQ_ASSERT(*place == &key_head);                                                        // C1
@@ -81,11 +87,11 @@ class key_table {
     return next_head;
   }
 
-  /// Takes `waiting`, which is chained, out of its key's ring.
+  /// Removes `waiting`, whose state is `chained`, from the ring of its key.
   void leave(item& waiting) noexcept { unlink(**find(waiting.key), waiting); }
 
-  /// Takes the waiters of `key_head` for which `match` is true and hands them to `take`, oldest
-  /// first.
+  /// Removes the waiters of `key_head` for which `match` returns true, and passes each to `take`,
+  /// oldest first.
   template <class Match, class Take>
   static void extract(item& key_head, Match&& match, Take&& take) {
     if (key_head.waiters == nullptr) return;
@@ -112,13 +118,14 @@ class key_table {
     waiting.next = waiting.prev = nullptr;
   }
 
-  /// Keys are inode numbers and account ids: spread them (the finaliser of splitmix64).
+  /// Mixes the bits of a key, because keys such as inode numbers and account ids are not spread
+  /// evenly. This is the finaliser of splitmix64.
   static std::uint64_t hash(std::uint64_t key) noexcept {
     key = (key ^ (key >> 30)) * 0xbf58476d1ce4e5b9u;
     key = (key ^ (key >> 27)) * 0x94d049bb133111ebu;
     return key ^ (key >> 31);
   }
-  /// Buckets 0 .. 63 live in the table, 64 .. 127 in segment 1, 128 .. 255 in segment 2, ...
+  /// Buckets 0 .. 63 are in the table itself, 64 .. 127 in segment 1, 128 .. 255 in segment 2, ...
   item** bucket_at(std::size_t index) noexcept {
     if (index < least) return &first_[index];
     std::size_t const start = std::bit_floor(index);
@@ -130,10 +137,11 @@ class key_table {
   item** bucket_of(std::uint64_t key) noexcept {
     std::size_t const all = std::bit_ceil(buckets_);
     std::size_t index = hash(key) & (all - 1);
-    if (index >= buckets_) index -= all / 2;  // not split yet: still with its lower half
+    if (index >= buckets_)
+      index -= all / 2;  // that bucket does not exist yet: use the one it splits from
     return bucket_at(index);
   }
-  /// Where the key_head of `key` is linked, or the null at the end of its bucket.
+  /// The link that points to the key_head of `key`, or the null link at the end of its bucket.
   item** find(std::uint64_t key) noexcept {
     item** link = bucket_of(key);
     while (*link != nullptr && (*link)->key != key) link = &(*link)->bucket;
@@ -141,7 +149,7 @@ class key_table {
   }
   void grow() noexcept {
     if (buckets_ / least == std::size_t{1} << (segments_.size() - 1)) return;
-    if (std::has_single_bit(buckets_)) {  // calloc: a large segment costs its pages when used
+    if (std::has_single_bit(buckets_)) {  // calloc: pages of a large segment are used on demand
       void* const memory = std::calloc(buckets_, sizeof(item*));
       if (memory == nullptr) return;
       segment_of(buckets_) = static_cast<item**>(memory);
@@ -176,7 +184,7 @@ class key_table {
   std::size_t keys_ = 0;
   std::size_t buckets_ = least;
   std::array<item*, least> first_{};
-  std::array<item**, 33> segments_{};  // the first is not used
+  std::array<item**, 33> segments_{};  // element 0 is not used
 };
 
 }  // namespace iowq::inline v0::detail

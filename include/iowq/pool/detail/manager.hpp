@@ -1,33 +1,35 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/pool/detail/manager.hpp -- creates workers, samples running ones, joins those that left.
 //
-// io_wq_worker_sleeping(), which the kernel's scheduler calls, and nobody calls here. While
-// something is runnable that nobody is on the way to, and another worker could be had, idle or
-// new, the manager looks at the stamps of those that run: first after 50 us, then ever more
-// slowly, but so that two looks are never further apart than half a reaction. A progress_counter
-// that stood still in between is one item, or one region, that takes its time: then, and only then,
-// the kernel is asked whether the thread computes (or was preempted, which is no sleep) or waits.
+// Why a manager. io-wq had a manager until Linux 5.14. Since then it has none, because the kernel
+// can make the owner create a worker whatever the owner is doing. A user-space pool cannot, and the
+// thread that creates a worker determines what the worker inherits: credentials, seccomp filters,
+// working directory. So the owner creates the manager, and the manager creates every worker. When
+// the owner changes its context, it creates another manager. No other thread creates threads, and
+// no event loop pays for the creation of a worker. The manager sleeps without a time-out, at no
+// cost, unless an account needs a watch: see needs_watch().
 //
-// A sleep shorter than a tick is not worth a thread, unless there is one after the other: flushes
-// of a fast disk take less than a tick each, and their worker sleeps nine tenths of the time. So
-// while items are not short, those whose progress_counter did move are looked at, too. Who is found
-// asleep time and again *dozes*, and where work waits, each that does is worth another worker.
+// Sampling. The kernel's scheduler calls io_wq_worker_sleeping(); nothing calls it in user space.
+// So the manager samples the running workers while an item is runnable, no worker is on its way to
+// it, and another worker is available, idle or new. It reads their progress_counters after 50 us,
+// and then at growing intervals, of at most half the reaction time. A progress_counter that has not
+// moved between two samples belongs to one long item or region. Only then does the manager ask the
+// kernel whether the thread waits or computes. A preempted thread counts as computing.
 //
-// While items are short, dispatch.hpp puts off the wake of an idle worker: those that run will be
-// done sooner. It cannot know that one of them computes for a second this time. So the manager
-// marks the end of each queue, and where what was before the mark has not been taken after 0.3 ms,
-// it wakes idle workers in any case. A queue is marked within 0.7 ms (a tick), so an item waits
-// 1 ms at most, unless the manager has many workers to look at and ticks more slowly.
+// A sleep shorter than a tick does not justify a thread, unless one such sleep follows another.
+// Each flush of a fast disk takes less than a tick, but its worker sleeps nine tenths of the time.
+// So while items are not short, the manager also asks the kernel about workers whose
+// progress_counter did move. A worker that is found asleep repeatedly *dozes*. While items wait,
+// each dozing worker justifies one more worker.
 //
-// A worker that wakes up between the look and the mark is counted asleep until the end of its
-// region or item, or until the second look: at worst there is one worker too many for as long.
+// While items are short, next_step() puts off the wake-up of an idle worker, because the running
+// workers will be done sooner. But one of their items may compute for a second. So the manager
+// marks the end of each queue. If the items before the mark have not been taken after 0.3 ms, it
+// wakes idle workers in any case. A queue is marked within 0.7 ms (a tick), so an item waits at
+// most 1 ms, unless the manager has to sample many workers and ticks more slowly.
 //
-// io-wq had a manager until 5.14, then none: the kernel can fork from a task that is not there.
-// We cannot, and who forks decides what a worker inherits: credentials, seccomp filters, working
-// directory. So the owner forks the manager, the manager forks every worker, and when the owner
-// changes its context it forks another manager. No other thread forks, and nobody's loop pays.
-//
-// The manager sleeps without a limit, at no cost, unless an account needs a watch (watch.hpp).
+// A worker that wakes up between the look and the mark is counted as sleeping until its region or
+// item ends, or until the second look. At worst one surplus worker exists for that long.
 #pragma once
 
 #include <algorithm>
@@ -46,7 +48,8 @@
 
 namespace iowq::inline v0::detail {
 
-/// The manager's eyes. Manager only, under M, which a look gives up for its duration.
+/// Finds running workers that are blocked. Manager only, under M. A query of the kernel releases M
+/// and takes it again.
 template <class Policy>
 class worker_sampler {
   using state = pool_state<Policy>;
@@ -61,24 +64,25 @@ class worker_sampler {
 
   explicit worker_sampler(state& pool) noexcept : pool_{pool} {}
 
-  /// How slow the ticks may become: a look costs about 2.5 us, and many of them must not cost
-  /// more than two parts in a hundred of a processor.
+  /// The longest tick: a look at one worker costs about 2.5 us, and all looks together must not
+  /// cost more than 2 % of a processor.
   [[nodiscard]] duration slowest() const noexcept {
     return std::clamp<duration>(looks_ * std::chrono::microseconds{160}, usual_tick, longest_tick);
   }
 
-  /// How long the manager may sleep before the next sample, if it would sleep until `wanted`.
+  /// The time of the next sample: `wanted`, or earlier if an item is overdue before that.
   [[nodiscard]] time_point next_look(time_point wanted) const noexcept {
     return std::min(wanted, overdue_at_);
   }
 
-  /// Before the first sample after a pause: how long an item has waited since is not known.
+  /// Call before the first sample after a pause. Removes the marks, because marks from before the
+  /// pause do not show how long an item has waited.
   void begin() noexcept {
     for (account_type& account : pool_.accounts)
       for (auto& node_queue : account.node_queues) node_queue.is_marked = false;
   }
 
-  /// One look at all that run. True: something came of it.
+  /// Samples all running workers. Returns true if a worker was marked, woken or reserved.
   bool sample(lock& held) noexcept {
     bool const relieved = relieve_all();
     worker_type* looked = nullptr;
@@ -87,10 +91,11 @@ class worker_sampler {
       if (!needs_watch(account)) continue;
       for (worker_type* one = account.workers.front(); one != nullptr; one = one->next) {
         if (one->state != worker_state::running || one->cur == nullptr) continue;
-        // relaxed: only a change counts, and an old value is a change not yet seen.
+        // relaxed: only a change matters, and a stale value only delays the detection of a change.
         std::uint64_t const progress_counter =
             one->progress_counter.load(std::memory_order_relaxed);
-        // Who is in a region said itself that it may block, so the first look is believed.
+        // A worker in a blocking_region has declared that it may block, so the first sample
+        // suffices.
         one->made_no_progress =
             progress_counter == one->progress_seen || one->at() == phase::blocking_region;
         one->progress_seen = progress_counter;
@@ -120,7 +125,7 @@ class worker_sampler {
     return acted;
   }
 
-  /// The node whose queue is the longest.
+  /// The node with the longest ready list.
   [[nodiscard]] static unsigned longest_queue(const account_type& account) noexcept {
     unsigned longest = 0;
     for (unsigned node = 1; node < account.node_queues.size(); ++node)
@@ -129,15 +134,16 @@ class worker_sampler {
     return longest;
   }
 
-  /// A worker that slept in its item without saying so may have woken up, and compute: before a
-  /// thread is made, look at a few of them again. True: one of them runs, and takes the next.
+  /// Looks again at a few sleeping workers before a thread is created. A worker that slept in its
+  /// item without a blocking_region may have woken up and be computing. Returns true if one of them
+  /// runs: it will take the next item.
   bool some_sleeper_runs(account_type& account, lock& held) noexcept {
     if (account.concurrent > 0) return false;
     worker_type* looked = nullptr;
     worker_type* last = account.workers.back();
     for (int looks = 0; looks < max_second_looks && last != nullptr; ++looks) {
       worker_type& first = *account.workers.front();
-      account.workers.erase(first);  // round and round, a few at a time
+      account.workers.erase(first);  // rotates the list, so each call looks at other workers
       account.workers.push_back(first);
       if (pool_.can_mark_running(first)) {
         first.next_sample = looked;
@@ -157,12 +163,12 @@ class worker_sampler {
   }
 
  private:
-  static constexpr duration overdue = std::chrono::microseconds{300};  // since it was marked
+  static constexpr duration overdue = std::chrono::microseconds{300};  // since the mark was set
   static constexpr int max_second_looks = 8;
-  static constexpr unsigned looks_to_doze = 2;  // in a row; once may be chance
+  static constexpr unsigned looks_to_doze = 2;  // consecutive samples; a single one may be chance
 
-  /// Wakes an idle worker for each item that has waited too long behind running ones. True: one
-  /// was woken.
+  /// Wakes an idle worker for each item that has waited too long behind running items. Returns true
+  /// if a worker was woken.
   bool relieve_all() noexcept {
     time_point const now = Policy::now();
     overdue_at_ = never;
@@ -193,8 +199,9 @@ class worker_sampler {
       overdue_at_ = std::min(overdue_at_, node_queue.marked_at + overdue);
   }
 
-  /// After a sample: what is still unserved gets an idle worker, or a new one, as ever; and one
-  /// for each that dozes, while there is something for it to do. True: something was done.
+  /// Call after a sample. Takes the steps of next_step() for the items that are still unserved, and
+  /// reserves one worker for each dozing worker while items are left for it. Returns true if a
+  /// worker was woken or reserved.
   bool add_workers(account_type& account, unsigned dozing) noexcept {
     unsigned const before = account.waking + account.creating;
     deferred_wakes<Policy> todo;
@@ -207,7 +214,7 @@ class worker_sampler {
     return account.waking + account.creating != before;
   }
 
-  /// Asks the kernel, without M, whether each of these is in the state `expected`.
+  /// Asks the kernel, without M, whether each worker of the list is in the state `expected`.
   void look_at(worker_type* first, thread_state expected, lock& held) noexcept {
     held.unlock();
     for (worker_type* one = first; one != nullptr; one = one->next_sample)
@@ -217,10 +224,11 @@ class worker_sampler {
   }
 
   state& pool_;
-  int looks_ = 0;                  // at workers, in the last sample
-  time_point overdue_at_ = never;  // when an item may have waited too long beside an idle worker
+  int looks_ = 0;                  // workers examined in the last sample
+  time_point overdue_at_ = never;  // when an item becomes overdue while a worker is idle
 };
 
+/// The manager thread of a pool, and the functions by which the owner controls it.
 template <class Policy>
 class manager {
   using state = pool_state<Policy>;
@@ -240,10 +248,10 @@ class manager {
  public:
   explicit manager(state& pool) noexcept : pool_{pool} {}
 
-  context_watch<Policy> context_check;  // the owner's: between its context and ours
+  context_watch<Policy> context_check;  // used by the owner; compares its thread with the manager
 
-  /// Owner's thread: forks the manager if there is none. False: it could not, and why is in the
-  /// state. Tries once; the owner's thread does not sleep.
+  /// Owner's thread. Creates the manager unless it exists. If that fails, returns false and stores
+  /// the errno in `manager_error`. Tries only once, so that the owner's thread does not sleep.
   bool start() noexcept {
     {
       lock const held = pool_.acquire();
@@ -264,7 +272,8 @@ class manager {
     return false;
   }
 
-  /// Owner's thread: ends the manager, if there is one. It is soon back from whatever it does.
+  /// Owner's thread. Ends the manager, if it exists, and joins it. The wait is short: the manager
+  /// makes no call that blocks for long.
   void stop() noexcept {
     {
       deferred_wakes<Policy> todo;
@@ -280,11 +289,12 @@ class manager {
     pool_.manager_present = false;
   }
 
-  /// Owner's thread, at the pool's end, after stop(): joins every worker. A thread in an
-  /// uninterruptible call cannot be ended; who waits for it learns about it.
+  /// Owner's thread, in the destructor of the pool, after stop(). Joins every worker. A thread in
+  /// an uninterruptible call cannot be ended, so a message on stderr tells the user every 10 s that
+  /// the destructor still waits.
   void join_all() noexcept {
     lock held = pool_.acquire();
-    for (account_type& account : pool_.accounts) account.creating = 0;  // nobody will
+    for (account_type& account : pool_.accounts) account.creating = 0;  // no manager is left
     for (;;) {
       while (worker_type* const left = pool_.retired.pop_front()) {
         held.unlock();
@@ -300,21 +310,22 @@ class manager {
     while (worker_type* const record = pool_.spare.pop_front()) delete record;
   }
 
-  /// Under M: fails what is queued in an account that has no worker and can get none.
+  /// Under M. Fails the queued items of an account that has no worker and cannot get one.
   void fail_queued(account_type& account, int error, departures<Policy>& failed,
                    deferred_wakes<Policy>& todo) noexcept {
-    while (account.runnable >
-           0)  // the next_head of a key_head may be of a node_queue that was empty before
+    // Repeats, because a next_head may enter a node_queue that was empty before.
+    while (account.runnable > 0)
       for (auto& node_queue : account.node_queues)
         while (item* const ready = node_queue.ready.front()) {
           failed.are_of(generation_of(*ready));
           pool_.dequeue_item(*ready, error, todo, [&](item& one) { failed.add(one); });
         }
   }
-  /// Under M: there is no manager, so in each account without a worker everything fails.
+  /// Under M. If the manager could not be created, fails the items of each account that has no
+  /// worker of the current epoch.
   void fail_stranded(departures<Policy>& failed, deferred_wakes<Policy>& todo) noexcept {
     bool again = pool_.manager_error != 0;
-    while (std::exchange(again, false))  // what fails may pass its key on to the other class
+    while (std::exchange(again, false))  // a failed item may release its key to the other class
       for (account_type& account : pool_.accounts) {
         account.creating = 0;
         if (account.runnable == 0 || pool_.has_current_worker(account)) continue;
@@ -354,7 +365,8 @@ class manager {
         else
           tick = std::min(2 * tick, sampler_.slowest());
       } else if (std::exchange(watched, false)) {
-        // What needs a watch now and then, under load, should not pay for waking us each time.
+        // Under load an account needs a watch again and again. Stay ticking for a while, so that
+        // enqueue() does not have to wake the manager each time.
         (void)wait(held, state::manager_ticking, Policy::now() + last_tick);
       } else {
         (void)wait(held, state::manager_parked, pool_.retired.empty() ? never : join_at_);
@@ -362,9 +374,9 @@ class manager {
     }
   }
 
-  /// Sleeps without M until called, or until `deadline`: then false.
+  /// Sleeps without M until call_manager() or `deadline`. Returns false at the deadline.
   bool wait(lock& held, std::uint32_t how, time_point deadline) noexcept {
-    // relaxed, all three: the word changes under M only; the futex compares it once more.
+    // relaxed, all: the word changes only under M, and the futex call compares it once more.
     pool_.manager_word.store(how, std::memory_order_relaxed);
     held.unlock();
     bool timely = true;
@@ -376,9 +388,9 @@ class manager {
     return called;
   }
 
-  /// Joins the workers that have left and whose threads have ended. A thread that has left may
-  /// still be in a finished() or in destructors of thread-local objects, for any time: the manager
-  /// does not wait for it, but looks again later.
+  /// Joins the retired workers whose threads have ended. A retired worker may still be in a
+  /// finished() or in destructors of thread-local objects, for any time. The manager does not wait
+  /// for it, but tries again later.
   void reap(lock& held) noexcept {
     worker_type* const last = pool_.retired.back();
     if (last == nullptr || Policy::now() < join_at_) return;
@@ -398,23 +410,25 @@ class manager {
     join_at_ = Policy::now() + join_pause_;
     join_pause_ = std::min(2 * join_pause_, last_join);
   }
-  /// Without M, which it takes: `joined` may become another thread's.
+  /// Call without M; returns under M. Makes the record of a joined worker available for reuse.
   void recycle(worker_type& joined, lock& held) noexcept {
     joined.probe.close();
-    // relaxed: its thread wrote it, and has been joined.
+    // relaxed: only the worker's thread wrote it, and that thread has been joined.
     int const fd = joined.wake_fd.exchange(-1, std::memory_order_relaxed);
     if (fd >= 0) Policy::wake_close(fd);
     held.lock();
     pool_.spare.push_front(joined);
   }
 
+  /// An account with a reservation, or null.
   account_type* reserved() noexcept {
     for (account_type& account : pool_.accounts)
       if (account.creating > 0) return &account;
     return nullptr;
   }
 
-  /// Makes one reservation true, or gives it back. False: no thread was to be had.
+  /// Creates the worker of one reservation, or cancels the reservation if it is stale. Returns
+  /// false if no thread could be created.
   bool create(account_type& account, lock& held) noexcept {
     if (creation_is_stale(account) || sampler_.some_sleeper_runs(account, held)) {
       --account.creating;
@@ -436,16 +450,17 @@ class manager {
       while (!pool_.manager_retires && wait(held, state::manager_ticking, again)) {
       }
       if (pool_.manager_retires || creation_is_stale(account)) {
-        // A successor finds the reservation and goes on.
+        // If this manager is to end, the reservation stays for the next manager.
         if (!pool_.manager_retires) --account.creating;
         pool_.spare.push_front(*born);
         return true;
       }
     }
     ++pool_.created;
-    account.add(*born);  // counted before it moves, so that nobody creates another for it
+    account.add(*born);  // counted before it starts, so that no second worker is created for it
     born->state = worker_state::running;
-    born->word.store(worker_type::awake, std::memory_order_relaxed);  // relaxed: it takes M next
+    born->word.store(worker_type::awake,
+                     std::memory_order_relaxed);  // relaxed: the worker takes M next
     Policy::futex_wake(born->word, 1);
     return true;
   }
@@ -460,6 +475,8 @@ class manager {
     born.word.store(worker_type::unborn, std::memory_order_relaxed);
   }
 
+  /// Cancels a reservation after a final failure. If the account has no worker and no other
+  /// reservation, fails its queued items with `error`. Releases M and takes it again.
   bool give_up(account_type& account, worker_type* unborn, int error, lock& held) noexcept {
     if (unborn != nullptr) pool_.spare.push_front(*unborn);
     --account.creating;
@@ -482,7 +499,7 @@ class manager {
   worker_sampler<Policy> sampler_{pool_};
   unsigned epoch_ = 0;
   duration join_pause_ = first_join;
-  time_point join_at_{};  // when to try again to join the retired workers
+  time_point join_at_{};  // time of the next attempt to join the retired workers
 };
 
 }  // namespace iowq::inline v0::detail

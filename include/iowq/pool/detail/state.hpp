@@ -1,25 +1,22 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/pool/detail/state.hpp -- the state of a pool: its data, and every transition of items and
-// workers.
+// iowq/pool/detail/state.hpp -- a pool's data, and every state change of its items and workers.
 //
-// One mutex a pool. The kernel split its lock twice (a list's, the workers', the hash's) and each
-// split brought back a lost wake-up or a lost item; a pool here has one owner, so what contends
-// is a handful of threads, and they hold it for some tens of instructions.
+// A pool has one mutex, M. The kernel split its lock twice, into locks of the list, the workers and
+// the hash, and each split brought back a lost wake-up or a lost item. A pool here has one owner,
+// so only a few threads contend for M, and each holds it for tens of instructions.
 //
-//   D3  A worker on the idle stack is taken off by whoever activates it, under M, so its time-out
-//       and its activation cannot both win. Its word, too, is set to `awake` under M; the worker
-//       itself only ever takes it from `spinning` to `idle`, by a compare and swap, and sleeps on
-//       no other value.
-//
-// Everything here runs under M and does nothing to the outside: it moves items and workers
-// between their places and says what is to be done after M is free.
+// The functions here run under M and have no effect outside the pool. They move items and workers
+// between their places, and record in a deferred_wakes the wake-ups to make after M is released.
 //
 //   D1  Insertion and decision are one critical section. (The kernel checked before it inserted,
-//       and slept after: bugs 12 and 13 of its history.)
-//   D2  See dispatch.hpp. Whatever makes an item runnable notes that in the deferred_wakes, and
-//   ensure_worker()
-//       decides at the end of the critical section: only then it is known which item the worker
-//       takes itself, and no move has to know what follows it.
+//       and slept after it: bugs 12 and 13 of its history.)
+//   D2  See account.hpp. A function that makes an item runnable records that in the deferred_wakes.
+//       ensure_worker() decides at the end of the critical section. Only then is it known which
+//       item the calling worker takes itself.
+//   D3  The thread that activates an idle worker removes it from the idle stack under M, so its
+//       time-out and its activation cannot both win. The word of the worker is also set to `awake`
+//       under M. The worker itself changes the word only from `spinning` to `idle`, by a compare
+//       and swap, and sleeps only while the word is `idle`.
 #pragma once
 
 #include <algorithm>
@@ -43,14 +40,15 @@
 
 namespace iowq::inline v0::detail {
 
-/// What is left to do once M is free. Of what they point at, only addresses are used then: a
-/// worker may have woken by itself, run and left meanwhile, and a wake too many is harmless.
+/// The wake-ups to make after M is released, and the accounts to decide on before that. After M is
+/// released only the addresses of the workers are used: a worker may have woken by itself, run and
+/// left since. A surplus wake-up is harmless.
 template <class Policy>
 struct deferred_wakes {
   static constexpr unsigned room = 64;
 
-  /// One account: whether an item became runnable since it was settled last, the node of the newest
-  /// such item, and whether one of them wants a worker of its own.
+  /// For one account: whether an item became runnable since the last ensure_worker(), the node of
+  /// the newest such item, and whether one of them requires a worker of its own.
   struct unsettled_account {
     bool any = false;
     bool concurrent = false;
@@ -62,7 +60,7 @@ struct deferred_wakes {
   bool unpark = false;
   unsettled_account unsettled[2];  // by work_class
 
-  deferred_wakes() noexcept {}  // leaves `wake` as it is
+  deferred_wakes() noexcept {}  // leaves `wake` uninitialised
 
   void became_runnable(const item& one) noexcept {
     unsettled_account& account = unsettled[one.unbound];
@@ -75,7 +73,7 @@ struct deferred_wakes {
   [[nodiscard]] worker<Policy>* woken() const noexcept { return nr_wake != 0 ? wake[0] : nullptr; }
 
   void add(worker<Policy>& sleeper) noexcept {
-    // Beyond that many the call is made at once, under M.
+    // If the array is full, wake the worker at once, under M.
     if (nr_wake == room)
       Policy::futex_wake(sleeper.word, 1);
     else
@@ -83,7 +81,7 @@ struct deferred_wakes {
   }
 };
 
-/// The data. See roster.hpp and state.hpp for the moves.
+/// The data of a pool. The state changes are in `roster` (workers) and `pool_state` (items).
 template <class Policy>
 struct guarded {
   using worker_type = worker<Policy>;
@@ -92,7 +90,7 @@ struct guarded {
   template <class T>
   using atomic = typename Policy::template atomic<T>;
 
-  // Never changes once the pool is made.
+  // Constant after construction.
   topology nodes;
   std::chrono::milliseconds idle_timeout{};
   std::size_t stack_size = 0;
@@ -106,39 +104,39 @@ struct guarded {
   account_type accounts[2];  // by work_class
   key_table chains;
   cpu_set affinity;
-  unsigned affinity_version = 0;  // 0: as inherited, nothing to apply
-  unsigned epoch = 0;
-  // Of items, by the last quiesce() before they were accepted. Those in use, oldest first, are
-  // numbered from oldest_generation to generation.
+  unsigned affinity_version = 0;  // 0: workers keep the inherited affinity
+  unsigned epoch = 0;             // number of the owner's context
+  // The current generation of items, and the oldest one in use; see generation.hpp.
   std::uint64_t generation = 0, oldest_generation = 0;
-  bool closed = false;                    // the pool ends: what is enqueued now is finished at once
-  bool exit = false;                      // ... and nothing else begins
-  detail::rejections<Policy> rejections;  // while it is closed
-  intrusive_list<&worker_type::next, &worker_type::prev> retired;  // left; to be joined
-  intrusive_list<&worker_type::next, &worker_type::prev> spare;    // joined; to be used again
+  bool closed = false;                    // destruction has begun: new items are rejected
+  bool exit = false;                      // ... and workers start no other item
+  detail::rejections<Policy> rejections;  // used while `closed`
+  intrusive_list<&worker_type::next, &worker_type::prev> retired;  // left, not joined yet
+  intrusive_list<&worker_type::next, &worker_type::prev> spare;    // joined, to be reused
   std::uint64_t created = 0, retired_count = 0, create_failures = 0, completed = 0, cancelled = 0,
                 stolen = 0, wakes = 0, unparks = 0, sleeps = 0;
 
-  // `exit` for a worker between two items of a batch, without M. It stays set once it is, so
-  // who reads it late runs one brief item more.
+  // A copy of `exit` that a worker reads without M between two items of a batch. Once set it stays
+  // set, so relaxed is enough: a worker that reads it late runs one more brief item.
   atomic<bool> ending{false};
 
-  // Never null: the pool has one of the references.
+  // Never null: the pool holds one of the references.
   finisher_counts<Policy>* const finishers = new finisher_counts<Policy>;
 
-  // One idle worker at most spins before it sleeps. Set under M, cleared by the adaptive_spinner.
+  // At most one idle worker spins before it sleeps. Set under M, cleared by the spinning worker.
   atomic<bool> spinning{false};
-  adaptive_spinner<Policy>
-      spins;  // the adaptive_spinner's; between two of them, whoever has M may ask
+  // Used by the spinning worker. While no worker spins, may_spin() uses it under M.
+  adaptive_spinner<Policy> spins;
 
-  // The manager's. Its word is written under M.
+  // State of the manager. The word is written under M.
   enum : std::uint32_t { manager_busy, manager_parked, manager_ticking };
   atomic<std::uint32_t> manager_word{manager_busy};
   bool manager_present = false;
-  bool manager_retires = false;  // the owner is forking its successor, or ends the pool
-  int manager_error = 0;         // why there is none and nobody is forking one; else 0
+  bool manager_retires = false;  // the owner replaces the manager or destroys the pool
+  int manager_error = 0;         // the errno if the manager could not be created; else 0
 
-  // The thread inside a match of cancel_all(), or 0. Written under M; read anywhere, to refuse.
+  // The thread that is inside a match of cancel_all(), or 0. Written under M. acquire() reads it
+  // without M, to refuse a call from that thread.
   atomic<int> matcher{0};
 
   guarded() = default;
@@ -147,7 +145,7 @@ struct guarded {
   ~guarded() { finishers->drop(); }
 
   [[nodiscard]] lock acquire() noexcept {
-    // relaxed: only the thread that wrote it can find itself there.
+    // relaxed: only the thread that wrote the value can find its own id there.
     int const inside = matcher.load(std::memory_order_relaxed);
     IOWQ_ASSERT(inside == 0 || inside != Policy::thread_id(),
                 "a match of cancel_all() called into its pool");
@@ -158,15 +156,16 @@ struct guarded {
     return accounts[static_cast<unsigned>(kind)];
   }
 
-  /// When a worker that is idle since `now` may leave: at once if the time-out is negative, never
-  /// if it ends after the last time that the clock can show.
+  /// When a worker that is idle since `now` may leave: at once if the time-out is 0 or negative,
+  /// never if it ends after the last time that the clock can represent.
   [[nodiscard]] time_point idle_until(time_point now) const noexcept {
     if (idle_timeout <= std::chrono::milliseconds::zero()) return now;
     auto const longest = std::chrono::floor<std::chrono::milliseconds>(never - now);
     return idle_timeout < longest ? now + idle_timeout : never;
   }
 
-  /// In a child of fork(): forgets all items and workers where they stand. M may be anybody's.
+  /// In a child of fork(): empties all lists and leaves items and workers as they are. Does not
+  /// lock M, which any thread of the parent may have held.
   void abandon() noexcept {
     for (account_type& account : accounts) {
       for (auto& node_queue : account.node_queues) {
@@ -180,15 +179,15 @@ struct guarded {
   }
 };
 
-/// The moves of workers. All of them under M.
+/// The state changes of workers. Under M unless noted.
 template <class Policy>
 struct roster : guarded<Policy> {
   using base = guarded<Policy>;
   using typename base::account_type;
   using typename base::worker_type;
 
-  /// Something of this account may have become runnable, near this node: wakes, creates or has
-  /// watched, as dispatch.hpp says, until it says that it is enough.
+  /// Call after an item of this account may have become runnable near `node`. Takes the steps that
+  /// next_step() decides: wakes workers, reserves new ones, or lets the manager watch.
   void ensure_worker(account_type& account, unsigned node, bool concurrent,
                      deferred_wakes<Policy>& todo) noexcept {
     for (;;) {
@@ -211,8 +210,8 @@ struct roster : guarded<Policy> {
     }
   }
 
-  /// The last step of every critical section that made an item runnable, after its worker, if it
-  /// has one, took the item that it runs next. run_deferred() asserts that it was not left out.
+  /// The last step of every critical section that made an item runnable. On a worker, call it after
+  /// the worker took its next item. run_deferred() asserts that it was called.
   void ensure_worker(deferred_wakes<Policy>& todo) noexcept {
     for (work_class const kind : {work_class::bound, work_class::unbound}) {
       auto const what = std::exchange(todo.unsettled[static_cast<unsigned>(kind)], {});
@@ -220,49 +219,51 @@ struct roster : guarded<Policy> {
     }
   }
 
-  /// Activates an idle worker for an item.
+  /// Activates an idle worker for an item, and records its wake-up in `todo`.
   void wake(worker_type& sleeper, deferred_wakes<Policy>& todo) noexcept {
     if (!activate(sleeper)) return;
     todo.add(sleeper);
     ++this->wakes;
   }
 
-  /// Takes an idle worker off its stack: it is awake from here on. True: it slept, or is about to,
-  /// and the caller owes it a futex_wake; false: it spins, and sees the word. D3.
+  /// Removes an idle worker from its stack and marks it running. Returns true if the worker sleeps
+  /// or is about to sleep: the caller must then call futex_wake(). Returns false if the worker
+  /// spins, and so sees the word. D3.
   [[nodiscard]] bool activate(worker_type& sleeper) noexcept {
     this->account_of(sleeper.kind).remove_idle(sleeper);
     sleeper.state = worker_state::running;
-    // relaxed: what it finds next, it finds under M. An exchange, not a store: whether the
-    // adaptive_spinner went to sleep just now decides who owes the wake.
+    // relaxed: the worker takes M before it reads anything else. It is an exchange, not a store:
+    // the old value shows whether a spinning worker has just gone to sleep and needs the wake.
     return sleeper.word.exchange(worker_type::awake, std::memory_order_relaxed) !=
            worker_type::spinning;
   }
-  /// The first it does under M after activation or birth: from here on it looks for an item.
+  /// A worker calls this first under M after its activation or start: it now looks for an item.
   void worker_started_looking(worker_type& looker) noexcept {
     --this->account_of(looker.kind).waking;
   }
-  /// Wakes every idle worker of a class, to see whether it may stay. Rare, hence under M.
+  /// Wakes every idle worker of a class, so that each checks whether it must leave. This is rare,
+  /// so the wake-ups are made under M.
   void wake_all_idle(account_type& account) noexcept {
     for (node_queue<worker_type>& each : account.node_queues)
       while (worker_type* const sleeper = each.idle.front())
         if (activate(*sleeper)) Policy::futex_wake(sleeper->word, 1);
   }
 
-  /// A worker that has no item puts itself on the stack.
+  /// Pushes the calling worker, which has no item, on the idle stack.
   void go_idle(worker_type& quiet) noexcept {
     account_type& account = this->account_of(quiet.kind);
     IOWQ_ASSERT(quiet.state == worker_state::running);
     quiet.state = worker_state::idle;
     account.push_idle(quiet);
     quiet.spins = may_spin();
-    // relaxed, both: whoever activates it has M, and the worker looks at its word once more
-    // before it sleeps; `spinning` is no more than a limit.
+    // relaxed, both: a thread that activates the worker holds M, and the worker reads its word once
+    // more before it sleeps. `spinning` only limits the number of spinning workers.
     if (quiet.spins) this->spinning.store(true, std::memory_order_relaxed);
     quiet.word.store(quiet.spins ? worker_type::spinning : worker_type::idle,
                      std::memory_order_relaxed);
   }
 
-  /// The manager saw it asleep in its item.
+  /// Marks a running worker as sleeping in its item.
   void mark_sleeping(worker_type& sleeper) noexcept {
     account_type& account = this->account_of(sleeper.kind);
     IOWQ_ASSERT(sleeper.state == worker_state::running);
@@ -273,7 +274,7 @@ struct roster : guarded<Policy> {
     account.slow_down();
     sleeper.asleep.store(true, std::memory_order_relaxed);  // relaxed: see blocking_region
   }
-  /// It runs again.
+  /// Removes the mark: the worker runs again.
   void mark_running(worker_type& awake_worker) noexcept {
     account_type& account = this->account_of(awake_worker.kind);
     IOWQ_ASSERT(awake_worker.state == worker_state::sleeping);
@@ -283,18 +284,19 @@ struct roster : guarded<Policy> {
     account.check();
     awake_worker.asleep.store(false, std::memory_order_relaxed);  // relaxed: see blocking_region
   }
-  /// Whether the mark may go before the item ends. A worker of an old epoch takes no other item,
-  /// so it stays marked: it must not keep one of the new epoch from being created.
+  /// Whether the mark may be removed before the item ends. A worker of an old epoch takes no other
+  /// item, so it stays marked: it must not prevent the creation of a worker of the new epoch.
   [[nodiscard]] bool can_mark_running(const worker_type& marked) const noexcept {
     return marked.state == worker_state::sleeping && marked.epoch == this->epoch;
   }
-  /// Whether somebody could take an item of this account, now or later.
+  /// Whether a live worker exists that can take an item of this account, now or later.
   [[nodiscard]] bool has_current_worker(const account_type& account) const noexcept {
     for (worker_type* one = account.workers.front(); one != nullptr; one = one->next)
       if (one->epoch == this->epoch) return true;
     return false;
   }
-  /// The end of a blocking region found the mark. Worker only; takes M.
+  /// Called at the end of a blocking region that found the worker marked. Worker only, without M,
+  /// which it acquires.
   void on_blocking_region_end(worker_type& awake_worker) noexcept {
     phase const before = awake_worker.at();
     awake_worker.enter(phase::pool);
@@ -308,7 +310,7 @@ struct roster : guarded<Policy> {
   [[nodiscard]] bool must_leave(const worker_type& asked) noexcept {
     return detail::must_leave(this->account_of(asked.kind), this->exit, asked.epoch != this->epoch);
   }
-  /// A worker, awake and without an item, leaves for good. It is joined by the manager.
+  /// Retires a running worker that has no item. The manager joins its thread.
   void leave(worker_type& leaver, deferred_wakes<Policy>& todo) noexcept {
     account_type& account = this->account_of(leaver.kind);
     IOWQ_ASSERT(leaver.state == worker_state::running);
@@ -320,7 +322,7 @@ struct roster : guarded<Policy> {
     call_manager(true, todo);
   }
 
-  /// Sees to it that the manager looks again: at once, or no later than at its next tick.
+  /// Makes the manager run: at once if `complete_inline`, else at its next tick at the latest.
   void call_manager(bool complete_inline, deferred_wakes<Policy>& todo) noexcept {
     // relaxed: it is written under M, which we have.
     std::uint32_t const word = this->manager_word.load(std::memory_order_relaxed);
@@ -330,7 +332,7 @@ struct roster : guarded<Policy> {
     ++this->unparks;
   }
 
-  /// Does what is left to do. Without M, where there is a choice: the woken want it.
+  /// Makes the deferred wake-ups. Call it without M if possible, because the woken threads need M.
   void run_deferred(const deferred_wakes<Policy>& todo) noexcept {
     IOWQ_ASSERT(!todo.unsettled[0].any && !todo.unsettled[1].any);  // D2
     for (unsigned i = 0; i < todo.nr_wake; ++i) Policy::futex_wake(todo.wake[i]->word, 1);
@@ -338,52 +340,53 @@ struct roster : guarded<Policy> {
   }
 
  private:
-  /// A spin pays off where the next item comes within microseconds from another processor that
-  /// is free to send it: one for the adaptive_spinner, one for the owner, one for each worker that
-  /// runs. Of items that take long we do not know whether they compute: then the spins' own luck
-  /// tells.
+  /// Whether the next idle worker should spin. A spin pays off if another processor sends the next
+  /// item within microseconds. So there must be a processor for the spinning worker, the owner, and
+  /// each running worker. Workers with long items are not counted, since such items may sleep
+  /// rather than compute; then only the success rate of earlier spins decides.
   [[nodiscard]] bool may_spin() noexcept {
     if (this->exit) return false;
     unsigned busy = 2;
     for (const account_type& account : this->accounts)
       if (account.quick()) busy += account.nr_running;
     if (busy > this->accounts[0].processors) return false;
-    // acquire: pairs with the last adaptive_spinner's release; what it noted of its luck is ours to
-    // read.
+    // acquire: pairs with the release in worker_thread::spin(), so that should_spin() reads the
+    // complete notes of the last spin.
     return !this->spinning.load(std::memory_order_acquire) && this->spins.should_spin();
   }
 };
 
-/// What becomes of a worker's hands at the end of its item.
+/// The outcome of pool_state::end().
 struct finish_result {
-  item* next = nullptr;  // runs at once, on the same worker
-  intrusive_queue<&item::next>
-      failed;  // were linked behind it, and it failed: to be finished after it
+  item* next = nullptr;  // the item that the same worker runs next, at once
+  // The linked successors of a failed item: finish them, as cancelled, after the item.
+  intrusive_queue<&item::next> failed;
 };
 
-/// All that M guards, and the moves on it.
+/// The state of a pool: all data that M guards, and the state changes of items.
 template <class Policy>
 struct pool_state : roster<Policy> {
   using base = roster<Policy>;
   using typename base::account_type;
   using typename base::worker_type;
 
-  static constexpr unsigned max_batch = 16;  // items of one key, or linked to each other
+  static constexpr unsigned max_batch = 16;  // items in a row of one key or one chain of links
   static constexpr unsigned max_brief = 32;  // brief items taken at once
   static constexpr std::chrono::nanoseconds short_batch{8'000}, long_batch{50'000};
   static constexpr std::chrono::milliseconds max_batch_time{2};
 
-  /// A new item of any thread. Settle before M is released. D1.
+  /// Inserts a new item. Any thread. Call ensure_worker() before M is released. D1.
   void insert(item& fresh, deferred_wakes<Policy>& todo) noexcept {
     accept(fresh, static_cast<unsigned>(this->generation % generation_slots));
     place(fresh, todo);
   }
-  /// The item counts in that generation until depart().
+  /// Counts the item in the generation of `slot`, until depart().
   void accept(item& fresh, unsigned slot) noexcept {
     fresh.generation = static_cast<std::uint8_t>(slot) & (generation_slots - 1);
     ++this->account_of(fresh.kind()).unfinished[fresh.generation];
   }
-  /// The item ended or was cancelled; whoever calls its finished() has to show that from here on.
+  /// Stops counting an item that ended or was cancelled. The thread that calls its finished() must
+  /// be counted instead, in worker::finishing or finisher_counts.
   generation_set depart(const item& gone) noexcept {
     --this->account_of(gone.kind()).unfinished[gone.generation];
     return generation_of(gone);
@@ -396,9 +399,9 @@ struct pool_state : roster<Policy> {
     make_ready(fresh, todo);
   }
 
-  /// Gives `taker`, which is awake and has none, the item it should run; null if there is none.
-  /// A brief one brings others along, chained by `next`. Changes nothing for others: what was
-  /// unserved before is so still, and D2 holds as it did.
+  /// Gives `taker`, a running worker without an item, its next item, and returns it; null if no
+  /// item is ready. After a brief item, other brief items may follow by `next`. Does not change
+  /// which other items are unserved, so D2 still holds.
   [[nodiscard]] item* take(worker_type& taker) noexcept {
     account_type& account = this->account_of(taker.kind);
     if (account.runnable == 0) return nullptr;
@@ -428,9 +431,9 @@ struct pool_state : roster<Policy> {
     return nullptr;
   }
 
-  /// The item of `ender` has run, or all of its batch. If that makes both a successor and the next
-  /// item of the key startable, the worker keeps the successor, and the other item is queued.
-  /// Settle after the worker took its next item.
+  /// Ends the item of `ender`, or all items of its batch, after execute(). If both a successor and
+  /// the next item of the key become startable, the worker keeps the successor, and the other item
+  /// is queued. Call ensure_worker() after the worker took its next item.
   [[nodiscard]] finish_result end(worker_type& ender, deferred_wakes<Policy>& todo) noexcept {
     item& ended = *std::exchange(ender.cur, nullptr);
     for (item* one = &ended; one != nullptr; one = one->next) {
@@ -445,8 +448,8 @@ struct pool_state : roster<Policy> {
     return after;
   }
 
-  /// The pool began to end within a batch: what comes behind `last` in it never runs. Finish it,
-  /// cancelled, after M.
+  /// Cancels the items behind `last` in a batch, because the pool is being destroyed. The caller
+  /// finishes the items in `rest`, as cancelled, after it has released M.
   void abandon_rest(worker_type& ender, item& last, intrusive_queue<&item::next>& rest) noexcept {
     for (item *one = std::exchange(last.next, nullptr), *next; one != nullptr; one = next) {
       next = one->next;
@@ -459,8 +462,8 @@ struct pool_state : roster<Policy> {
     }
   }
 
-  /// What `ender` kept until its predecessor was finished, now like any other item of any
-  /// thread; or cancelled, with all behind it, into `failed`.
+  /// Enqueues the successor that `ender` kept until its predecessor was finished. If the successor
+  /// was withdrawn or the pool is closed, cancels the whole chain into `failed` instead.
   void enqueue_successor(worker_type& ender, intrusive_queue<&item::next>& failed,
                          deferred_wakes<Policy>& todo) noexcept {
     item& successor = *std::exchange(ender.later, nullptr);
@@ -472,8 +475,8 @@ struct pool_state : roster<Policy> {
     }
   }
 
-  /// Takes a queued item out for good, with all that is linked behind it, and hands them to
-  /// `take`, in order: finish them, cancelled, after M. Settle before M is released.
+  /// Removes a queued item, and the items linked behind it, and passes them to `take` in order. The
+  /// caller calls ensure_worker(), releases M, and then finishes the items as cancelled.
   template <class Take>
   void dequeue_item(item& queued, int why, deferred_wakes<Policy>& todo, Take&& take) noexcept {
     account_type& account = this->account_of(queued.kind());
@@ -492,14 +495,15 @@ struct pool_state : roster<Policy> {
     }
     drop_queued(queued, why, take);
   }
-  /// The rest of it: for an item that is linked nowhere any more.
+  /// The second part of dequeue_item(), for an item that is no longer in any list.
   template <class Take>
   void drop_queued(item& withdrawn, int why, Take&& take) noexcept {
     --this->account_of(withdrawn.kind()).queued;
     (void)depart(withdrawn);
     cancel_chain(&withdrawn, why, take);
   }
-  /// For what is counted neither as queued nor as unfinished: `first` and all behind it.
+  /// Marks `first` and the items linked behind it as cancelled with the errno `why`, and passes
+  /// each to `take`. They must not be counted as queued or unfinished.
   template <class Take>
   void cancel_chain(item* first, int why, Take&& take) noexcept {
     while (first != nullptr) {
@@ -529,10 +533,11 @@ struct pool_state : roster<Policy> {
     ++worker_thread.batch;
   }
 
-  /// How many brief items to take at once: what each of those that run would get, were all that
-  /// is ready dealt out now. Where items have arrived since the last batch was taken, as many as
-  /// end before an owner that looks out for them goes to sleep. Else it sleeps already, or is busy:
-  /// twice as long as the last, up to what makes its wake worth it.
+  /// How many brief items to take at once: at most an equal share of the ready items for each
+  /// running worker, and at most the number that fits the duration of a batch. If items arrived
+  /// since the last batch, the batch is short: it ends before an owner that spins for the results
+  /// goes to sleep. Else the owner is asleep or busy, and the batch lasts twice as long as the last
+  /// one, up to a limit that makes waking the owner worth its cost.
   [[nodiscard]] static unsigned fair_share(const account_type& account,
                                            worker_type& taker) noexcept {
     unsigned const running = std::max(account.nr_running, 1u);
@@ -544,8 +549,8 @@ struct pool_state : roster<Policy> {
                     std::max(static_cast<unsigned>(in_time), 1u));
   }
 
-  /// `key_head` gives its key up. `ender` runs the next item of the key at once, unless it keeps a
-  /// successor of `key_head` already.
+  /// Releases the key of `key_head`. `ender` runs the next item of the key at once, unless it
+  /// already keeps a successor of `key_head` or has reached the limits of a batch.
   void release_key(worker_type& ender, item& key_head, finish_result& after,
                    deferred_wakes<Policy>& todo) noexcept {
     item* const next_head = this->chains.release(key_head);
@@ -557,17 +562,18 @@ struct pool_state : roster<Policy> {
       begin(ender, *next_head);
       return;
     }
-    // To the end of its queue: a hot key holds a worker no longer than others can bear.
+    // Appended at the end of its ready list, so a hot key does not occupy a worker without limit.
     make_ready(*next_head, todo);
   }
 
-  /// What was linked behind `ended`: runs here and now if no rule is in the way, is handed on
-  /// after `ended` is finished, or will not run.
+  /// Starts the successor of `ended` on the same worker if all rules permit it. Otherwise `ender`
+  /// keeps the successor, to enqueue it after `ended` is finished. If `ended` failed or the pool is
+  /// closed, cancels the successor and all items linked behind it.
   void start_successor(worker_type& ender, item& ended, finish_result& after) noexcept {
     item& successor = *std::exchange(ended.successor, nullptr);
     if (ended.error != 0 || this->closed)
       return cancel_chain(&successor, ECANCELED, [&](item& one) { after.failed.push_back(one); });
-    successor.predecessor = nullptr;  // it may be gone as soon as it is finished
+    successor.predecessor = nullptr;  // `ended` may be gone as soon as it is finished
     accept(successor, ended.generation);
     successor.node_queue =
         successor.node == any_node || static_cast<unsigned>(successor.node) >= this->nodes.size()
@@ -577,8 +583,8 @@ struct pool_state : roster<Policy> {
                       successor.node_queue == ended.node_queue && ender.batch < max_batch &&
                       !this->must_leave(ender);
     if (!here) {
-      IOWQ_ASSERT(ender.later ==
-                  nullptr);  // the worker_thread handed it on before it took another item
+      // The worker enqueued the previous successor before it took another item.
+      IOWQ_ASSERT(ender.later == nullptr);
       ender.later = &successor;
       return;
     }

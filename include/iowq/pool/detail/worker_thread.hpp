@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/pool/detail/worker_thread.hpp -- the life of a worker thread.
+// iowq/pool/detail/worker_thread.hpp -- the main loop of a worker thread.
 //
-// io_wq_worker() and io_worker_handle_work(). One critical section ends an item, and takes the
-// next or goes idle; then, without M, the ended item is finished. In this order a caller that
-// enqueues again from finished() finds this worker free. The kernel posts the completion first,
-// so its caller finds nobody and a worker too many is made.
+// It corresponds to the kernel's io_wq_worker() and io_worker_handle_work(). In one critical
+// section the worker ends its item, and takes the next item or goes idle. After it has released M,
+// it calls finished() of the ended item. In this order, a caller that enqueues again from
+// finished() finds this worker idle. The kernel posts the completion first, so a caller that reacts
+// to it finds no idle worker, and a surplus worker is created.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +19,7 @@
 
 namespace iowq::inline v0::detail {
 
-/// What a worker thread does. On that thread only.
+/// The code of a worker thread. Only that thread uses it.
 template <class Policy>
 class worker_thread {
   using state = pool_state<Policy>;
@@ -26,7 +27,7 @@ class worker_thread {
   using lock = typename Policy::lock;
 
  public:
-  /// The thread's body; `record` is its worker.
+  /// The thread's entry point; `record` is its worker.
   static void* main(void* record) noexcept {
     auto& self = *static_cast<worker_type*>(record);
     char name[16];
@@ -42,22 +43,23 @@ class worker_thread {
   explicit worker_thread(worker_type& self) noexcept : self_{self}, pool_{*self.home} {}
 
   void run() noexcept {
-    // relaxed, here and below: who changes the word has M, which we take next.
+    // relaxed: the manager changes the word under M, which this thread takes next.
     while (self_.word.load(std::memory_order_relaxed) == worker_type::unborn)
       (void)Policy::futex_wait(self_.word, worker_type::unborn, never);
     lock held = pool_.acquire();
     pool_.worker_started_looking(self_);
     self_.tid = Policy::thread_id();
-    item* ended = nullptr;                 // what has run, a batch or one
-    intrusive_queue<&item::next> not_run;  // what the pool's end kept from running
+    item* ended = nullptr;                 // the item, or chain of items, that has run
+    intrusive_queue<&item::next> not_run;  // items of the batch that the pool's end cancelled
     for (;;) {
       deferred_wakes<Policy> todo;
       finish_result after = ended != nullptr ? pool_.end(self_, todo) : finish_result{};
-      // Somebody's successor waits in our hands until its predecessor is finished: stay for it.
+      // A worker that keeps a successor must not leave before it has enqueued that item.
       bool const leaves =
           after.next == nullptr && self_.later == nullptr && pool_.must_leave(self_);
       generation_set const departed = std::exchange(self_.departed, generation_set{});
-      // quiesce() looks at the live workers, so a worker that leaves is counted elsewhere.
+      // quiesce() reads `finishing` of the live workers only. A worker that leaves is counted in
+      // finisher_counts instead.
       generation_set const leaves_with = leaves ? departed : generation_set{};
       if (leaves_with != 0) pool_.finishers->enter(leaves_with);
       if (leaves)
@@ -68,7 +70,7 @@ class worker_thread {
       pool_.ensure_worker(todo);
       bool const repin = self_.affinity_seen != pool_.affinity_version;
       bool const keeps = self_.later != nullptr;
-      // relaxed: read under M, which we have.
+      // relaxed: quiesce() reads it under M, which this thread holds.
       if (departed != 0) self_.finishing.store(departed, std::memory_order_relaxed);
       held.unlock();
       pool_.run_deferred(todo);
@@ -76,7 +78,8 @@ class worker_thread {
         finish(ended, false);
         finish(not_run.release(), true);
         finish(after.failed.release(), true);
-        // release: pairs with is_quiet(); who finds us through also sees what finished() did.
+        // release: pairs with the acquire in is_quiet(), so the effects of finished() happen before
+        // quiesce() returns.
         self_.finishing.store(0, std::memory_order_release);
         if (leaves_with != 0) pool_.finishers->leave(leaves_with);
       }
@@ -92,7 +95,8 @@ class worker_thread {
     }
   }
 
-  /// Runs what was taken and returns under M, with nobody but us knowing about it any more.
+  /// Runs the items that the worker took. Returns under M. No canceller uses the worker's token or
+  /// descriptor any longer then.
   void execute(item& first, intrusive_queue<&item::next>& not_run, lock& held) noexcept {
     bool const measured = (++self_.runs & measured_mask) == 0;
     time_point const began = measured ? Policy::now() : time_point{};
@@ -102,7 +106,7 @@ class worker_thread {
       self_.enter(phase::item);
       work_access::from_item(*last).execute(self_.stop->get_token());
       self_.enter(phase::pool);
-      // relaxed: late is one brief item more.
+      // relaxed: a late read only means that one more brief item runs.
       if (last->next == nullptr || pool_.ending.load(std::memory_order_relaxed)) {
         time_point::duration took{};
         if (measured) took = (Policy::now() - began) / done;
@@ -119,7 +123,8 @@ class worker_thread {
     if (self_.state == worker_state::sleeping) pool_.mark_running(self_);
   }
 
-  /// A chain by `next`, oldest first. finished() may free what it is called on.
+  /// Calls finished() of each item of a chain by `next`, oldest first. finished() may free its
+  /// item.
   static void finish(item* chain, bool cancelled) noexcept {
     while (chain != nullptr) {
       item& one = *chain;
@@ -128,14 +133,14 @@ class worker_thread {
     }
   }
 
-  /// What was linked behind the item that is finished now has its turn, like any other item.
+  /// Enqueues the successor of the item that was just finished, like any other item.
   void enqueue_successor(lock& held) noexcept {
     intrusive_queue<&item::next> failed;
     deferred_wakes<Policy> todo;
     held = pool_.acquire();
     pool_.enqueue_successor(self_, failed, todo);
     pool_.ensure_worker(todo);
-    // relaxed: under M.
+    // relaxed: written and read under M.
     self_.finishing.store(std::exchange(self_.departed, generation_set{}),
                           std::memory_order_relaxed);
     held.unlock();
@@ -146,13 +151,14 @@ class worker_thread {
     held = pool_.acquire();
   }
 
-  /// The item was cancelled: waits for whoever still stops its token or rings its descriptor,
-  /// then makes both new. What comes late cannot reach the next item.
+  /// Call under M when the item was cancelled. Waits until the canceller no longer uses the stop
+  /// source and the wake descriptor, then resets both. So a late cancellation cannot reach the next
+  /// item.
   void end_cancellation(lock& held) noexcept {
     while (self_.canceller_active) {
       self_.word.store(worker_type::waits_for_canceller, std::memory_order_relaxed);
-      // The canceller runs stop callbacks, which may take any time. The worker is still in its
-      // item then, so the watch may find it asleep and replace it.
+      // The canceller runs stop callbacks, which may take any time. The worker counts as still in
+      // its item during that time, so the manager can find it asleep and create another worker.
       self_.enter(phase::blocking_region);
       held.unlock();
       (void)Policy::futex_wait(self_.word, worker_type::waits_for_canceller, never);
@@ -160,14 +166,15 @@ class worker_thread {
       self_.enter(phase::pool);
     }
     self_.word.store(worker_type::awake, std::memory_order_relaxed);
-    // relaxed: we wrote it.
+    // relaxed: this thread wrote it.
     if (int const fd = self_.wake_fd.load(std::memory_order_relaxed); fd >= 0)
       Policy::wake_drain(fd);
     self_.stop.emplace();
     self_.cancel_requested = false;
   }
 
-  /// Sleeps on the idle stack. True: activated, and under M. False: its time was up, it has left.
+  /// Sleeps on the idle stack. Returns true, under M, when the worker was activated. Returns false,
+  /// without M, when the worker reached its idle time-out and has left.
   bool wait_for_work(lock& held) noexcept {
     Policy::pause(pause_point::idle_wait);
     if (self_.spins) spin();
@@ -182,7 +189,7 @@ class worker_thread {
       }
       if (may_time_out(pool_.account_of(self_.kind), pool_.exit_on_idle)) {
         deferred_wakes<Policy> todo;
-        (void)pool_.activate(self_);  // nobody to wake but us
+        (void)pool_.activate(self_);  // needs no wake: this is the worker's own thread
         pool_.worker_started_looking(self_);
         pool_.leave(self_, todo);
         held.unlock();
@@ -190,27 +197,29 @@ class worker_thread {
         return false;
       }
       held.unlock();
-      deadline = never;  // the last of its class: no call on the machine until there is work
+      deadline = never;  // the last worker of its class sleeps without a time-out
     }
   }
 
-  /// Looks out for an item for some microseconds: to be woken would take longer. Ends with the
-  /// word at `awake`, or at `idle`, on which it then sleeps.
+  /// Spins for a few microseconds until the worker is activated, because a futex wake-up would take
+  /// longer. Afterwards the word is `awake`, or it is `idle` and the worker must sleep.
   void spin() noexcept {
     bool const found = pool_.spins.spin([this] {
-      // relaxed: who changes the word has M, which we take next.
+      // relaxed: the thread that changes the word holds M, which this thread takes next.
       return self_.word.load(std::memory_order_relaxed) != worker_type::spinning;
     });
-    // relaxed: the word alone decides whether who activates us owes a wake.
+    // relaxed: only the value of the word decides whether the activating thread must wake this one.
     std::uint32_t expected = worker_type::spinning;
     if (!found)
       (void)self_.word.compare_exchange_strong(expected, worker_type::idle,
                                                std::memory_order_relaxed);
-    // release: pairs with the acquire of whoever may spin next; our notes in `spins` are whole.
+    // release: pairs with the acquire in may_spin(), so the next user of `spins` sees it complete.
     pool_.spinning.store(false, std::memory_order_release);
   }
 
-  /// Its node's processors, as far as it may have them. A hint: cpusets change, and refuse.
+  /// Sets the thread's affinity to the processors of its node within the pool's affinity, or to the
+  /// pool's affinity if that is empty. A failure is ignored: cpusets change, and may refuse the
+  /// set.
   IOWQ_COLD void apply_affinity() noexcept {
     cpu_set wanted;
     {
