@@ -1,26 +1,45 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/exec/call.hpp -- what an operation is written as, and what it means where it says nothing.
+// iowq/exec/call.hpp -- the hooks of an operation's call, and the default of each hook.
 //
-// An operation is written as a small struct, the call: a static `row`, its arguments, and
+// An operation is written as a small struct, the call. It has a static `row`, its arguments, and at
+// least one of these two forms:
 //
-//   void prepare(io_uring_sqe&) noexcept       SQE form                          } one of the
-//   int  call(const stop_token&) noexcept      blocking form: answer or -errno   } two, or both
-//   int  try_nonblocking() noexcept                       form without a ring or a thread, which
-//   never blocks:
-//                                              answer; -EAGAIN, waits_for() would tell when to try
-//                                              again; -EOPNOTSUPP, the blocking form must do it
-//   readiness waits_for() const noexcept       see there; where try_nonblocking() answers -EAGAIN
-//   T    value(int answer[, flags])            what the await yields; default: nothing
-//   int  validate() const noexcept                -errno of a bad argument, before anything happens
-//   void choose_placement(placement&) noexcept            changes what the row says, from the
-//   arguments int  try_inline(devices&) noexcept            inline form; -EAGAIN sends it to the
-//   pool bool supported_by(const ring_features&) const  does the opcode do it right, with these
-//   arguments? void allow_kernel_blocking() noexcept                     the ring shall finish it,
-//   blocking or not bool is_unbound() const noexcept             on the pool: unbound? default: as
-//   the row says bool would_block(int answer) const noexcept    does the ring's answer mean "would
-//   block"? void on_complete(devices&) noexcept             on the owner, when it is over int
-//   descriptor() const noexcept           which one it uses; second_descriptor(): and which void
-//   closes_descriptor()                              it closes that: what uses it has to end before
+//   void prepare(io_uring_sqe&) noexcept      fills the SQE
+//   int call(const stop_token&) noexcept      blocking form: returns the result or -errno
+//
+// Everything else is optional:
+//
+//   int try_nonblocking() noexcept
+//       Form that needs neither a ring nor a thread and never blocks. Returns the result or -errno.
+//       -EAGAIN: try again when waits_for() says. -EOPNOTSUPP: only the blocking form can do it.
+//   readiness waits_for() const noexcept
+//       The descriptor and events to wait for after try_nonblocking() returned -EAGAIN.
+//   T value(int result[, flags])
+//       The value that the await yields. Default: void.
+//   int validate() const noexcept
+//       -errno for a bad argument, checked before anything is submitted.
+//   void choose_placement(placement&) noexcept
+//       Changes the placement that the row gives, according to the arguments.
+//   int try_inline(devices&) noexcept
+//       Inline form. -EAGAIN sends the operation to the pool.
+//   bool supported_by(const ring_features&) const
+//       False if this kernel's opcode does not handle these arguments correctly.
+//   void allow_kernel_blocking() noexcept
+//       Called before prepare() if the ring has to finish the operation even if that blocks.
+//   bool is_unbound() const noexcept
+//       True if the operation is unbound on the pool. Default: as the row says.
+//   bool would_block(int result) const noexcept
+//       True if this result of the ring means "would block". Default: -EAGAIN does.
+//   void on_complete(devices&) noexcept
+//       Called on the owner thread when the operation completes.
+//   int descriptor() const noexcept, int second_descriptor() const noexcept
+//       The descriptors that the operation uses.
+//   void closes_descriptor()
+//       Declares that the operation closes descriptor(): operations that use it must end first.
+//   static constexpr bool keeps_errors = true
+//       A negative result does not throw: value() handles it.
+//   static constexpr bool value_may_throw = true
+//       value() may throw, so the operation has no await_resume_result().
 #pragma once
 
 #include <cerrno>
@@ -51,23 +70,24 @@ concept has_kernel_blocking = requires(Call& c) { c.allow_kernel_blocking(); };
 template <class Call>
 concept has_on_complete = requires(Call& c, devices& d) { c.on_complete(d); };
 
-/// Has a say in where it goes, or something to do at its end.
+/// True if the call has hooks that exclude the fast path: it influences its placement, or acts when
+/// it completes.
 template <class Call>
 concept needs_slow_path =
     has_choose_placement<Call> || has_kernel_blocking<Call> || has_on_complete<Call>;
 
-/// What a call can do at all.
+/// The forms that a call has.
 struct forms {
   bool sqe;          // has an SQE form
   bool call;         // has a blocking system-call form
-  bool nonblocking;  // has one that never blocks
+  bool nonblocking;  // has a form that never blocks
 };
 template <class Call>
 [[nodiscard]] constexpr forms forms_of() noexcept {
   return {has_sqe<Call>, has_call<Call>, has_nonblocking<Call>};
 }
 
-/// What this one can do on this kernel.
+/// The forms that this call has on this kernel.
 template <class Call>
 [[nodiscard]] forms forms_of(const Call& call, const ring_features& kernel) noexcept {
   forms has = forms_of<Call>();

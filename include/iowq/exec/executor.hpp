@@ -33,7 +33,7 @@ class executor;
 
 namespace iowq::inline v0::detail {
 
-/// A task that nobody awaits: started by the loop, it destroys its own frame at its end.
+/// A task without an awaiter. The loop starts it; it destroys its own frame when it ends.
 struct detached {
   struct promise_type final : promise_base, loop_item {
     promise_type() noexcept : loop_item{&start} {}
@@ -51,8 +51,9 @@ struct detached {
   std::coroutine_handle<promise_type> handle;
 };
 
-/// An executor keeps SIGPIPE from its thread while it runs: a write to a closed pipe through the
-/// ring is a signal in whoever submitted it. One that came is swallowed.
+/// Blocks SIGPIPE on an executor's thread while the executor runs: a write to a closed pipe through
+/// the ring raises the signal in the thread that submitted it. The destructor discards a SIGPIPE
+/// that arrived in between.
 class without_sigpipe {
  public:
   without_sigpipe() noexcept {
@@ -85,13 +86,13 @@ class without_sigpipe {
   bool was_pending_;
 };
 
-/// Something of a run of an executor, which is called, once, when that ends. `ended` says what
-/// sort it is, too.
+/// An object that belongs to one run of an executor. When the run ends, `ended` is called with it,
+/// once. The address of `ended` also identifies the kind of object.
 class end_of_run {
  public:
   using function = void(end_of_run* self) noexcept;
   end_of_run(executor& here, function* ended) noexcept;
-  /// The one of this sort in this run, or null.
+  /// Returns the object of this kind in this run, or null.
   [[nodiscard]] static end_of_run* find(const executor& here, function* ended) noexcept;
 
  private:
@@ -115,11 +116,11 @@ namespace iowq::inline v0 {
 /// How to build an executor.
 struct executor_options {
   unsigned entries = 256;                          ///< submission queue entries
-  backend_kind backend = backend_kind::automatic;  ///< who finishes what does not block
-  punt_policy punt = punt_policy::pool;            ///< who finishes what does
+  backend_kind backend = backend_kind::automatic;  ///< runs the operations that do not block
+  punt_policy punt = punt_policy::pool;            ///< runs the operations that do block
   pool_options pool = {};
-  iowq::pool* shared_pool = nullptr;  ///< in the place of one of its own; outlives the executor
-  /// Gets what escapes from a spawned task, on the owner thread. Default: print it and terminate.
+  iowq::pool* shared_pool = nullptr;  ///< instead of a pool of its own; must outlive the executor
+  /// Receives the exceptions of spawned tasks, on the owner thread. Default: print and terminate.
   std::function<void(std::exception_ptr)> on_unhandled = {};
 };
 
@@ -131,10 +132,11 @@ inline constinit thread_local executor* this_thread_executor = nullptr;
 
 }  // namespace detail
 
-/// Runs coroutines on the thread that made it. Immovable; one runs at a time on a thread. Where
-/// io_uring is refused, backend_kind::automatic goes on without it, and says so on stderr, once a
-/// process; IOWQ_BACKEND=poll in the environment keeps it from even asking. Construction throws
-/// std::system_error if descriptors or memory run out, and says why.
+/// Runs coroutines on the thread that constructed it. Immovable. At most one executor runs on a
+/// thread at a time. If io_uring is refused, backend_kind::automatic uses epoll and threads
+/// instead, and reports that on stderr once per process. With IOWQ_BACKEND=poll in the environment
+/// it does not try io_uring. Construction throws std::system_error, with the reason, if descriptors
+/// or memory run out.
 class executor {
  public:
   explicit executor(executor_options options = {})
@@ -147,9 +149,9 @@ class executor {
     IOWQ_ASSERT(detail::this_thread_executor != this, "an executor was destroyed while it runs");
   }
 
-  /// Runs `root` on this thread, which made the executor, and returns its result once it and all
-  /// spawned tasks have ended; rethrows what left `root`. After request_stop() a task<> that was
-  /// cancelled just returns. May be called again.
+  /// Runs `root` on this thread, which must be the one that constructed the executor. Returns
+  /// root's result when `root` and all spawned tasks have ended, or rethrows root's exception.
+  /// After request_stop(), a task<> that ended as cancelled returns normally. May be called again.
   template <class T>
   T run(task<T> root) {
     outcome<T> end;
@@ -157,7 +159,7 @@ class executor {
     return end.take(stopped_);
   }
 
-  /// Starts `child` at the next turn. Owner thread; inside run() or before it.
+  /// Starts `child` in the next turn. Owner thread; during run() or before it.
   template <class = void>
   void spawn(task<> child) {
     check_owner();
@@ -166,45 +168,47 @@ class executor {
     loop_.ready(frame);
   }
 
-  /// As spawn(), from any thread. The executor lives when the call begins; what `child` does may
-  /// end it before the call returns. A task that never started is destroyed with the executor.
+  /// As spawn(), from any thread. The executor must be alive when the call begins; `child` may
+  /// cause its destruction before the call returns. A task that never started is destroyed with the
+  /// executor.
   template <class = void>
   void post(task<> child) {
     loop_.post(prepare(std::move(child), false));
   }
 
-  /// Cancels everything that runs here; run() then drains and returns. What begins afterwards fails
-  /// at once, but for what with_stop() shields: that a second request cancels. Any thread, and
-  /// signal handlers. It is for the run() that is under way; without one, for the next.
+  /// Cancels every operation in flight on this executor; run() then drains and returns. Operations
+  /// that begin afterwards fail immediately, except those that with_stop() shields: a second
+  /// request cancels them. Any thread, and signal handlers. The request applies to the run() in
+  /// progress, otherwise to the next run().
   void request_stop() noexcept { loop_.request_stop(); }
 
-  /// The pool; started if it was not yet. Throws std::system_error if no thread can be made.
+  /// The pool, which is started if necessary. Throws std::system_error if no thread can be created.
   [[nodiscard]] iowq::pool& pool() {
     check_owner();
     return loop_.pool().get();
   }
 
-  /// What `automatic` chose.
+  /// The backend in use: the one that `automatic` chose, or the one that was set.
   [[nodiscard]] backend_kind backend() const noexcept {
     return loop_.has_ring() ? backend_kind::io_uring : backend_kind::poll;
   }
-  /// Why, in words: "io_uring_setup: EPERM (…)".
+  /// The reason for that backend, in words: "io_uring_setup: EPERM (…)".
   [[nodiscard]] std::string_view backend_reason() const noexcept { return loop_.backend_reason(); }
 
-  /// Counts so far. Owner thread.
+  /// The counters up to now. Owner thread.
   [[nodiscard]] executor_stats stats() const {
     check_owner();
     return detail::collect(loop_);
   }
 
-  /// Prints every await in flight: operation, descriptor, key, where it is, age, source line.
-  /// Owner thread.
+  /// Prints every operation in flight: name, descriptor, key, state, age, source line. Owner
+  /// thread.
   void dump(std::ostream& out) {
     check_owner();
     detail::write_in_flight(out, loop_);
   }
 
-  /// The executor that runs on the calling thread; stops the program if there is none.
+  /// The executor that runs on the calling thread. Asserts that there is one.
   [[nodiscard]] static executor& current() noexcept {
     IOWQ_ASSERT(detail::this_thread_executor != nullptr, "no executor runs on this thread");
     return *detail::this_thread_executor;
@@ -246,7 +250,7 @@ class executor {
     ended();
   }
 
-  /// Its frame may be made on any thread; its body runs on the owner.
+  /// Any thread may create the coroutine's frame. Its body runs on the owner thread.
   template <class = void>
   static detail::detached child_of(executor* here, task<> child, bool counted) {
     if (!counted) here->began();
@@ -256,7 +260,7 @@ class executor {
     } catch (...) {
       error = std::current_exception();
     }
-    bool asked = false;  // to stop, by whom it was a guest of
+    bool asked = false;  // true: the executor to which the task had migrated was asked to stop
     if (detail::this_thread_loop != &here->loop_) {
       asked = detail::this_thread_loop->stopping();
       co_await here->returning();
@@ -293,7 +297,7 @@ class executor {
   }
 
   IOWQ_COLD void unhandled(const std::exception_ptr& error, bool asked) noexcept {
-    if ((asked || loop_.stopping()) && is_cancellation(error)) return;  // as it was asked to
+    if ((asked || loop_.stopping()) && is_cancellation(error)) return;  // as requested
     if (unhandled_) return unhandled_(error);
     try {
       std::rethrow_exception(error);
@@ -307,7 +311,7 @@ class executor {
 
   void drive(detail::detached root) noexcept;
 
-  /// The calling thread runs it, for as long as this lives.
+  /// Makes `here` the executor that runs on the calling thread, until this object is destroyed.
   class on_this_thread {
    public:
     explicit on_this_thread(executor& here) noexcept;
@@ -323,7 +327,7 @@ class executor {
   int const owner_ = detail::linux_policy::thread_id();
   int const process_ = detail::linux_policy::process_id();
   bool done_ = false;
-  bool stopped_ = false;  // the last run() was
+  bool stopped_ = false;  // a stop was requested during the last run()
   std::size_t living_ = 0;
   std::uint64_t begun_ = 0;
   std::function<void(std::exception_ptr)> unhandled_;
@@ -360,7 +364,7 @@ inline executor::on_this_thread::on_this_thread(executor& here) noexcept : here_
 }
 inline executor::on_this_thread::~on_this_thread() {
   while (detail::end_of_run* const one = here_.endings_) {
-    here_.endings_ = one->next_;  // first: it ends itself
+    here_.endings_ = one->next_;  // first: ended_() may delete `one`
     one->ended_(one);
   }
   detail::this_thread_loop = nullptr;
@@ -377,11 +381,12 @@ inline void executor::drive(detail::detached root) noexcept {
   loop_.forget_stop();
 }
 
-/// `co_await resume_on(other)`: the task, and with it who awaits it, goes on on `other`'s thread,
-/// behind what is ready there, also if it is there already. `other` runs, or will, and its run()
-/// does not return while a guest is there. A task that was run or spawned comes home by itself
-/// before it ends, and so does one of several (when_all, task_group). It takes its stop token
-/// along; having arrived it throws operation_canceled if it or `other` was asked to stop.
+/// `co_await resume_on(other)` continues the task, and its awaiters, on `other`'s thread. The task
+/// is queued behind the items that are ready there, even if it is already on that thread. `other`
+/// must be running, or must run later. Its run() does not return while a migrated task is there. A
+/// task that was run or spawned returns to its own executor before it ends; so does a child of
+/// when_all or task_group. The task keeps its stop token. On arrival it throws operation_canceled
+/// if its token or `other` was asked to stop.
 [[nodiscard("co_await it")]] inline detail::migration resume_on(executor& other) noexcept {
   return detail::migration{other.loop_};
 }
@@ -390,8 +395,8 @@ inline void executor::drive(detail::detached root) noexcept {
 
 namespace iowq::inline v0 {
 
-/// Builds an executor on this thread, runs `root` and all that it spawns to their end, and
-/// returns root's result or rethrows what left it.
+/// Constructs an executor on this thread and runs `root`. Returns root's result when `root` and all
+/// tasks that it spawned have ended, or rethrows root's exception.
 ///
 ///     int main(int, char** argv) { iowq::run(cat(argv[1])); }
 template <class T>
@@ -402,7 +407,7 @@ T run(task<T> root, executor_options options = {}) {
 
 namespace detail {
 
-/// Goes to the end of the ready queue.
+/// Moves the coroutine to the end of the ready queue.
 class [[nodiscard("co_await it")]] turn_awaiter : loop_item {
  public:
   turn_awaiter() noexcept : loop_item{&go_on} {}
@@ -428,7 +433,7 @@ class [[nodiscard("co_await it")]] turn_awaiter : loop_item {
 
 }  // namespace detail
 
-/// `co_await yield()`: everything else that is ready runs first. Owner thread. Throws
+/// `co_await yield()` lets everything else that is ready run first. Owner thread. Throws
 /// operation_canceled if a stop was requested.
 [[nodiscard("co_await it")]] inline detail::turn_awaiter yield() noexcept { return {}; }
 

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/exec/operation.hpp -- what `co_await pread(…)` is made of: the life of one operation.
+// iowq/exec/operation.hpp -- the awaitable behind `co_await pread(…)`: the life of one operation.
 //
-// It is tried at once, by a call that does not block. Most often that succeeds, and the coroutine
-// goes on without a turn of the loop: a round by way of epoll would cost two system calls more.
+// An operation is written as a small struct, the call (exec/call.hpp). operation<Call> is its
+// awaiter: it chooses a route, submits the call there, takes the result and resumes the coroutine.
 //
-// An operation is written as a small struct, the call (exec/call.hpp); operation<Call> gives it a
-// life.
+// With a ring, most awaits take begin_fast(): one SQE and no registration. Without a ring,
+// poll_route tries the operation first, by a call that does not block. That call usually succeeds,
+// and the coroutine continues without a turn of the loop. A wait through epoll would cost two more
+// system calls.
 #pragma once
 
 #include <cerrno>
@@ -31,7 +33,7 @@ namespace iowq::inline v0 {
 
 namespace detail {
 
-/// The pool's view of an operation; made when the operation is punted, not before.
+/// The pool's view of an operation. Constructed when the operation is punted, not before.
 template <class Call>
 class punted_work final : public work {
  public:
@@ -52,7 +54,8 @@ class punted_work final : public work {
 };
 struct no_work_storage {};
 
-/// In place where the pool is the rule, elsewhere where it is the exception.
+/// Storage for punted_work: inside the operation if its first route is the pool, otherwise in
+/// recycled memory, because it is then rarely needed.
 template <class Call>
 using work_storage =
     std::conditional_t<!has_call<Call>, no_work_storage,
@@ -65,15 +68,19 @@ using work_storage =
 
 namespace iowq::inline v0::detail {
 
-/// The route, first match wins: what the user forces; a key of the user's, which only the pool
-/// keeps; the kernel's own workers instead of ours, if the policy says so; what the operation
-/// itself chose. A form that is missing, or an opcode this kernel lacks, leaves the other one.
-/// Where there is no ring, what has a call that never blocks goes by that, on the same way.
+/// Returns the route of one await. The first rule that applies wins:
+///   1. the route that the user forces;
+///   2. the pool, if the user gave a key, because only the pool orders by key;
+///   3. the ring instead of the pool, if the policy prefers the kernel's own workers;
+///   4. the route that the operation itself chose.
+/// If the call lacks the form that this route needs, or this kernel lacks the opcode, the other
+/// form is used. Without a ring, a call with a non-blocking form also takes route::ring;
+/// operation::begin() then runs it through poll_route.
 [[nodiscard]] inline route decide(const operation_row& row, placement chosen,
                                   const route_override& forced, forms has, punt_policy policy,
                                   const ring_features& features) noexcept {
   bool ring_can = has.sqe && (row.opcode == operation_row::no_opcode || features.has(row.opcode));
-  if (!features.open) ring_can = has.nonblocking || forced.has_way();  // on_ring() shall be told
+  if (!features.open) ring_can = has.nonblocking || forced.has_way();  // on_ring() gets ENOTSUP
   route way = chosen.way;
   if (policy == punt_policy::kernel && features.open && way == route::pool) way = route::ring;
   if (forced.has_key) way = route::pool;
@@ -98,7 +105,7 @@ class poll_route {
  public:
   using self = operation<Call>;
 
-  /// False: it is over already, the coroutine goes on.
+  /// Returns false if the operation has completed: the coroutine continues without suspending.
   IOWQ_NOINLINE static bool begin(self& op, loop& here) noexcept {
     if constexpr (!forms_of<Call>().nonblocking) {
       return op.complete_inline(here, -ENOTSUP);
@@ -120,7 +127,8 @@ class poll_route {
   }
 
  private:
-  /// Tries. False: it waits for its descriptor, or a worker has it.
+  /// Tries the call and returns true if it has a result. False: `op` now waits for its descriptor,
+  /// or a worker runs it.
   static bool has_answer(self& op, loop& here) noexcept {
     int const r = op.call_.try_nonblocking();
     op.set_action(&on_ready);
@@ -135,7 +143,7 @@ class poll_route {
     return false;
   }
 
-  /// Out of the ready queue: its descriptor is ready, or it shall not wait any longer.
+  /// The action of an operation in the ready queue: its descriptor is ready, or it was cancelled.
   static void on_ready(loop_item* item) noexcept {
     auto& op = *static_cast<self*>(static_cast<operation_base*>(item));
     loop& here = *this_thread_loop;
@@ -153,9 +161,11 @@ class poll_route {
 
 namespace iowq::inline v0 {
 
-/// One operation, from its arguments to its result: an awaitable that may be stored, and moved
-/// until it is awaited. Awaited once, on an executor's thread; yields its value or throws
-/// std::system_error (see as_result()). Buffers stay valid and untouched until it has ended.
+/// One operation, from its arguments to its result: an awaitable that may be stored, and may be
+/// moved until it is awaited. Await it once, on an executor's thread. The await yields the
+/// operation's value or throws std::system_error; as_result() turns the exception into a value. A
+/// stop request on the awaiting task's token cancels the operation if its row is `cancellable`.
+/// Buffers must stay valid and untouched until the operation has completed.
 template <class Call>
 class [[nodiscard("co_await it, or it detail::never happens")]] operation
     : public detail::operation_base {
@@ -181,7 +191,7 @@ class [[nodiscard("co_await it, or it detail::never happens")]] operation
       if (is(has_work)) work_.destroy();
   }
 
-  void force_route(route way) noexcept { override_.set_way(way); }  // before it is awaited, both
+  void force_route(route way) noexcept { override_.set_way(way); }  // both: call before the await
   void force_key(std::uint64_t key) noexcept {
     override_.has_key = true;
     key_ = key;
@@ -196,7 +206,7 @@ class [[nodiscard("co_await it, or it detail::never happens")]] operation
 
   template <class Promise>
   bool await_suspend(std::coroutine_handle<Promise> waiter) noexcept {
-    stage_ = detail::stage::ring;  // the rule, and one store with those of the constructor
+    stage_ = detail::stage::ring;  // the usual route; one store with those of the constructor
     detail::loop& here = detail::loop::current();
     waiter_ = waiter;
     if constexpr (has_fast_path)
@@ -205,7 +215,8 @@ class [[nodiscard("co_await it, or it detail::never happens")]] operation
     return begin(here, detail::stop_of(waiter));
   }
 
-  /// Begins with a listener in the place of a coroutine (coro/detail/continuation.hpp).
+  /// As await_suspend(), but invokes a callback instead of resuming a coroutine
+  /// (coro/detail/continuation.hpp).
   bool start(detail::completion_callback& waiter, stop_token token) noexcept {
     set_callback(waiter);
     return begin(detail::loop::current(), token);
@@ -219,7 +230,7 @@ class [[nodiscard("co_await it, or it detail::never happens")]] operation
     return value();
   }
 
-  /// As await_resume(), without an exception.
+  /// As await_resume(), but returns an error as a value instead of throwing it.
   auto await_resume_result()
     requires(!requires { Call::value_may_throw; })
   {
@@ -242,7 +253,8 @@ class [[nodiscard("co_await it, or it detail::never happens")]] operation
     detail::throw_error(result_.res(), row().name);
   }
 
-  /// What is the rule: on the ring, under the executor's own token, and there is room.
+  /// The fast path: submits to the ring, under the executor's own token, if an SQE is free. Returns
+  /// false, without any effect, if the general path has to be taken.
   IOWQ_ALWAYS_INLINE bool begin_fast(detail::loop& here, stop_token token) noexcept {
     if (override_.is_any() || token != here.ambient()) return false;
     if constexpr (requires { call_.validate(); })
@@ -260,7 +272,8 @@ class [[nodiscard("co_await it, or it detail::never happens")]] operation
     return true;
   }
 
-  /// The rest. False: it is over already, the coroutine goes on.
+  /// The general path. Returns false if the operation has completed: the coroutine continues
+  /// without suspending.
   IOWQ_NOINLINE bool begin(detail::loop& here, stop_token token) noexcept {
     if constexpr (has_fast_path)
       if (here.backend().can_get_sqe() && begin_fast(here, token)) return true;
@@ -307,7 +320,7 @@ class [[nodiscard("co_await it, or it detail::never happens")]] operation
             sqe->user_data = detail::user_data_tag::of(*this);
             detail::annotate_release(static_cast<base*>(this));
           } else if (here.has_ring()) {
-            set_action(&on_item);  // it may be cancelled in line
+            set_action(&on_item);  // a stop request may cancel it while it waits for an SQE
             here.backend().line_up(*this);
           } else if (!detail::poll_route<Call>::begin(*this, here)) {
             detail::stop_hook::drop(*this);
@@ -348,7 +361,8 @@ class [[nodiscard("co_await it, or it detail::never happens")]] operation
   static void on_cqe(base& self, detail::cqe_result what) noexcept {
     auto& op = static_cast<operation&>(self);
     detail::loop& here = *detail::this_thread_loop;
-    // A notification only says that buffers are free again; the result came before it.
+    // A notification only reports that the buffers may be reused. The result came in an earlier
+    // CQE.
     if ((what.flags() & IORING_CQE_F_NOTIF) == 0) [[likely]]
       op.result_ = what;
     if ((what.flags() & IORING_CQE_F_MORE) != 0) [[unlikely]]
@@ -357,7 +371,7 @@ class [[nodiscard("co_await it, or it detail::never happens")]] operation
       if (detail::would_block(op.call_, op.result_.res()) || op.was_dropped()) [[unlikely]]
         return op.bounce(here);
     }
-    // Some paths answer a cancel with EINTR (io_uring_cancelation(7)), splice with ERESTARTSYS.
+    // Some paths report a cancel as EINTR (io_uring_cancelation(7)), splice as ERESTARTSYS.
     constexpr int restart = -512;
     if (int const r = op.result_.res(); op.is(cancel_wanted) && (r == -EINTR || r == restart))
       op.result_.set(-ECANCELED);
@@ -365,9 +379,11 @@ class [[nodiscard("co_await it, or it detail::never happens")]] operation
     here.template finish<Call::row>(op, &operation_stats::ring_ops);
   }
 
-  /// The kernel wanted one of its own workers for it and got none: it then cancels what nobody
-  /// asked it to. Of a chain that is how the rest of one that broke ends, too; and what waits for
-  /// somebody else may have been cancelled by the program itself, through raw().
+  /// True if the kernel dropped the request because it could not create one of its own workers. It
+  /// then reports ECANCELED although no cancel was requested. Never true for an operation with a
+  /// callback: it may be part of a linked chain, where ECANCELED means that an earlier request
+  /// failed. Never true for an unbound operation: it may wait for another party, and the program
+  /// itself may have cancelled it through raw().
   [[nodiscard]] bool was_dropped() const noexcept {
     if (result_.res() != -ECANCELED || is(cancel_wanted | has_callback)) [[likely]]
       return false;
@@ -377,7 +393,7 @@ class [[nodiscard("co_await it, or it detail::never happens")]] operation
       return !Call::row.unbound;
   }
 
-  /// The ring cannot do it without blocking: a worker can.
+  /// Moves an operation that the ring cannot finish without blocking to a worker.
   IOWQ_NOINLINE void bounce(detail::loop& here) noexcept {
     if (is(cancel_wanted)) {
       result_.set(-ECANCELED);
@@ -388,7 +404,8 @@ class [[nodiscard("co_await it, or it detail::never happens")]] operation
     start_work(here, {route::pool, Call::row.unbound, {}, any_node});
   }
 
-  /// Out of the inbox or the ready queue: a worker ended it, it never began, or it may begin now.
+  /// The action of an operation in the inbox or the ready queue. A worker completed it, it was
+  /// never submitted, or it is a close() that may start now.
   static void on_item(detail::loop_item* self) noexcept {
     auto& op = *static_cast<operation*>(static_cast<base*>(self));
     detail::loop& here = *detail::this_thread_loop;
@@ -429,7 +446,7 @@ class [[nodiscard("co_await it, or it detail::never happens")]] operation
 
 namespace iowq::inline v0 {
 
-/// Forces an operation onto the pool: it runs as a system call on a worker.
+/// Forces an operation onto the pool: a worker runs it as a system call.
 template <class Call>
 [[nodiscard("co_await it")]] operation<Call> on_pool(operation<Call> op) {
   static_assert(detail::has_call<Call>, "this operation has no system-call form");
@@ -437,7 +454,8 @@ template <class Call>
   return op;
 }
 
-/// Leaves an operation to the ring, whatever the policy.
+/// Forces an operation onto the ring, whatever the punt policy. On an executor without a ring the
+/// await throws std::system_error with ENOTSUP.
 template <class Call>
 [[nodiscard("co_await it")]] operation<Call> on_ring(operation<Call> op) {
   static_assert(detail::has_sqe<Call>, "this operation has no SQE form");
@@ -445,8 +463,9 @@ template <class Call>
   return op;
 }
 
-/// Orders an operation by `key`: it never runs beside another of that key, and in the order
-/// awaited. Runs on the pool, which keeps the order.
+/// Orders an operation by `key`: it never runs concurrently with another operation of that key, and
+/// operations of one key run in the order in which they are awaited. The operation runs on the
+/// pool, which keeps that order.
 template <class Call>
 [[nodiscard("co_await it")]] operation<Call> hashed(std::uint64_t key, operation<Call> op) {
   static_assert(detail::has_call<Call>, "this operation has no system-call form");

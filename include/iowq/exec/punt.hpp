@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/exec/punt.hpp -- any call at all, awaited.
+// iowq/exec/punt.hpp -- runs any function on a worker and awaits it.
 #pragma once
 
 #include <cstdint>
@@ -14,17 +14,17 @@
 
 namespace iowq::inline v0 {
 
-/// How a punted callable wants to run.
+/// How a punted callable is to run.
 struct punt_options {
-  bool unbound = false;                   ///< may wait without end: counts as unbound work
-  std::optional<std::uint64_t> key = {};  ///< never beside another of that key, in order
+  bool unbound = false;                   ///< may wait without limit: counts as unbound work
+  std::optional<std::uint64_t> key = {};  ///< never concurrently with another of this key, in order
   int node = any_node;                    ///< the NUMA node whose queue it joins
-  bool brief = false;  ///< takes microseconds and waits for nobody: see work_flags
+  bool brief = false;                     ///< takes microseconds and never blocks: see work_flags
 };
 
 namespace detail {
 
-/// A named callable that punt() shall move from.
+/// A named callable that punt() moves from.
 template <class F>
 struct moved_callable {
   F& callable;
@@ -33,7 +33,7 @@ template <class F>
 concept puntable = std::is_invocable_v<std::decay_t<F>&> ||
                    std::is_invocable_v<std::decay_t<F>&, const stop_token&>;
 
-/// A callable and what came of it.
+/// A callable and its result or exception.
 template <class F>
 struct punt_call {
   static constexpr bool takes_stop = std::is_invocable_v<F&, const stop_token&>;
@@ -101,19 +101,21 @@ struct punt_call {
 
 }  // namespace detail
 
-/// Lets punt() move from the named `callable`, which outlives the call of punt(). On g++ 12 and 13
-/// punt() takes a callable that owns something only so: they destroy such a closure twice when it
-/// is written inside the co_await expression, and nothing tells that closure from one moved in.
+/// Lets punt() move from the named `callable`, which must outlive the call of punt(). On g++ 12 and
+/// 13, punt() accepts a callable that owns something only in this form: those compilers destroy a
+/// closure twice that is written inside the co_await expression, and no function can distinguish it
+/// from a closure that is moved in.
 template <class F>
   requires detail::puntable<F>
 [[nodiscard]] detail::moved_callable<F> moved(F& callable) noexcept {
   return {callable};
 }
 
-/// Runs `callable()`, or `callable(stop_token)`, on a worker and yields what it returns, or
-/// rethrows what it threw; the coroutine goes on on its owner's thread. A stop request cancels it
-/// while it is queued; while it runs it sees the token, if it takes one, and nothing else. With a
-/// key it never runs beside another of that key, and in the order awaited.
+/// Runs `callable()`, or `callable(stop_token)`, on a worker. The await yields its return value or
+/// rethrows its exception, and the coroutine resumes on its owner's thread. A stop request cancels
+/// the callable while it is queued. Once it runs, a request only reaches it through the token, if
+/// it takes one; iowq cannot interrupt it. With a key it never runs concurrently with another
+/// callable of that key, and callables of one key run in the order in which they are awaited.
 ///
 ///     auto n = co_await iowq::punt([&] { return ::getpid(); });
 ///     auto call = [name = std::move(name)] { return lookup(name); };   // owns something:

@@ -1,18 +1,21 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/exec/runtime.hpp -- several executors, each on a thread of its own.
 //
-// Nothing is balanced: a task stays where it was spawned, so what it shares with its neighbours
-// needs no lock, and nobody steals. Between executors there are channel, resume_on() and post().
-// Who wakes another of the same runtime does it by its ring (IORING_OP_MSG_RING), with what it
-// submits at the end of its turn: all that it has for the other is there by then, and no lock is
-// held. A round trip over two channels takes a third of the time that it does by eventfd. It may
-// name the other's ring because they all end after each other's last turn; whoever is no member,
-// or has no ring, writes to the eventfd.
+// There is no load balancing and no work stealing: a task stays on the executor where it was
+// spawned, so data that it shares with its neighbours needs no lock. Executors communicate by
+// channel, resume_on() and post().
 //
-// When is all over? A task may spawn another on any executor, also on one that had nothing left a
-// moment ago. So the destructor asks in rounds: each executor answers when all that it started has
-// ended, and says how many it ever started. If two rounds give the same sum, nothing was started
-// between the first's last answer and the second's: that was the end (Mattern's four counters).
+// To wake another executor of the same runtime, a loop submits IORING_OP_MSG_RING with the rest of
+// its turn. Everything for the other executor has been posted by then, and no lock is held. A round
+// trip over two channels takes a third of the time that it takes with eventfd. A loop may name the
+// ring of another one because the executors of a runtime all outlive each other's last turn. A
+// thread that is no member, or has no ring, writes to the eventfd.
+//
+// Termination: a task may spawn another on any executor, even on one that was idle a moment ago. So
+// the destructor asks in rounds. Each executor acknowledges when all tasks that it started have
+// ended, and reports how many it has started in total. If two rounds give the same sum, nothing was
+// started between the last acknowledgement of the first round and that of the second, and all tasks
+// have ended (Mattern's four counters).
 #pragma once
 
 #include <sched.h>
@@ -43,17 +46,17 @@ namespace iowq::inline v0 {
 /// How to build a runtime.
 struct runtime_options {
   unsigned threads = 0;     ///< 0: one for each processor that the calling thread may use
-  bool pin = false;         ///< each to one of those, in turn
+  bool pin = false;         ///< pin each thread to one of those processors, in turn
   bool share_pool = false;  ///< one pool for all; its workers get the calling thread's context
-  executor_options executor = {};  ///< of each; on_unhandled is called by all of them
+  executor_options executor = {};  ///< used for each; every executor calls on_unhandled
 };
 
-/// Executors on threads, as many as it is told. Its threads start with all signals blocked but
-/// those of faults, as workers do: signals go to the threads that were there before, or to who
-/// awaits until_signal(). The destructor waits until all has ended that was spawned on any of
-/// them; where that is not by itself, request_stop() comes first. It is destroyed by the thread
-/// that made it, and by no coroutine. Construction throws what the first that failed threw, when
-/// all have ended.
+/// A fixed number of executors, each on a thread of its own. These threads, like pool workers,
+/// start with all signals blocked except those of faults: other signals go to the threads that
+/// existed before, or to an await of until_signal(). If an executor fails to start, the constructor
+/// waits for the threads of the others to end, then throws the first exception. The destructor
+/// waits for all spawned tasks; if they do not end by themselves, call request_stop() first. The
+/// thread that constructed the runtime must destroy it, outside any coroutine.
 ///
 ///     iowq::runtime all{{.threads = 4}};
 ///     for (auto& shard : shards) all.spawn(serve(shard));
@@ -71,13 +74,13 @@ class runtime {
     join();
   }
 
-  /// Starts `child` on the next executor in turn. Any thread.
+  /// Starts `child` on the next executor, round-robin. Any thread.
   template <class = void>
   void spawn(task<> child) {
-    // relaxed: whoever comes at once gets another.
+    // relaxed: concurrent callers only need different values.
     at(turn_.fetch_add(1, std::memory_order_relaxed) % size_).post(std::move(child));
   }
-  /// Starts `child` on the executor of `key`, always the same. Any thread.
+  /// Starts `child` on the executor of `key`, which is always the same. Any thread.
   template <class = void>
   void spawn(std::uint64_t key, task<> child) {
     at(place_of(key)).post(std::move(child));
@@ -89,11 +92,11 @@ class runtime {
     return *members_[i].running;
   }
 
-  /// Cancels everything on all of them, now and from now on: what is spawned later finds the stop
-  /// requested. Any thread, and signal handlers.
+  /// Cancels every operation on all executors, now and from now on: tasks that are spawned later
+  /// find the stop requested. Any thread, and signal handlers.
   void request_stop() noexcept {
-    // release: pairs with loop::group_stops(). First, for what one of them ends may come home to
-    // another before that hears of it.
+    // release: pairs with loop::group_stops(). Before the loop below: a task that one executor
+    // cancels may return to another executor that has not received its request yet.
     stops_.store(true, std::memory_order_release);
     for (std::size_t i = 0; i < size_; ++i) members_[i].running->request_stop();
   }
@@ -101,7 +104,7 @@ class runtime {
  private:
   enum class command : std::uint32_t { wait, serve, leave };
 
-  /// A thread; and, as an item, what it is asked: it ends the hold of serve().
+  /// A thread of the runtime. As an item, a command to it, which ends the hold() of serve().
   struct member : detail::loop_item {
     member() noexcept : loop_item{&on_command} {}
     static void on_command(loop_item* self) noexcept {
@@ -114,12 +117,12 @@ class runtime {
     detail::linux_policy::thread thread{};
     executor* running = nullptr;
     std::exception_ptr error;
-    command asked = command::wait;  // by the destructor, before it posts
+    command asked = command::wait;  // written by the destructor before it posts
     bool leaves = false;            // the thread's own
-    std::uint64_t begun = 0;        // the thread's, until it answers
+    std::uint64_t begun = 0;        // the thread's, until its ack()
   };
 
-  /// Keys that are pointers, or multiples of something, are spread all the same.
+  /// Multiplicative hash: also spreads keys that are pointers or multiples of a number.
   [[nodiscard]] std::size_t place_of(std::uint64_t key) const noexcept {
     std::uint64_t const mixed = key * 0x9E3779B97F4A7C15ULL >> 32;
     return static_cast<std::size_t>(mixed * size_ >> 32);
@@ -130,7 +133,7 @@ class runtime {
     cpu_set const own = cpu_set::of_caller<detail::linux_policy>();
     std::size_t const wanted = options_.threads != 0 ? options_.threads : std::max(own.count(), 1U);
     if (options_.pin && options_.executor.pool.affinity.empty())
-      options_.executor.pool.affinity = own;  // that of a pinned thread is one processor
+      options_.executor.pool.affinity = own;  // a pinned thread's own affinity is one processor
     if (options_.share_pool) {
       pool_.emplace(options_.executor.pool);
       options_.executor.shared_pool = &*pool_;
@@ -201,11 +204,11 @@ class runtime {
   // ---- Between the thread of the runtime and the others ----
 
   void ack() noexcept {
-    // release: pairs with wait_for_acks(); what the member wrote is seen there.
+    // release: pairs with wait_for_acks(), which then sees what the member wrote.
     acks_.fetch_add(1, std::memory_order_release);
     detail::linux_policy::futex_wake(acks_, 1);
   }
-  /// From all; then none is there any more.
+  /// Waits for one ack() of every member, then resets the count.
   void wait_for_acks() noexcept {
     for (;;) {
       // acquire: pairs with ack().
@@ -213,11 +216,11 @@ class runtime {
       if (seen == size_) break;
       detail::linux_policy::futex_wait(acks_, seen, detail::never);
     }
-    // relaxed: the next answer is to a question that is yet to be posted.
+    // relaxed: the next ack() answers a command that has not been posted yet.
     acks_.store(0, std::memory_order_relaxed);
   }
   void broadcast(command what) noexcept {
-    // release: pairs with await_command(); all that the constructor wrote is seen there.
+    // release: pairs with await_command(), which then sees all that the constructor wrote.
     command_.store(static_cast<std::uint32_t>(what), std::memory_order_release);
     detail::linux_policy::futex_wake(command_, INT_MAX);
   }
@@ -234,7 +237,8 @@ class runtime {
     one.asked = what;
     one.running->loop_.post(one);
   }
-  /// How many tasks were ever started, when each has answered that those on it have ended.
+  /// Returns how many tasks were started in total, after every member has acknowledged that the
+  /// tasks on it have ended.
   [[nodiscard]] std::uint64_t count_started() noexcept {
     for (std::size_t i = 0; i < size_; ++i) ask(members_[i], command::serve);
     wait_for_acks();
@@ -246,7 +250,7 @@ class runtime {
     for (std::size_t i = 0; i < size_; ++i) detail::linux_policy::thread_join(members_[i].thread);
   }
 
-  // Never changes once they run.
+  // Constant once the threads run.
   runtime_options options_;
   cpu_set cpus_;
   std::optional<iowq::pool> pool_;
@@ -256,7 +260,7 @@ class runtime {
   detail::atomic<std::uint32_t> command_{0};
   detail::atomic<std::uint32_t> acks_{0};
   detail::atomic<std::size_t> turn_{0};
-  detail::atomic<bool> stops_{false};  // request_stop() was called; all their lives
+  detail::atomic<bool> stops_{false};  // request_stop() was called; never cleared
 };
 
 }  // namespace iowq::inline v0

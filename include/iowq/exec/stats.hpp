@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/exec/stats.hpp -- what an executor did, and what it waits for.
+// iowq/exec/stats.hpp -- an executor's counters, and the list of its operations in flight.
 #pragma once
 
 #include <chrono>
@@ -13,7 +13,7 @@
 
 namespace iowq::inline v0 {
 
-/// What an executor did so far.
+/// The counters of an executor, from its construction to now.
 struct executor_stats {
   std::uint64_t submitted = 0;   ///< SQEs; without a ring, waits for a descriptor
   std::uint64_t entered = 0;     ///< io_uring_enter calls; without a ring, epoll_wait
@@ -23,7 +23,7 @@ struct executor_stats {
   std::uint64_t punted_ops = 0;  ///< operations the pool finished
   std::uint64_t resumed = 0;     ///< coroutines resumed by the loop
   pool_stats pool;
-  std::vector<operation_stats> operations;  ///< the same, an operation a line
+  std::vector<operation_stats> operations;  ///< the same counters, one line per operation
 };
 
 namespace detail {
@@ -35,7 +35,7 @@ namespace detail {
   all.entered = kernel.entered;
   all.completed = kernel.completed;
   class operation_counters finished = here.counts();
-  // Who is young was counted when it began.
+  // An untracked operation was counted as finished when it was submitted.
   here.backend().fast().for_each(
       [&](const operation_base& op) { --finished.of(op.row()).ring_ops; });
   all.operations = finished.lines();
@@ -44,7 +44,7 @@ namespace detail {
     all.ring_ops += line.ring_ops;
     all.punted_ops += line.punted_ops;
   }
-  // A timer's end is an item, too, and counted as inline.
+  // A timer that fires is also an item of the ready queue, and is counted as inline.
   all.resumed = here.items_run() + all.ring_ops + all.punted_ops;
   if (auto const* pool = here.pool().if_started()) all.pool = pool->stats();
   all.pool.kicks = here.kicks();
@@ -58,7 +58,7 @@ namespace detail {
   return names[static_cast<unsigned>(where)];
 }
 
-/// A line for each await in flight, those of one descriptor side by side, then the pool's report.
+/// Writes a line for each operation in flight, grouped by descriptor, then the pool's report.
 inline void write_in_flight(std::ostream& out, loop& here) {
   std::size_t count = 0;
   time_point const now = linux_policy::now();
