@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/exec/detail/backend_poll.hpp -- without io_uring: epoll, and calls that do not block.
 //
-// Nothing is in the kernel's hands here. An operation is tried by a call that does not block; if
-// that would, it waits in the line of its descriptor until epoll tells, and is tried again. What
-// has no such call, or no descriptor that tells, is a worker's from the start (exec/operation.hpp).
+// The kernel holds no operation here. An operation is tried by a call that does not block. If it
+// would block, it waits in the queue of its descriptor until epoll reports the descriptor ready,
+// and is tried again. Operations without such a call, or without a descriptor to wait for, run on a
+// worker from the start (exec/operation.hpp).
 //
-// Every wait arms its descriptor anew, for one event (EPOLLONESHOT). That is a system call which
-// an edge that is remembered would save, but it is also the only way to be sure that the number
-// still means the file that we know: epoll keeps its entries by file, a program closes numbers, and
-// nobody tells us. A wait that nothing ends would be worse than a call.
+// Every wait re-arms its descriptor for one event (EPOLLONESHOT). That costs one epoll_ctl per
+// wait, which a remembered edge would save. But it is the only way to notice that a descriptor was
+// closed and its number reused: epoll keeps its entries by file, and a program that closes a number
+// does not report it here. A wait that never ends would be worse than a system call.
 #pragma once
 
 #include <poll.h>
@@ -36,14 +37,15 @@ namespace iowq::inline v0::detail {
 /// The operations that wait for a descriptor, and the owner's sleep. Owner thread only.
 class poll_backend {
  public:
-  /// `wake`: what ends the owner's sleep when it is written to, and is never read.
+  /// `wake`: a descriptor that ends the owner's sleep when it is written to. It is never read.
   explicit poll_backend(int wake) : set_{::epoll_create1(EPOLL_CLOEXEC)} {
     ::epoll_event event{.events = EPOLLIN | EPOLLET, .data = {.u64 = nobody}};
     if (!set_ || ::epoll_ctl(set_.get(), EPOLL_CTL_ADD, wake, &event) != 0)
       throw_error(-errno, "epoll (raise RLIMIT_NOFILE, ulimit -n)");
   }
 
-  /// Until its descriptor is ready `op` is in our hands. False: nothing would tell.
+  /// Queues `op` until its descriptor is ready. False: epoll cannot report that, or there is no
+  /// memory.
   [[nodiscard]] bool arm(operation_base& op) noexcept {
     readiness const wanted = op.kind_->waits_for(op);
     if (wanted.events == 0 || wanted.file < 0 || !has_room_for(wanted.file)) return false;
@@ -58,18 +60,19 @@ class poll_backend {
     return true;
   }
 
-  /// `op` waits no more.
+  /// Removes `op` from the queue of its descriptor.
   void forget(operation_base& op) noexcept {
     line& here = lines_[static_cast<std::size_t>(op.kind_->waits_for(op).file)];
     std::uint32_t left = 0;
     here.waiting.extract([&op](loop_item& i) { return &static_cast<operation_base&>(i) == &op; },
                          [this](loop_item&) { --armed_; });
     for (loop_item* i = here.waiting.front(); i != nullptr; i = i->next) left |= bits_of(*i);
-    here.events = left;  // what epoll may tell besides, once, is nobody's
+    here.events = left;  // epoll may report other events once: ignored
   }
 
-  /// The system call of a turn: what became ready is given to `retry`, in the order in which it
-  /// began to wait. With `sleep` waits for something, a wake-up or `deadline`.
+  /// The system call of a turn. Calls `retry` with each operation whose descriptor became ready, in
+  /// the order in which they began to wait for it. With `sleep`, waits for an event, a wake-up or
+  /// `deadline`.
   template <class Ripe>
   void wait(bool sleep, time_point deadline, Ripe&& retry) noexcept {
     at_once_left_ = most_at_once;
@@ -84,8 +87,9 @@ class poll_backend {
     }
   }
 
-  /// May an operation that did not block go on without a turn of the loop? Not for ever: a peer
-  /// who never lets it block must not keep all others waiting.
+  /// Returns true if the coroutine of an operation that did not block may continue without a turn
+  /// of the loop. That is limited to 64 times a turn: a peer that never lets the operation block
+  /// must not starve the others.
   [[nodiscard]] bool may_end_at_once() noexcept {
     if (at_once_left_ == 0) return false;
     --at_once_left_;
@@ -97,14 +101,14 @@ class poll_backend {
 
  private:
   static constexpr std::uint64_t nobody = ~std::uint64_t{0};
-  static constexpr std::uint32_t always = EPOLLERR | EPOLLHUP;  // told without being asked for
+  static constexpr std::uint32_t always = EPOLLERR | EPOLLHUP;  // reported even if not requested
   static constexpr unsigned most_at_once = 64;
 
-  /// Who waits for one number.
+  /// The operations that wait for one descriptor.
   struct line {
     intrusive_queue<&loop_item::next> waiting;
-    std::uint32_t events = 0;  // what they wait for
-    bool known = false;        // it was told to epoll: a guess, since it may have been closed
+    std::uint32_t events = 0;  // the events that they wait for
+    bool known = false;        // epoll knows the descriptor; a guess, since it may have been closed
   };
 
   [[nodiscard]] static std::uint32_t bits_of(readiness wanted) noexcept {
@@ -127,7 +131,8 @@ class poll_backend {
     }
   }
 
-  /// Asks for one event. False: epoll does not take such a file (EPERM), or no more of them.
+  /// Requests one event. False: epoll does not accept such a file (EPERM), or accepts no more
+  /// files.
   [[nodiscard]] bool tell(int file, line& here, std::uint32_t events) noexcept {
     ::epoll_event event{.events = events | EPOLLONESHOT,
                         .data = {.u64 = static_cast<std::uint64_t>(file)}};
@@ -152,7 +157,7 @@ class poll_backend {
         [&](loop_item& i) { end_wait(i, retry); });
     here.events = left;
     if (left != 0 && !tell(file, here, left)) {
-      // It was closed meanwhile: they shall find out.
+      // The descriptor was closed. Complete the waits; the retry reports the error.
       here.events = 0;
       here.waiting.extract([](loop_item&) { return true; },
                            [&](loop_item& i) { end_wait(i, retry); });
@@ -189,7 +194,7 @@ class poll_backend {
 
   fd set_;
   std::vector<line> lines_;  // by descriptor number
-  std::size_t armed_ = 0;    // operations in them
+  std::size_t armed_ = 0;    // operations in lines_
   unsigned at_once_left_ = most_at_once;
   bool has_pwait2_ = true;
   ring_stats stats_;

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/exec/detail/backend_ring.hpp -- operations go through io_uring, and the loop sleeps in it.
 //
-// That the kernel finds nothing to cancel mostly means that it has ended already. But on its way
-// from one of the kernel's hands into another a request is in neither: Linux 6.1 takes it off a
-// queue of io-wq before the worker that took it has it on display, and a chain keeps what it has
-// not begun where no cancel looks. And what a worker of the kernel's has in hand is "already" on
-// its way: the cancel leaves it a signal, which the worker may forget before the call that then
-// waits (Linux 6.1). Such a cancel is lost, and who waits for its operation to end would wait for
-// ever.
+// A cancel that finds nothing (ENOENT) usually means that the request has completed. But a request
+// may be between two of the kernel's queues and in neither. Linux 6.1 removes a request from
+// io-wq's queue before it publishes it as the worker's current item, and a chain keeps the requests
+// that it has not begun where no cancel looks. A cancel of a request that a kernel worker executes
+// reports EALREADY and leaves the worker a signal, which the worker may drop before the call that
+// then blocks (Linux 6.1). Such a cancel is lost, and the await would never end. So cancels with
+// these results are repeated.
 #pragma once
 
 #include <poll.h>
@@ -30,19 +30,19 @@
 
 namespace iowq::inline v0::detail {
 
-/// Whose CQEs the answers to cancels are. Owner thread only.
+/// Receives the CQEs of all cancels, and decides when to repeat them. Owner thread only.
 class cancel_retry : public cqe_handler {
  public:
   cancel_retry() noexcept : cqe_handler{&answered} {}
 
-  /// An operation is cancelled that was not before.
+  /// Call when an operation is cancelled for the first time.
   void begin() noexcept { delay_ = first; }
-  /// When to ask again; never, if nothing was missed.
+  /// When to repeat the cancels; `never` if none was missed.
   [[nodiscard]] time_point due() const noexcept { return due_; }
   [[nodiscard]] bool is_due() const noexcept {
     return due_ != never && linux_policy::now() >= due_;
   }
-  /// Is it time? Then it is no more.
+  /// Returns true once when the retry is due, and clears it.
   [[nodiscard]] bool take_due() noexcept {
     if (!is_due()) return false;
     due_ = never;
@@ -56,7 +56,8 @@ class cancel_retry : public cqe_handler {
   static void answered(cqe_handler* self, int res, std::uint32_t) noexcept {
     auto& all = *static_cast<cancel_retry*>(self);
     if (res != -ENOENT && res != -EALREADY) return;
-    // Seldom a second time; where it is, as for a disk that does not answer, less and less often.
+    // A second retry is rare. If it is needed, as for a disk that does not answer, the delay
+    // doubles.
     time_point const next = linux_policy::now() + all.delay_;
     if (next >= all.due_) return;
     all.due_ = next;
@@ -67,26 +68,27 @@ class cancel_retry : public cqe_handler {
   duration delay_ = first;
 };
 
-/// The ring, the line of operations that found it full, and the wake-up of a sleeping owner.
-/// Owner thread only, wake() excepted.
+/// The ring, the queue of operations that found it full, and the wake-up of a sleeping owner. Owner
+/// thread only, except wake().
 class ring_backend {
  public:
-  /// Throws std::system_error if there is no descriptor for the wake-up. Not open yet: until then,
-  /// and without, it finds no SQE for anybody.
+  /// Throws std::system_error if there is no descriptor for the wake-up. The ring is not open yet:
+  /// as long as it is not, this class never returns an SQE.
   explicit ring_backend(in_flight_registry& all) : fast_path_{ring_, all} {
     int const wake = linux_policy::wake_open();
     if (wake < 0) throw_error(wake, "eventfd (raise RLIMIT_NOFILE, ulimit -n)");
     wake_fd_.reset(wake);
   }
 
-  /// 0, or -errno of what keeps us from having a ring (ring/detail/ring.hpp); ENOSYS where the
-  /// kernel's is too old for us.
+  /// Opens the ring. Returns 0, or -errno if that fails (ring/detail/ring.hpp); ENOSYS if the
+  /// kernel's io_uring is too old.
   int open(unsigned entries, punt_policy punt) noexcept {
-    // Kernel workers would shadow ours; one is the least the kernel allows.
+    // The kernel's own workers would duplicate ours. One is the least that the kernel allows.
     int const r = ring_.open(entries, punt == punt_policy::pool ? 1 : 0);
     if (r < 0) return r;
-    // We wait with a deadline (5.11) and for more than one event of a poll, which has no bit of its
-    // own and came with this one (5.13); and a kernel that names no opcodes would do none of them.
+    // We wait with a deadline (5.11) and for more than one event of a poll. The latter has no
+    // feature bit and came with RSRC_TAGS (5.13). A kernel that reports no opcodes would execute
+    // none of them.
     if (!ring_.features().has_feature(IORING_FEAT_EXT_ARG) ||
         !ring_.features().has_feature(IORING_FEAT_RSRC_TAGS) ||
         !ring_.features().has(IORING_OP_POLL_ADD)) {
@@ -109,24 +111,25 @@ class ring_backend {
   /// Any thread and signal handlers: ends the owner's sleep, now or when it next begins.
   void wake() const noexcept { linux_policy::wake_ring(wake_fd_.get()); }
 
-  /// The same for the owner of `to`, which outlives this turn, with the turn's system call. False:
-  /// not from here.
+  /// Wakes the owner of `to`, which must outlive this turn, with this turn's system call. False:
+  /// this ring or `to` cannot.
   [[nodiscard]] bool message(ring_backend& to) noexcept {
     bool const can = to.is_open() && features().has(IORING_OP_MSG_RING);
     io_uring_sqe* const entry = can ? sqe() : nullptr;
     if (entry == nullptr) return false;
     entry->opcode = IORING_OP_MSG_RING;
     entry->flags = IOSQE_CQE_SKIP_SUCCESS;
-    entry->fd = to.ring_.descriptor();  // its CQE there is nobody's
+    entry->fd = to.ring_.descriptor();  // its CQE there has no handler
     entry->user_data = to.undelivered_.user_data();
     return true;
   }
 
-  /// An SQE for an operation that nobody waits in line before; null: line_up().
+  /// Returns an SQE, or null if other operations wait for one or there is no room: then call
+  /// line_up().
   [[nodiscard]] io_uring_sqe* sqe() noexcept { return waiting_.empty() ? take_sqe() : nullptr; }
 
-  /// Are there `n` SQEs to be had by sqe(), now and without a submission in between? Submits what
-  /// is in their way.
+  /// Returns true if sqe() can now return `n` SQEs without a submission in between. First submits
+  /// the pending SQEs if they take up that room.
   [[nodiscard]] bool has_room_for(std::size_t n) noexcept {
     if (!waiting_.empty() || n > ring_.entries()) return false;
     auto const room = [this] {
@@ -134,16 +137,16 @@ class ring_backend {
       return ring_.entries() - std::max(tail - ring_.head(), tail - fast_path_.first());
     };
     if (room() < n) {
-      static_cast<void>(ring_.enter(false));  // an error shows again at the end of the turn
+      static_cast<void>(ring_.enter(false));  // an error recurs at the end of the turn
       fast_path_.release_cqes();
     }
     return room() >= n;
   }
 
-  /// The same while the ring is open to all, which it is not while a stop is on or anyone waits
-  /// in line; null: ask anew, by sqe().
+  /// As sqe(), but only while the ring is open to all: not after a stop request, and not while
+  /// operations wait for an SQE. Null does not mean that sqe() fails.
   [[nodiscard]] IOWQ_ALWAYS_INLINE io_uring_sqe* try_sqe() noexcept { return ring_.try_get(); }
-  /// After a null try_sqe(): is it worth another?
+  /// After try_sqe() returned null: returns true if a second call can succeed.
   [[nodiscard]] bool can_get_sqe() noexcept {
     return open_to_all_ && waiting_.empty() && ring_.can_get(fast_path_.first());
   }
@@ -152,25 +155,26 @@ class ring_backend {
     if (!open) ring_.invalidate_run();
   }
 
-  /// Submits what there is to make room for `op`, or puts it into the line for the SQ.
+  /// Queues `op` until it gets an SQE, and submits the pending SQEs to make room.
   IOWQ_NOINLINE void line_up(operation_base& op) noexcept {
     op.stage_ = stage::waiting;
     waiting_.push_back(op);
     drain_waiting();
   }
 
-  /// Asks the kernel to end `op`, which is in its hands. The operation still ends by its own CQE.
+  /// Asks the kernel to cancel `op`, which it has. The operation still completes by its own CQE.
   void cancel(operation_base& op, bool again = false) noexcept {
     if (op.is(operation_base::cancel_sent) && !again) return;
     if (!op.is(operation_base::cancel_sent)) cancel_retry_.begin();
-    // The next of a chain is begun by work that the kernel may have put off, and not found before.
+    // The kernel may start the next request of a chain in deferred work. Before that work ran, a
+    // cancel does not find the request.
     if (op.is(operation_base::has_callback) && ring_.has_work()) {
       fast_path_.release_cqes();
-      static_cast<void>(ring_.enter(false));  // an error shows again at the end of the turn
+      static_cast<void>(ring_.enter(false));  // an error recurs at the end of the turn
     }
     io_uring_sqe* const sqe = sqe_or_submit();
     if (sqe == nullptr) {
-      cancels_wait_ = true;  // pump() asks for them again
+      cancels_wait_ = true;  // loop::cancel_again() repeats them
       return;
     }
     op.set(operation_base::cancel_sent);
@@ -181,7 +185,7 @@ class ring_backend {
     sqe->user_data = cancel_retry_.user_data();
   }
 
-  /// Takes those that waited in line for an SQE and shall be cancelled: they never begin.
+  /// Removes the cancelled operations from the queue for an SQE: they never begin.
   template <class Take>
   void drop_cancelled(Take&& take) noexcept {
     waiting_.extract(
@@ -194,16 +198,17 @@ class ring_backend {
   [[nodiscard]] bool cancels_wait() const noexcept {
     return cancels_wait_ || cancel_retry_.is_due();
   }
-  /// Those that wait are asked for now. True: and those that were asked for.
+  /// The caller now repeats the cancels that found no SQE. True: and the cancels that were already
+  /// sent.
   [[nodiscard]] bool ask_again() noexcept {
     return cancels_wait_ = false, cancel_retry_.take_due();
   }
 
-  /// Is there a CQE to reap without asking the kernel?
+  /// Returns true if there is a CQE to reap without a system call.
   [[nodiscard]] bool ready() const noexcept { return ring_.ready(); }
-  /// Has the kernel something that it cannot give without being asked?
+  /// Returns true if the kernel has completions that it only delivers in a system call.
   [[nodiscard]] bool needs_enter() const noexcept { return ring_.needs_enter(); }
-  /// Are there SQEs to submit?
+  /// Returns true if there are SQEs to submit.
   [[nodiscard]] bool pending() const noexcept { return ring_.pending() != 0; }
 
   /// The system call of a turn: submits, and with `sleep` waits for a CQE, a wake() or `deadline`.
@@ -219,15 +224,15 @@ class ring_backend {
       broken(r);
   }
 
-  /// Ends what the kernel has done, `budget` operations at most. `after()` runs behind each.
+  /// Completes the operations that have a CQE, at most `budget` CQEs. Calls `after()` after each.
   template <class After>
   IOWQ_ALWAYS_INLINE void reap(unsigned budget, After&& after) noexcept {
     if (fast_path_.reap(budget, after) != 0) starved_ = {};
   }
 
-  /// The operations that are in the kernel's hands and not in the census.
+  /// The operations that the kernel has and that are not in the registry.
   [[nodiscard]] const fast_path& fast() const noexcept { return fast_path_; }
-  /// There are none any more.
+  /// Registers all of those operations.
   void track_all() noexcept { fast_path_.track_all(); }
 
  private:
@@ -240,7 +245,7 @@ class ring_backend {
     bool armed = false;
   };
 
-  /// A message that another ring could not bring here. On that ring's thread.
+  /// The handler of a message that another ring could not deliver here. Runs on that ring's thread.
   struct undelivered : cqe_handler {
     undelivered() noexcept : cqe_handler{&failed} {}
     static void failed(cqe_handler* self, int, std::uint32_t) noexcept {
@@ -256,7 +261,8 @@ class ring_backend {
     annotate_release(&op);
   }
 
-  /// The next SQE. The SQEs of the young are left alone, unless all are.
+  /// Returns the next free SQE, or null. Never overwrites the SQE of an untracked operation: if no
+  /// other SQE is free, release_cqes() registers such operations first.
   IOWQ_NOINLINE io_uring_sqe* take_sqe() noexcept {
     io_uring_sqe* sqe = ring_.get(fast_path_.first());
     if (sqe == nullptr) {
@@ -267,12 +273,12 @@ class ring_backend {
     return sqe;
   }
 
-  /// An SQE; where the SQ is full, what it holds is submitted first. Null: the kernel takes none.
+  /// Returns an SQE. If the SQ is full, submits it first. Null: the kernel accepts no SQE.
   [[nodiscard]] io_uring_sqe* sqe_or_submit() noexcept {
     io_uring_sqe* sqe = take_sqe();
     if (sqe != nullptr) [[likely]]
       return sqe;
-    fast_path_.release_cqes();  // the kernel may need the CQ's room
+    fast_path_.release_cqes();  // the kernel may need room in the CQ
     if (int const r = ring_.enter(false);
         r < 0 && r != -EINTR && r != -EAGAIN && r != -EBUSY && r != -ENOMEM)
       broken(r);
@@ -302,7 +308,7 @@ class ring_backend {
   }
 
  public:
-  /// Poll events as an SQE holds them.
+  /// Poll events in the byte order of an SQE.
   [[nodiscard]] static constexpr std::uint32_t poll_mask(std::uint32_t events) noexcept {
 #if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
     return (events >> 16) | (events << 16);
@@ -312,8 +318,9 @@ class ring_backend {
   }
 
  private:
-  /// The kernel is out of something. What it holds is kept; completions free it. Until there is
-  /// one, sleep a little longer each time instead of spinning, but not through a wake().
+  /// The kernel lacks some resource. The ring keeps its SQEs, and completions free the resource.
+  /// Until there is a completion, sleep 1 ms, doubled up to 64 ms, instead of spinning. The sleep
+  /// is on wake_fd_, so that a wake() is not slept through.
   IOWQ_COLD void starve() noexcept {
     if (ring_.ready()) return;
     using std::chrono::milliseconds;
@@ -336,8 +343,8 @@ class ring_backend {
   waker waker_;
   undelivered undelivered_;
   intrusive_queue<&loop_item::next>
-      waiting_;                // operations for which there was no SQE, first come, first served
-  bool cancels_wait_ = false;  // a cancel found no SQE either
+      waiting_;                // operations that found no SQE, first come, first served
+  bool cancels_wait_ = false;  // a cancel found no SQE
   cancel_retry cancel_retry_;
   bool open_to_all_ = false;
   std::chrono::milliseconds starved_{};

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/exec/detail/fast_path.hpp -- operations that complete in the turn that submitted them.
 //
-// Each await must be found: dump() names it, a stop cancels it. But most awaits of a busy loop end
-// in the turn that submits them, and for those the census costs more than all else that we do. So
-// an operation on the ring begins young: nothing but its SQE knows it. When the turn's CQEs have
-// been taken, who is left is who has an SQE and no CQE. Where as many ended as were submitted, as
-// in most turns, that is nobody, and nothing was written down for it.
+// Every operation in flight must be discoverable, for dump() and for cancellation. But in a busy
+// loop most operations complete in the turn that submits them, and for those registration would be
+// the largest cost. So an operation on the ring begins untracked: only its SQE refers to it. After
+// the turn's CQEs have been taken, the operations with an SQE and no CQE are registered. In most
+// turns as many operations completed as were submitted, and nothing is registered.
 //
-// Y1  An SQE from number first_ on is not overwritten, nor a CQE since the ring's head given back.
-// Y2  An SQE that says young, from first_ on, is of an operation that has ended if, and only if,
-//     one of those CQEs is its and not crossed out.
-// Y3  A young operation has no bits: it is not listed, nobody wants it cancelled, it has no hook.
+// Y1  No SQE numbered first_ or later is overwritten; no CQE from the ring's head on is given back.
+// Y2  An SQE numbered first_ or later that is tagged untracked belongs to a completed operation if,
+//     and only if, one of those CQEs has the same user_data and was not consumed (consume()).
+// Y3  An untracked operation has no bits set: it is not registered, not cancelled, and has no hook.
 #pragma once
 
 #include <algorithm>
@@ -24,11 +24,11 @@
 
 namespace iowq::inline v0::detail {
 
-/// What an SQE's user_data says about whose it is: a completion's, or an operation's. A pointer to
-/// either leaves the low bits free.
+/// The meaning of an SQE's user_data: a pointer to a cqe_handler or to an operation. The low bits
+/// of either pointer are free for the tag.
 struct user_data_tag {
   static constexpr std::uint64_t operation = 1;
-  static constexpr std::uint64_t untracked = 2;  // when it was submitted
+  static constexpr std::uint64_t untracked = 2;  // at the time of submission
 
   [[nodiscard]] static std::uint64_t of(operation_base& op, std::uint64_t age = 0) noexcept {
     return reinterpret_cast<std::uintptr_t>(&op) | operation | age;
@@ -46,25 +46,26 @@ struct user_data_tag {
 };
 static_assert(alignof(operation_base) > (user_data_tag::operation | user_data_tag::untracked));
 
-/// Those of one loop; and, since it is their ends that count, who takes its CQEs. Owner thread
-/// only.
+/// The untracked operations of one loop. This class also reaps the CQEs, because it has to know
+/// which of its operations completed. Owner thread only.
 class fast_path {
  public:
   fast_path(ring& all, in_flight_registry& old) noexcept : ring_{all}, registry_{old} {}
   fast_path(const fast_path&) = delete;
   fast_path& operator=(const fast_path&) = delete;
 
-  /// The ring is open.
+  /// Call once the ring is open.
   void begin() noexcept {
     first_ = ring_.tail();
     run_number_ = ring_.cq_head();
   }
 
-  /// The SQEs from this number on are still needed.
+  /// The SQEs from this number on must not be overwritten.
   [[nodiscard]] unsigned first() const noexcept { return first_; }
 
-  /// Takes CQEs, oldest first, at most `budget`: ends operations. `after()` runs behind each. How
-  /// many. Whoever goes on may begin others, and may release_cqes().
+  /// Takes at most `budget` CQEs, oldest first, and completes their operations. Calls `after()`
+  /// after each CQE. Returns the number taken. A resumed coroutine may begin operations, and may
+  /// cause release_cqes().
   template <class After>
   IOWQ_ALWAYS_INLINE unsigned reap(unsigned budget, After&& after) noexcept {
     unsigned const begin = ring_.cq_head();
@@ -86,7 +87,7 @@ class fast_path {
     return end - begin;
   }
 
-  /// Who was submitted and has not ended is young no more; the CQEs taken are given back.
+  /// Registers the operations that are submitted and incomplete, and gives the taken CQEs back.
   IOWQ_ALWAYS_INLINE void release_cqes() noexcept {
     unsigned const taken = number_taken() - ring_.cq_head();
     if (taken - consumed_ == ring_.head() - first_) [[likely]]
@@ -97,14 +98,14 @@ class fast_path {
     consumed_ = 0;
   }
 
-  /// Nobody is young any more.
+  /// Registers all untracked operations, also those that the kernel has not taken yet.
   IOWQ_COLD void track_all() noexcept {
     release_cqes();
     for_each_pending([this](operation_base& op) { registry_.track_late(op); });
     first_ = ring_.tail();
   }
 
-  /// Calls `f` with each, oldest first.
+  /// Calls `f` with each untracked operation, oldest first.
   template <class F>
   void for_each(F&& f) const {
     for_each_submitted(f);
@@ -114,7 +115,8 @@ class fast_path {
  private:
   static constexpr unsigned most = 1024;  // CQEs taken before they are given back
 
-  /// The rule: the only CQE of one that is young, and no error. False: it is something else.
+  /// The usual case: the only CQE of an untracked operation, without an error. Returns false,
+  /// without any effect, for every other CQE.
   IOWQ_ALWAYS_INLINE static bool complete_fast(const io_uring_cqe& cqe) noexcept {
     std::uint64_t const user_data = cqe.user_data;
     cqe_result const what{cqe};
@@ -148,7 +150,7 @@ class fast_path {
     op.kind_->on_cqe(op, what);
   }
 
-  /// `cqe`, which was taken, is not the end of one that was young. Y2
+  /// Marks a taken CQE as not the completion of an untracked operation. Y2
   void consume(io_uring_cqe& cqe) noexcept {
     cqe.user_data = 0;
     ++consumed_;
@@ -176,7 +178,7 @@ class fast_path {
         f(user_data_tag::operation_of(user_data));
   }
 
-  /// Calls `f` with each that the kernel has taken: who has an SQE and no CQE.
+  /// Calls `f` with each untracked operation that the kernel has taken and that has no CQE yet.
   template <class F>
   void for_each_submitted(F&& f) const {
     auto const nothing = [](operation_base&) {};
@@ -193,8 +195,9 @@ class fast_path {
         f(user_data_tag::operation_of(user_data));
   }
 
-  /// The same, if CQEs came in the order of their SQEs, as those do that the kernel completes at
-  /// once. False: they did not, and `f` was called with too many.
+  /// The same, if the CQEs came in the order of their SQEs, as they do for operations that the
+  /// kernel completes during submission. False: they did not, and `f` was called with too many
+  /// operations.
   template <class F>
   bool compare_in_order(F&& f) const {
     unsigned const taken = number_taken();
@@ -219,8 +222,8 @@ class fast_path {
   in_flight_registry& registry_;
   unsigned first_ = 0;
   unsigned consumed_ = 0;
-  // The CQEs that lie side by side with the last taken: where they begin, the number of the first,
-  // and where those that were taken end.
+  // The contiguous run of CQEs that holds the last one taken: its begin, the end of its taken part,
+  // and the number of its first CQE.
   io_uring_cqe* run_ = nullptr;
   io_uring_cqe* taken_ = nullptr;
   unsigned run_number_ = 0;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/exec/detail/fd_cache.hpp -- what a loop has learned about file systems and descriptors.
+// iowq/exec/detail/fd_cache.hpp -- cached facts about file systems and descriptors.
 #pragma once
 
 #include <linux/magic.h>
@@ -12,7 +12,7 @@
 
 namespace iowq::inline v0::detail {
 
-/// A file as the kernel numbers it.
+/// A file as the kernel identifies it.
 struct file_identity {
   std::uint32_t major = 0, minor = 0;
   std::uint64_t inode = 0;
@@ -20,14 +20,15 @@ struct file_identity {
   [[nodiscard]] std::uint64_t device() const noexcept { return std::uint64_t{major} << 32 | minor; }
   /// The key under which punted writes to this file are ordered.
   [[nodiscard]] std::uint64_t key() const noexcept {
-    // Exact keys need no avalanche, but device and inode must not cancel each other out. 60 bits:
-    // the rest of the word says what kind of file it is (op/detail/file_kind.hpp).
+    // Keys are compared exactly, so mixing need not be thorough, but device and inode must not
+    // cancel each other out. 60 bits: the upper 4 hold the kind of file (op/detail/file_kind.hpp).
     return (device() * 0x9E3779B97F4A7C15ULL ^ inode) & ~std::uint64_t{0} >> 4;
   }
 };
 
-/// Does this file system (statfs(2), f_type) keep its inodes in memory or on a local disk? A
-/// remote or user-space one may answer whenever it likes, so what is not known is not local.
+/// Returns true if this file system (statfs(2), f_type) keeps its inodes in memory or on a local
+/// disk. A remote or user-space file system may take any time to respond, so unknown means not
+/// local.
 [[nodiscard]] inline bool is_local_filesystem(std::uint64_t magic) noexcept {
   switch (magic) {
     case EXT4_SUPER_MAGIC:
@@ -52,26 +53,27 @@ struct file_identity {
   }
 }
 
-/// What was found out about descriptors, by number: what a call that costs as much as a small read
-/// would say. A number may be another file's by now, closed behind our back. So nothing is kept
-/// here that could do harm then. Owner thread only.
+/// Facts about descriptors, by number, that otherwise cost a system call as expensive as a small
+/// read. The program may have closed a number and reused it for another file without this cache
+/// noticing. So it only holds facts that do no harm when they are stale. Owner thread only.
 class fd_cache {
  public:
-  /// It has offsets. Wrong: an offset of what has none is ignored, as the ring does.
+  /// The file has a position. If stale: an offset on a stream is ignored, as the ring ignores it.
   [[nodiscard]] bool seeks(int number) const noexcept { return has(seeks_, number); }
   void learn_seeks(int number) noexcept { put(seeks_, number); }
-  /// A stored file that does not know RWF_NOWAIT. Wrong: a worker does what the owner could have.
+  /// A stored file without support for RWF_NOWAIT. If stale: a worker does an operation that the
+  /// owner could have done.
   [[nodiscard]] bool always_waits(int number) const noexcept { return has(always_waits_, number); }
   void learn_always_waits(int number) noexcept { put(always_waits_, number); }
 
-  /// It is closed.
+  /// Call when the descriptor is closed.
   void forget(int number) noexcept {
     if (!is_known(number)) return;
     for (bits* const set : {&seeks_, &always_waits_}) (*set)[index_of(number)] &= ~bit_of(number);
   }
 
  private:
-  using bits = std::array<std::uint64_t, 64>;  // higher ones are looked at each time
+  using bits = std::array<std::uint64_t, 64>;  // higher numbers are not cached
 
   [[nodiscard]] static bool is_known(int number) noexcept {
     return static_cast<unsigned>(number) < 64 * std::tuple_size_v<bits>;
@@ -92,8 +94,8 @@ class fd_cache {
   bits seeks_{}, always_waits_{};
 };
 
-/// Local devices one loop has met. Owner thread only. A device number may be given to another
-/// file system after umount(2): only then is the answer stale, and the cost is one slow call.
+/// The local devices that one loop has met. Owner thread only. An answer is stale only if the
+/// device number was given to another file system after umount(2); the cost is one slow call.
 class devices {
  public:
   [[nodiscard]] bool is_local(std::uint64_t device) const noexcept {

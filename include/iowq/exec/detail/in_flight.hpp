@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/exec/detail/in_flight.hpp -- the registry of operations in flight.
 //
-// Rings of links, so that who ends leaves from the middle: one for every descriptor, as far as
-// the table reaches, since close() asks who uses one. Descriptors are small numbers that lie close
-// together, so the table needs no hash; it grows when close() meets other_entries in a ring, and
-// who enters never pays for that. Who is young (exec/detail/fast_path.hpp) is not in here.
+// One circular intrusive list per descriptor, as far as the table reaches: unlinking is O(1), and
+// close() can find the operations that use a descriptor. Descriptors are small, dense numbers, so
+// the table needs no hash. for_each_using(), which close() calls, grows the table when a list holds
+// more than 8 unrelated operations; add() never pays for that. Untracked operations
+// (exec/detail/fast_path.hpp) are not in the registry.
 #pragma once
 
 #include <array>
@@ -17,12 +18,12 @@
 
 namespace iowq::inline v0::detail {
 
-/// What an operation on a slot of the ring's table of files has for a descriptor: a number that no
-/// descriptor has, and its own inverse. -1 remains nothing.
+/// The number that stands for a slot of the ring's file table where a descriptor is expected. No
+/// descriptor has this number. The function is its own inverse, and -1 still means "none".
 [[nodiscard]] constexpr int slot_number(int slot) noexcept { return -2 - slot; }
 [[nodiscard]] constexpr bool is_slot(int number) noexcept { return number < -1; }
 
-/// The lists of a loop. Owner thread only.
+/// The lists of one loop. Owner thread only.
 class in_flight_registry {
  public:
   explicit in_flight_registry(operation_counters& counts) noexcept : counters_{counts} {
@@ -49,14 +50,15 @@ class in_flight_registry {
     op.after->before = op.before;
   }
 
-  /// Enters one that was young. It had been counted as done when it began; it will be, again.
+  /// Adds an operation that began untracked. It was counted as finished when it was submitted, and
+  /// finish() will count it again, so the first count is undone.
   void track_late(operation_base& op) noexcept {
     --counters_.of(op.row()).ring_ops;
     op.set(operation_base::was_tracked_late);
     add(op);
   }
 
-  /// Calls `f` with each, those of one descriptor side by side, newest first. `f` may enter others.
+  /// Calls `f` with each operation, grouped by descriptor, newest first. `f` may add operations.
   template <class F>
   void for_each(F&& f) const {
     for_each_of(no_fd_ops_, f);
@@ -64,8 +66,8 @@ class in_flight_registry {
     for (std::size_t i = 0; i < size_; ++i) for_each_of(table_[i], f);
   }
 
-  /// Calls `f` with each that uses the descriptor `number`; as for_each(). O(those, and those that
-  /// use several).
+  /// Calls `f` with each operation that uses the descriptor `number`; otherwise as for_each().
+  /// O(these operations, and those that use two descriptors).
   template <class F>
   void for_each_using(int number, F&& f) {
     if (number == -1) return;
@@ -81,8 +83,8 @@ class in_flight_registry {
     for_each_of(two_fd_ops_, look);
   }
 
-  /// One that uses `number` and was not told to end, or null. Not of a worker's: those may be over,
-  /// and only their coroutines do not know yet.
+  /// Returns an operation that uses `number` and was not cancelled, or null. Ignores the operations
+  /// on the pool: they may have completed already without their coroutines having been resumed.
   [[nodiscard]] const operation_base* find_user(int number) noexcept {
     const operation_base* found = nullptr;
     for_each_using(number, [&found](const operation_base& op) {
@@ -92,13 +94,14 @@ class in_flight_registry {
     return found;
   }
 
-  /// Calls `cancel` with each operation that uses what `closer` will close. False: there are none.
-  /// True: `closer` waits here for their ends (on_user_completed()).
+  /// Calls `cancel` with each operation that uses the descriptor which `closer` will close. Returns
+  /// false if there are no such operations. True: `closer` waits in the registry until they have
+  /// completed (on_user_completed()).
   template <class Cancel>
   [[nodiscard]] bool cancel_users(operation_base& closer, Cancel&& cancel) noexcept {
     int left = 0;
     for_each_using(closer.used_descriptor(), [&](operation_base& op) {
-      // What is not cancellable is another close(): that of a number which is closed twice.
+      // An operation that is not cancellable is another close(), of a number that is closed twice.
       if (!op.row().cancellable) return;
       ++left;
       cancel(op);
@@ -111,8 +114,8 @@ class in_flight_registry {
     return true;
   }
 
-  /// One that was to be cancelled has ended, and left. Calls `resume` with a closer that waited for
-  /// it as for the last: it looks again.
+  /// Call after a cancelled operation was removed. Calls `resume` with each closer for which `op`
+  /// was the last operation to wait for: the closer checks again.
   template <class GoOn>
   void on_user_completed(const operation_base& op, GoOn&& resume) noexcept {
     if (pending_closes_ == 0) return;
@@ -121,8 +124,8 @@ class in_flight_registry {
     if (other != one) notify_closers(other, resume);
   }
 
-  /// Who enters from now on came later. The clock is asked when somebody does: in a turn of young
-  /// ones nobody.
+  /// Operations that are added from now on get a new time stamp. The clock is read by the first
+  /// add(): a turn that registers nothing never reads it.
   void start_turn() noexcept { now_is_known_ = false; }
 
  private:
@@ -152,8 +155,9 @@ class in_flight_registry {
     return number == -1 ? no_fd_ops_ : bucket_of(number);
   }
 
-  /// Who closes `number` waits for one less. He came after most that he waits for, and most often
-  /// he is the only one: so the walk is short.
+  /// Decrements the number of operations that each close() of `number` waits for. A closer was
+  /// added later than most of these operations, so it is near the front, and there is usually only
+  /// one: the walk is short.
   template <class GoOn>
   void notify_closers(int number, GoOn&& resume) noexcept {
     if (number == -1) return;
@@ -172,7 +176,7 @@ class in_flight_registry {
     }
   }
 
-  /// Twice the rings. Without memory for them the old ones do.
+  /// Doubles the number of lists. If there is no memory, the old lists remain.
   void grow() noexcept {
     std::unique_ptr<registry_node[]> more{new (std::nothrow) registry_node[2 * size_]};
     if (!more) return;
@@ -195,9 +199,9 @@ class in_flight_registry {
   std::array<registry_node, 64> at_first_;
   std::unique_ptr<registry_node[]> grown_;
   registry_node* table_ = at_first_.data();
-  registry_node no_fd_ops_{&no_fd_ops_, &no_fd_ops_};     // of those that use no descriptor
-  registry_node two_fd_ops_{&two_fd_ops_, &two_fd_ops_};  // ... and of those that use two
-  time_point now_{};                                      // of this turn, once it
+  registry_node no_fd_ops_{&no_fd_ops_, &no_fd_ops_};     // operations without a descriptor
+  registry_node two_fd_ops_{&two_fd_ops_, &two_fd_ops_};  // operations with two
+  time_point now_{};                                      // the time of this turn, if now_is_known_
   bool now_is_known_ = false;
   unsigned pending_closes_ = 0;
 };

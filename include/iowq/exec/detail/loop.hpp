@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/exec/detail/loop.hpp -- the event loop: inbox, timers, ready queue, submit and wait, reap.
 //
-// A turn makes one system call at most. Whoever completes an operation (a CQE, a worker through
-// the inbox, a timer) ends in finish(), and finish() resumes the coroutine by one indirect call.
+// A turn makes at most one system call. Every completion (a CQE, an item that a worker posted, a
+// timer) leads to finish(), which resumes the coroutine by one indirect call. Only the fast path
+// (exec/detail/fast_path.hpp) resumes a coroutine without finish().
 #pragma once
 
 #include <cerrno>
@@ -28,7 +29,7 @@ namespace iowq::inline v0::detail {
 /// The loop of the calling thread, or null.
 inline constinit thread_local loop* this_thread_loop = nullptr;
 
-/// One owner thread's machinery. Owner thread only unless a member says otherwise.
+/// The event loop of one owner thread. Owner thread only, unless a member says otherwise.
 class loop {
  public:
   loop(unsigned entries, backend_kind backend, punt_policy punt, pool_options pool,
@@ -50,7 +51,7 @@ class loop {
     remote_.wait_for_callers();
   }
 
-  /// The loop of this thread; stops the program where none runs.
+  /// Returns the loop of this thread. Asserts that there is one.
   [[nodiscard]] static loop& current() noexcept {
     loop* const here = this_thread_loop;
     IOWQ_ASSERT(here != nullptr, "an operation was awaited on a thread that runs no executor");
@@ -59,7 +60,7 @@ class loop {
 
   // ---- Any thread ----
 
-  /// Hands `i` to the owner; wakes it if, and only if, it is parked.
+  /// Hands `i` to the owner, and wakes the owner if, and only if, it is parked.
   void post(loop_item& i) noexcept {
     remote_.post(i, [this] { kick(); });
   }
@@ -67,10 +68,10 @@ class loop {
   /// Also from a signal handler.
   void request_stop() noexcept {
     remote_.call_while_alive([this] {
-      // release: pairs with the acquire in turn(); what the caller did before is seen there.
+      // release: pairs with the acquire in turn(), which then sees what the caller did before.
       stop_wanted_.store(true, std::memory_order_release);
       int const saved = errno;
-      ring_.wake();  // without asking whether the owner is parked: a handler may be the owner
+      ring_.wake();  // even if not parked: a handler may run on the owner's thread
       errno = saved;
     });
   }
@@ -81,7 +82,7 @@ class loop {
 
   void ready(loop_item& i) noexcept { ready_.push_back(i); }
 
-  /// One turn. Blocks until there is something to do.
+  /// Runs one turn. Blocks until there is something to do.
   void turn() noexcept {
     registry_.start_turn();
     // acquire: pairs with request_stop().
@@ -109,14 +110,16 @@ class loop {
     ring_.reap(reap_budget, [] { drain_trampoline(); });
   }
 
-  /// It and others, who all end after each other's last turn; `stops`: all were asked to stop.
+  /// Joins a group of loops that outlive each other's last turn. `stops` is set when the whole
+  /// group is asked to stop.
   void join_group(const atomic<bool>& stops) noexcept { group_stop_ = &stops; }
   [[nodiscard]] bool group_stops() const noexcept {
     // acquire: pairs with runtime::request_stop().
     return group_stop_ != nullptr && group_stop_->load(std::memory_order_acquire);
   }
 
-  /// Runs turns until `done`, which is set by what they run, and no guest is here.
+  /// Runs turns until `done` is set by an item that a turn runs, no coroutine of another loop is
+  /// here, and no abandoned request is left.
   void run_until(const bool& done) noexcept {
     trampoline_scope const scope;
     done_ = &done;
@@ -124,19 +127,20 @@ class loop {
     done_ = nullptr;
   }
 
-  /// A coroutine has come from another loop.
+  /// Counts a coroutine that has arrived from another loop.
   void arrive() noexcept { ++migrated_in_; }
-  /// One goes on at `other`, as `i`; nothing of it is touched afterwards.
+  /// Sends a coroutine to `other`, as `i`. Touches nothing of the coroutine after the post.
   void migrate_to(loop& other, loop_item& i) noexcept { --migrated_in_, other.post(i); }
 
-  /// Registers `op` as in flight. Call last: a token that was stopped cancels at once.
+  /// Registers `op` as in flight. Call this last: if a stop was already requested, it cancels `op`.
   void watch(operation_base& op, stop_token token, bool ambient) noexcept {
     registry_.add(op);
     if (!ambient) [[unlikely]]
       hook(op, token);
   }
 
-  /// To the pool, which is started by the first. A null `w` is an allocation that failed.
+  /// Sends `op` to the pool, and starts the pool if this is the first punt. A null `w` means that
+  /// its allocation failed.
   void start_work(operation_base& op, work* w) noexcept {
     op.stage_ = stage::pool;
     if (w != nullptr) pool_.on_punted();
@@ -152,18 +156,18 @@ class loop {
   }
   void disarm(alarm& a) noexcept { timers_.disarm(a); }
 
-  /// Ends `op` early if that is possible; it completes in a later step, never in here.
+  /// Cancels `op` if that is possible. `op` completes in a later step, never inside this call.
   void cancel(operation_base& op) noexcept;
 
-  /// It is over, but not here and now.
+  /// Completes `op` with `res` when the ready queue is run, not inside this call.
   void complete_later(operation_base& op, int res) noexcept {
     op.result_.set(res);
     op.stage_ = stage::ready;
     ready(op);
   }
 
-  /// The one end of an operation: its result is in it. Resumes its coroutine; the last thing to
-  /// do in a completion or an item, whose caller then calls drain_trampoline().
+  /// Completes an operation whose result is set, and resumes its coroutine. Must be the last
+  /// statement of a completion or an item; their caller then calls drain_trampoline().
   template <const operation_row& Row>
   void finish(operation_base& op, std::uint64_t operation_stats::* way) noexcept {
     in_flight_registry::remove(op);
@@ -174,7 +178,8 @@ class loop {
     resume(op);
   }
 
-  /// It has left the census: a close may wait for that. finish() says so itself.
+  /// Call after `op` was removed from the registry: a close() may wait for it. finish() calls it
+  /// itself.
   void left(const operation_base& op) noexcept;
 
   void resume(operation_base& op) noexcept {
@@ -193,7 +198,7 @@ class loop {
   [[nodiscard]] punt_policy punting() const noexcept { return punt_; }
   [[nodiscard]] ring_backend& backend() noexcept { return ring_; }
   [[nodiscard]] const ring_backend& backend() const noexcept { return ring_; }
-  /// Null: there is a ring.
+  /// Null if the loop has a ring.
   [[nodiscard]] poll_backend* poller() noexcept { return poll_ ? &*poll_ : nullptr; }
   [[nodiscard]] bool has_ring() const noexcept { return !poll_; }
   [[nodiscard]] const std::string& backend_reason() const noexcept { return reason_; }
@@ -213,7 +218,7 @@ class loop {
   }
   [[nodiscard]] bool ending() const noexcept { return ending_; }
   [[nodiscard]] bool stopping() const noexcept { return stop_->stop_requested(); }
-  // relaxed: whoever asked on this thread is seen.
+  // relaxed: a request made on this thread is always seen.
   [[nodiscard]] bool will_stop() const noexcept {
     return stopping() || stop_wanted_.load(std::memory_order_relaxed);
   }
@@ -224,7 +229,8 @@ class loop {
   }
   [[nodiscard]] pool_slot& pool() noexcept { return pool_; }
   [[nodiscard]] const pool_slot& pool() const noexcept { return pool_; }
-  /// At the end of a run: a stop was for that, also one that came in its last turn.
+  /// Call at the end of a run. A stop request applies to that run, even if it came in the last
+  /// turn.
   void forget_stop() noexcept {
     // relaxed: only the owner clears it, and a request that comes now is for the next run.
     stop_wanted_.store(false, std::memory_order_relaxed);
@@ -234,18 +240,19 @@ class loop {
   }
 
  private:
-  static constexpr unsigned turn_budget = 256;   // coroutines resumed before the kernel is asked
-  static constexpr unsigned reap_budget = 1024;  // CQEs before everything else has a turn
+  static constexpr unsigned turn_budget = 256;   // items run before the kernel is entered
+  static constexpr unsigned reap_budget = 1024;  // CQEs reaped before the next turn
 
-  /// One of our company says it by its ring, with what it submits anyway.
+  /// Wakes the owner. A loop of the same group does so through its ring, with its next submission.
   void kick() noexcept {
     loop* const from = this_thread_loop;
     bool const near = from != nullptr && group_stop_ != nullptr && from->group_stop_ == group_stop_;
     if (!near || !from->ring_.message(ring_)) ring_.wake();
   }
 
-  /// Before it sleeps, the owner looks out for its workers if that pays. Nothing else waits for
-  /// it meanwhile: no SQE, no timer, and the kernel can say that it has something, as epoll cannot.
+  /// Before the owner sleeps, it spins for its workers if that pays. It spins only if it has
+  /// nothing else to wait for: no SQE, no timer, and no descriptor in epoll. The ring shows a
+  /// completion in shared memory; epoll reports one only through a system call.
   [[nodiscard]] bool worth_spinning() noexcept {
     if (!pool_.should_spin() || !timers_.empty() || ring_.pending()) return false;
     if (poll_ && poll_->waits()) return false;
@@ -259,16 +266,16 @@ class loop {
     while (timer* const due = timers_.pop_due(now)) complete_later(static_cast<alarm*>(due)->op, 0);
   }
 
-  /// No ring: what it waited for has come, or so it seems.
+  /// No ring: the descriptor seems to be ready, or the operation was cancelled.
   void retry(operation_base& op) noexcept { op.stage_ = stage::ready, ready(op); }
 
-  // exec/detail/loop.hpp
+  // Defined below the class.
   void hook(operation_base& op, stop_token token) noexcept;
   void stop_all() noexcept;
   void cancel_all() noexcept;
   void cancel_again() noexcept;
 
-  // Never changes, or owner only.
+  // Constant, or owner thread only.
   punt_policy punt_;
   std::optional<stop_source> stop_{std::in_place};
   stop_token const ambient_ = stop_->get_token();
@@ -276,22 +283,22 @@ class loop {
   ring_backend ring_;
   intrusive_queue<&loop_item::next> ready_;
   timer_heap timers_;
-  const atomic<bool>* group_stop_ = nullptr;  // the address says whose, too
+  const atomic<bool>* group_stop_ = nullptr;  // its address identifies the group
   const bool* done_ = nullptr;
-  std::ptrdiff_t migrated_in_ = 0;  // minus those of ours that are away
+  std::ptrdiff_t migrated_in_ = 0;  // less the coroutines of this loop that are elsewhere
   bool ending_ = false;
   request_counts shots_;
   std::uint64_t items_run_ = 0;
   class operation_counters counters_;
   class devices devices_;
-  std::optional<poll_backend> poll_;  // in place of the ring, which then is not open
-  std::string reason_;                // why
+  std::optional<poll_backend> poll_;  // instead of the ring, which is then not open
+  std::string reason_;                // why this backend
 
   // Any thread.
   remote_inbox remote_;
   atomic<bool> stop_wanted_{false};
 
-  // Last, so that its workers end before anything they post to.
+  // Last, so that its workers end before anything that they post to is destroyed.
   pool_slot pool_;
 };
 
@@ -307,11 +314,11 @@ inline void loop::cancel(operation_base& op) noexcept {
       break;
     case stage::poll:
       poll_->forget(op);
-      retry(op);  // which sees that it shall not try again
+      retry(op);  // finds cancel_wanted and does not try again
       break;
     case stage::pool:
       pool_.flush();
-      // dequeued: finished() was called and has posted; running: its token was set.
+      // dequeued: the pool has called finished(), which posted; running: its token was stopped.
       if (auto* const pool = pool_.if_started()) pool->cancel(op.kind_->as_work(op));
       break;
     case stage::timer:
@@ -325,7 +332,7 @@ inline void loop::cancel(operation_base& op) noexcept {
 
 IOWQ_NOINLINE inline void loop::hook(operation_base& op, stop_token token) noexcept {
   if (!token.stop_possible()) return;
-  // Who could not fail any more did not prepare.
+  // Callers that can no longer report ENOMEM skip prepare().
   bool const made = op.is(operation_base::hooked) || stop_hook::prepare(*this, op, token);
   IOWQ_ASSERT(made, "no memory to register an operation with its stop token");
   op.hook_.object().begin(token);
@@ -345,10 +352,11 @@ inline void stop_hook::drop(operation_base& op) noexcept {
   op.bits_ = static_cast<std::uint8_t>(op.bits_ & ~operation_base::hooked);
 }
 
-/// Tells whoever asks the ambient token, and cancels all there is, whatever its own token. Once
-/// more, and it cancels what has begun since: what was shielded from a stop may wait for ever.
+/// Stops the ambient token and cancels every operation in flight, whatever its own token is. A
+/// second request cancels the operations that began since the first: an operation that is shielded
+/// from a stop may wait without limit.
 IOWQ_COLD inline void loop::stop_all() noexcept {
-  // acquire: as in turn(); what was asked for in between is done here as well.
+  // acquire: as in turn(). A request that came since turn() looked is also handled here.
   static_cast<void>(stop_wanted_.exchange(false, std::memory_order_acquire));
   if (!stopping()) {
     ring_.open_to_all(false);
@@ -362,7 +370,7 @@ IOWQ_NOINLINE inline void loop::finish_general(operation_base& op, operation_sta
   left(op);
   if (op.is(operation_base::hooked)) {
     if (!op.hook_.object().end()) {
-      op.stage_ = stage::draining_stop;  // its stop request is still in our inbox, and touches it
+      op.stage_ = stage::draining_stop;  // its stop request is still in our inbox, and refers to it
       return;
     }
     op.hook_.destroy();

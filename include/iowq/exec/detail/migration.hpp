@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/exec/detail/migration.hpp -- moves a coroutine to the thread of another executor.
 //
-// A run ends when all that it started has ended, wherever that went; so where a coroutine comes
-// to, it is counted as a guest, and who started it counts on. Whoever counts its ends, a run or
-// one of several awaits (flow/detail/concurrent.hpp), calls it home first.
+// A run ends when everything that it started has ended, on whichever executor. So the loop to which
+// a coroutine migrates counts it as migrated in, and the loop that started it still counts it. The
+// code that counts a coroutine's end, a run or a group of awaits (flow/detail/concurrent.hpp),
+// first makes the coroutine return to its own loop.
 #pragma once
 
 #include <cerrno>
@@ -18,7 +19,7 @@
 
 namespace iowq::inline v0::detail {
 
-/// The awaiting coroutine, and who awaits it in turn, goes on at `to`.
+/// Resumes the awaiting coroutine, and later its awaiters, on the thread of `to`.
 class [[nodiscard("co_await it")]] migration : loop_item {
  public:
   enum class why : unsigned char { asked, returning };
@@ -33,7 +34,8 @@ class [[nodiscard("co_await it")]] migration : loop_item {
     coroutine_ = coroutine;
     loop& here = loop::current();
     if (&to_ != &here) return here.migrate_to(to_, *this);
-    // Behind the others, as after a journey: who goes round one executor leaves them their turn.
+    // Already there: queue behind the others, as a migration would. A coroutine that visits its own
+    // executor in a round must not starve them.
     set_action(&go_on);
     here.ready(*this);
   }

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/exec/detail/operation_base.hpp -- one await in flight, whichever route it takes.
 //
-// The awaiter *is* the operation and lives in the coroutine's frame. From its submission to its
-// final cqe_handler it belongs to exactly one of: the SQ waiting line, the kernel, the pool, a
-// timer, a line for what another coroutine will give, the ready queue. Only the final cqe_handler
-// ends that; a cancel is a request, and its own answer is never taken for the outcome. Everything
-// here is the owner thread's.
+// The awaiter is the operation and lives in the coroutine's frame. From its submission to its final
+// completion it belongs to exactly one owner: the queue of operations that wait for an SQE, the
+// kernel, the pool, a timer, the wait queue of a sync primitive, or the ready queue. Only the final
+// completion ends that. A cancel is a request, and its own result is never taken for the result of
+// the operation. Everything here belongs to the owner thread.
 //
-//   created -> waiting -> ring ---------> over
-//           -> pool ------^---(bounced)-> over      (ring may bounce to pool, never back)
-//           -> timer, sync_wait -> ready -> over      (so does what never began)
-//           -> poll <----------> ready -> over      (no ring: tried again when it may succeed)
-//           -> closing -> any of these             (what others still use is not closed)
+//   created -> waiting -> ring ------------> completed
+//           -> pool ------^---(bounced)---> completed   (ring may bounce to pool, never back)
+//           -> timer, sync_wait -> ready -> completed   (so does an operation that never began)
+//           -> poll <------------> ready -> completed   (no ring: retried when it may succeed)
+//           -> closing -> any of these                  (a descriptor in use is not closed)
 #pragma once
 
 #include <coroutine>
@@ -34,8 +34,8 @@
 
 namespace iowq::inline v0::detail {
 
-/// Something for the owner to do, once. In at most one queue at a time; lives with whoever waits
-/// for it (an operation, a yield, a task about to start).
+/// An action that the owner thread runs once. It is in at most one queue at a time. It is part of
+/// the object that waits for the action: an operation, a yield, a task about to start.
 class loop_item {
  public:
   using function = void(loop_item* self) noexcept;
@@ -43,20 +43,20 @@ class loop_item {
   explicit loop_item(function* act) noexcept : act_{act} {}
 
   loop_item() noexcept {}  // no store: most operations are never queued
-  /// What run() does; before it is queued.
+  /// Sets the action of run(). Call it before the item is queued.
   void set_action(function* act) noexcept { act_ = act; }
 
-  /// Owner thread. May end the life of *this.
+  /// Owner thread. May destroy *this.
   void run() noexcept { act_(this); }
 
-  loop_item* next;  // the queue's, while it is in one
+  loop_item* next;  // belongs to the queue that holds the item
 
  private:
   function* act_;
 };
 
-/// std::optional without the flag: its owner keeps that beside its other flags, where all are
-/// cleared by one store. The owner also calls destroy().
+/// Like std::optional, but without the flag: the owner keeps that flag beside its other flags,
+/// which one store clears together. The owner also calls destroy().
 template <class T>
 class lazy {
  public:
@@ -78,16 +78,16 @@ class lazy {
   };
 };
 
-/// The same, but a pointer wide: the object is made in recycled memory
-/// (coro/detail/frame_cache.hpp). For what is so rare that every frame of every coroutine should
-/// not be larger for it: a thousand waiting connections are a thousand frames, and each page of
-/// them is a TLB entry a turn.
+/// Like lazy, but only one pointer in size: the object is constructed in recycled memory
+/// (coro/detail/frame_cache.hpp). For rarely needed objects, which should not enlarge every
+/// coroutine frame: a thousand waiting connections have a thousand frames, and each page of frames
+/// costs a TLB entry a turn.
 template <class T>
 class recycled {
  public:
   recycled() noexcept {}  // no store
 
-  /// Null: there is no memory.
+  /// Returns null if there is no memory.
   template <class... Arguments>
   T* emplace(Arguments&&... arguments) noexcept {
     void* memory = nullptr;
@@ -118,44 +118,44 @@ namespace iowq::inline v0::detail {
 class loop;
 class operation_base;
 
-/// Where an operation is.
+/// The state of an operation.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wshadow"  // see exec/operation_row.hpp
 enum class stage : std::uint8_t {
   created,
   completed,
-  waiting,  // in line for an SQE
-  ring,     // the kernel's
-  pool,     // a worker's, or queued for one
-  poll,     // until its descriptor is ready, where there is no ring
+  waiting,  // for a free SQE
+  ring,     // the kernel has it
+  pool,     // a worker runs it, or it is queued for one
+  poll,     // no ring: waits until its descriptor is ready
   timer,
-  sync_wait,      // for what another coroutine will give (sync/)
-  closing,        // waits for those that use its descriptor
-  ready,          // its result is in it, the loop will end it
-  draining_stop,  // ended, but its stop request is still on its way here
+  sync_wait,      // waits for another coroutine (sync/)
+  closing,        // waits for the operations that use its descriptor
+  ready,          // has its result, the loop will complete it
+  draining_stop,  // completed, but its stop request is still in the inbox
 };
 #pragma GCC diagnostic pop
 
-/// What poll(2) can tell an operation that would block now: a descriptor and POLLIN and the like.
-/// No events: nothing can.
+/// The event that poll(2) has to report before an operation that would block is tried again: a
+/// descriptor, and POLLIN and the like. If `events` is 0, poll(2) cannot help.
 struct readiness {
   int file = -1;
   short events = 0;
 };
 
-/// What of an operation depends on its kind, for the paths that are not hot.
+/// The parts of an operation that depend on its kind, for the paths that are not hot.
 struct operation_kind {
   const operation_row* row;
   void (*on_cqe)(operation_base&, cqe_result) noexcept;      // null: no SQE form
   void (*prepare)(operation_base&, io_uring_sqe&) noexcept;  // null: no SQE form
   work& (*as_work)(operation_base&) noexcept;                // null: no system-call form
-  bool (*disarm)(operation_base&) noexcept;                  // timer, sync_wait: false, too late
-  int (*descriptor)(const operation_base&) noexcept;         // null: it uses none
-  readiness (*waits_for)(const operation_base&) noexcept = nullptr;  // of stage poll
-  int (*other)(const operation_base&) noexcept = nullptr;            // null: it uses no second one
+  bool (*disarm)(operation_base&) noexcept;                  // timer, sync_wait; false: too late
+  int (*descriptor)(const operation_base&) noexcept;         // null: uses no descriptor
+  readiness (*waits_for)(const operation_base&) noexcept = nullptr;  // stage poll
+  int (*other)(const operation_base&) noexcept = nullptr;            // null: no second descriptor
 };
 
-/// What the user asked for: on_pool(), on_ring(), hashed().
+/// The user's overrides: on_pool(), on_ring(), hashed().
 struct route_override {
   bool has_key = false;
 
@@ -168,9 +168,9 @@ struct route_override {
   std::uint8_t forced_ = 0;
 };
 
-/// Waits for a stop request on behalf of an operation whose token is not its executor's own.
-/// A request on another thread cannot touch the operation: it posts the item, and the operation
-/// does not end before the owner has taken it out of the inbox again.
+/// Waits for a stop request on behalf of an operation whose token is not its executor's own. A stop
+/// request on another thread cannot touch the operation. It posts this item instead, and the
+/// operation does not complete before the owner has taken the item out of the inbox.
 class stop_hook : public loop_item {
  public:
   stop_hook(loop& owner, operation_base& op) noexcept
@@ -178,15 +178,15 @@ class stop_hook : public loop_item {
   stop_hook(const stop_hook&) = delete;
   stop_hook& operator=(const stop_hook&) = delete;
 
-  /// Makes room for the one of `op`, before that begins; watch() registers it. False: no memory.
+  /// Allocates the hook of `op`, before `op` begins; loop::watch() registers it. False: no memory.
   [[nodiscard]] static bool prepare(loop& owner, operation_base& op, stop_token token) noexcept;
-  /// `op` was over before it was watched.
+  /// Frees the hook if `op` completed before it was watched.
   static void drop(operation_base& op) noexcept;
 
-  /// Registers. Where a stop was requested already, that cancels the operation here and now.
+  /// Registers with the token. If a stop was already requested, cancels the operation immediately.
   void begin(stop_token token) noexcept { callback_.emplace(token, request{this}); }
 
-  /// Ends the registration. False: the item is in the inbox and will call the owner.
+  /// Deregisters. False: the item is in the inbox, and arrived() will run on the owner thread.
   [[nodiscard]] bool end() noexcept {
     callback_.reset();
     return !posted_;
@@ -202,26 +202,27 @@ class stop_hook : public loop_item {
 
   loop& owner_;
   operation_base& op_;
-  // Written by the requesting thread before callback_.reset() can return, read after; the owner
-  // clears it when the item has come out of the inbox.
+  // Written by the requesting thread before callback_.reset() can return, and read after that. The
+  // owner clears it after it has taken the item out of the inbox.
   bool posted_ = false;
   std::optional<stop_callback<request>> callback_;
 };
 
-/// A link of a loop's census: a ring, whose anchor is the loop's own.
+/// A node of a circular list in the loop's in_flight_registry, which owns the anchor of the list.
 struct registry_node {
   registry_node* before;
   registry_node* after;
 };
 
-/// What every await writes, side by side. The rest of an operation is for those that last.
+/// The members that every await writes, side by side. The rest of an operation is for those that
+/// take longer.
 struct operation_front {
   const operation_kind* kind_;
   // One store sets these four bytes.
   stage stage_ = stage::created;
   std::uint8_t bits_ = 0;
   route_override override_;
-  // No more stores than needed: what follows is written before it is read.
+  // Left uninitialised to save stores: each of the following is written before it is read.
   union {
     std::coroutine_handle<> waiter_;
     completion_callback* callback_;  // if has_callback
@@ -234,7 +235,7 @@ struct operation_front {
       : kind_{&kind}, override_{forced}, source_{source} {}
 };
 
-/// The part of an operation that is the same for all.
+/// The part of an operation that is the same for all kinds.
 class operation_base : protected operation_front, public loop_item, public registry_node {
  public:
   operation_base(const operation_base&) = delete;
@@ -244,7 +245,7 @@ class operation_base : protected operation_front, public loop_item, public regis
   [[nodiscard]] stage where() const noexcept { return stage_; }
   [[nodiscard]] const std::source_location& source() const noexcept { return source_; }
   [[nodiscard]] time_point since() const noexcept { return since_; }
-  /// -1: none.
+  /// Returns -1 if the operation uses no descriptor.
   [[nodiscard]] int used_descriptor() const noexcept {
     return kind_->descriptor != nullptr ? kind_->descriptor(*this) : -1;
   }
@@ -265,7 +266,7 @@ class operation_base : protected operation_front, public loop_item, public regis
   operation_base(const operation_kind& kind, std::source_location source) noexcept
       : operation_front{kind, route_override{}, source} {}
 
-  /// Moves an operation that was not awaited yet.
+  /// Moves an operation that has not been awaited yet.
   operation_base(operation_base&& other) noexcept
       : operation_front{*other.kind_, other.override_, other.source_}, key_{other.key_} {
     IOWQ_ASSERT(other.is_fresh(), "an operation was moved after it was awaited");
@@ -285,47 +286,47 @@ class operation_base : protected operation_front, public loop_item, public regis
   friend class stop_hook;
   friend struct chain_link;  // op/linked.hpp
 
-  // What is unusual about an operation's end.
+  // Bits for the unusual cases of a completion.
   static constexpr std::uint8_t cancel_wanted = 1;
   static constexpr std::uint8_t cancel_sent = 2;
-  static constexpr std::uint8_t hooked = 4;  // stops by its hook; else with the executor, or never
-  static constexpr std::uint8_t has_work = 8;           // it has work
-  static constexpr std::uint8_t keyed = 16;             // it went to the pool with key_
-  static constexpr std::uint8_t listed = 32;            // it is, or was, in the census
-  static constexpr std::uint8_t was_tracked_late = 64;  // and was not from the beginning
-  static constexpr std::uint8_t has_callback =
-      128;  // who waits is a completion_callback, no coroutine
+  static constexpr std::uint8_t hooked = 4;    // its hook cancels it; else the executor's stop
+  static constexpr std::uint8_t has_work = 8;  // its work was constructed
+  static constexpr std::uint8_t keyed = 16;    // it went to the pool with key_
+  static constexpr std::uint8_t listed = 32;   // it is, or was, in the registry
+  static constexpr std::uint8_t was_tracked_late = 64;  // and was not at first
+  static constexpr std::uint8_t has_callback = 128;  // a completion_callback waits, not a coroutine
 
-  /// Was it not awaited yet? If it was, the answer comes with the source line.
+  /// True if the operation has not been awaited. Otherwise prints the source line and returns
+  /// false.
   [[nodiscard]] bool is_fresh() const noexcept {
     return stage_ == stage::created || at_fault(source_);
   }
   [[nodiscard]] bool is(std::uint8_t bits) const noexcept { return (bits_ & bits) != 0; }
   void set(std::uint8_t bit) noexcept { bits_ = static_cast<std::uint8_t>(bits_ | bit); }
 
-  /// Before it begins: in the place of a coroutine `waiter` is told.
+  /// Call before the operation begins: `waiter` is invoked on completion, instead of a coroutine.
   void set_callback(completion_callback& waiter) noexcept {
     IOWQ_ASSERT(is_fresh(), "an operation was awaited twice");
-    stage_ = stage::ring;  // the rule, as when a coroutine awaits
+    stage_ = stage::ring;  // the usual route, as when a coroutine awaits
     set(has_callback);
     callback_ = &waiter;
   }
 
-  std::uint64_t key_;  // forced for, or chosen
+  std::uint64_t key_;  // forced by the user, or chosen by the operation
   union {
     time_point since_;
   };
   recycled<stop_hook> hook_;  // while hooked
 };
 
-/// Requests of which no await is the life (op/detail/multishot_request.hpp,
-/// op/detail/read_ahead.hpp).
+/// Counts of requests that may outlive the await that started them
+/// (op/detail/multishot_request.hpp, op/detail/read_ahead.hpp).
 struct request_counts {
-  unsigned armed = 0;      // the kernel's, or in line for it
-  unsigned abandoned = 0;  // nobody wants the answers any more, or may: only the run waits for them
+  unsigned armed = 0;      // the kernel has them, or they wait for an SQE
+  unsigned abandoned = 0;  // the results are no longer awaited; run() still waits for the requests
 };
 
-/// A deadline of an operation.
+/// The deadline of an operation.
 struct alarm : timer {
   explicit alarm(operation_base& o) noexcept : op{o} {}
   operation_base& op;

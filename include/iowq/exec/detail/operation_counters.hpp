@@ -19,21 +19,21 @@ struct operation_stats {
   std::uint64_t inline_ops = 0;  // finished by the owner itself
   std::uint64_t ring_ops = 0;    // finished by the ring
   std::uint64_t punted_ops = 0;  // finished by the pool
-  std::uint64_t bounced = 0;     // of those: came back from the ring with "would block"
-  std::uint64_t cancelled = 0;   // of all: ended by a stop request
+  std::uint64_t bounced = 0;     // included in punted_ops: the ring would block
+  std::uint64_t cancelled = 0;   // on any route: ended by a stop request
 };
 
 namespace detail {
 
-/// Where the search for a row begins: a hash of its name, which the compiler knows.
+/// The slot where the search for a row begins: a hash of the row's name, computed at compile time.
 [[nodiscard]] constexpr std::size_t counter_hint(const operation_row& row) noexcept {
   std::size_t hash = 0;
   for (char const c : std::string_view{row.name}) hash = hash * 31 + static_cast<unsigned char>(c);
   return hash;
 }
 
-/// The counts of one loop. Owner thread only. Open addressing: finding an entry is a compare, and
-/// adding an operation to the library touches nothing here.
+/// The counters of one loop. Owner thread only. A hash table with open addressing: finding an entry
+/// costs one comparison, and adding an operation to the library changes nothing here.
 class operation_counters {
  public:
   template <const operation_row& Row>
@@ -43,7 +43,7 @@ class operation_counters {
       return slots_[hint].entry;
     return search(Row, hint);
   }
-  /// Counts one more; the rule costs a compare and an increment.
+  /// Increments one counter. The usual case costs a comparison and an increment.
   template <const operation_row& Row>
   IOWQ_ALWAYS_INLINE void count(std::uint64_t operation_stats::* way) noexcept {
     constexpr std::size_t hint = counter_hint(Row) % slots;
@@ -52,7 +52,7 @@ class operation_counters {
     else
       ++(search(Row, hint).*way);
   }
-  /// of() for a row that is only known now.
+  /// As of(), for a row that is not known at compile time.
   [[nodiscard]] operation_stats& of(const operation_row& row) noexcept {
     return search(row, counter_hint(row) % slots);
   }
@@ -63,7 +63,8 @@ class operation_counters {
       slot& here = slots_[i % slots];
       if (here.row == &row) return here.entry;
       if (here.row == nullptr) {
-        // The last free slot stays free, as the end of every search; the overflow is one line.
+        // The last free slot stays free, because it ends every search. The overflow shares one
+        // line.
         if (used_ == slots - 1) return other_;
         ++used_;
         here.row = &row;
@@ -74,7 +75,8 @@ class operation_counters {
   }
 
  public:
-  /// Every operation that was used, those of one name (a template's instances) added up.
+  /// Returns a line for every operation that was used. Rows of one name (instances of a template)
+  /// are added up.
   [[nodiscard]] std::vector<operation_stats> lines() const {
     std::vector<operation_stats> all;
     auto add = [&all](const operation_stats& e) {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/exec/detail/pending_close.hpp -- cancels what uses a descriptor before it is closed.
+// iowq/exec/detail/pending_close.hpp -- cancels the operations on a descriptor before it is closed.
 //
-// The kernel holds the open file of what is in flight, so close(2) ends none of it: a read goes on
-// and takes data that was meant for nobody, under a number that may be another file's by then.
+// Operations in flight hold their open file in the kernel, so close(2) does not end them. A read
+// continues and takes data that has no reader any more, while the number may already belong to
+// another file.
 #pragma once
 
 #include <cstdio>
@@ -14,16 +15,17 @@
 
 namespace iowq::inline v0::detail {
 
-/// Cancels what uses the descriptor that `closer` will close. True: there is something, and
-/// `closer` is queued when all of it has ended.
+/// Cancels the operations that use the descriptor which `closer` will close. True: there are such
+/// operations, and `closer` is queued when all of them have completed.
 [[nodiscard]] inline bool cancel_users(loop& here, operation_base& closer) noexcept {
   here.devices().fds().forget(closer.used_descriptor());
   return here.in_flight().cancel_users(closer, [&here](operation_base& op) { here.cancel(op); });
 }
 
-/// What an fd asks before it closes its descriptor by itself: all that runs on this thread is known
-/// here, so that mistake is, too. What was told to end, as everything is when all is being stopped,
-/// is no mistake: nobody waits for it, and it has no time to do harm.
+/// An fd calls this before its destructor or reset() closes the descriptor. This loop knows all
+/// operations of this thread, so it can detect the closing of a descriptor in use. Operations that
+/// are already being cancelled are exempt, as all are during a stop: their results are not awaited,
+/// and they end before they can do harm.
 inline void assert_unused(int number) noexcept {
   if (this_thread_loop == nullptr) return;
   this_thread_loop->devices().fds().forget(number);
@@ -39,7 +41,8 @@ inline void assert_unused(int number) noexcept {
                    __FILE__, __LINE__);
 }
 
-/// The descriptors of an operation, for who knows no more of it than its base. Null: it has none.
+/// The accessor of a call's descriptor, for code that only has the operation_base. Null if the call
+/// has no such descriptor.
 template <class Operation, class Call>
 constexpr auto descriptor_accessor() noexcept {
   if constexpr (requires(const Call& c) { c.descriptor(); })

@@ -17,11 +17,11 @@
 
 namespace iowq::inline v0::detail {
 
-/// Owner thread only, which is so the one that forks the pool's manager. What a turn of the loop
-/// punts is collected, and enqueued at its end as one.
+/// Owner thread only: the pool's manager is then always forked by the owner thread. The items that
+/// a turn of the loop punts are collected, and enqueued together at the end of the turn.
 class pool_slot {
  public:
-  /// A `shared` one takes the place of its own, and outlives it.
+  /// A `shared` pool is used instead of one of its own, and must outlive this object.
   pool_slot(pool_options options, unsigned entries, iowq::pool* shared)
       : options_{std::move(options)}, pool_{shared} {
     unsigned const cpus = processors();
@@ -33,13 +33,13 @@ class pool_slot {
   [[nodiscard]] iowq::pool* if_started() noexcept { return pool_; }
   [[nodiscard]] const iowq::pool* if_started() const noexcept { return pool_; }
 
-  /// Starts it if need be; throws if that is not possible.
+  /// Starts the pool if necessary. Throws if that is not possible.
   [[nodiscard]] iowq::pool& get() {
     if (pool_ == nullptr) pool_ = &own_.emplace(options_);
     return *pool_;
   }
 
-  /// The same without exceptions: 0 or -errno.
+  /// As get(), without exceptions: returns 0 or -errno.
   [[nodiscard]] int start() noexcept {
     if (pool_ != nullptr) [[likely]]
       return 0;
@@ -53,10 +53,10 @@ class pool_slot {
     }
   }
 
-  /// One more is going to be punted, or to fail at it; then on_completed().
+  /// Call before a punt, even if the punt then fails. Each is matched by one on_completed().
   void on_punted() noexcept { ++in_flight_; }
   void on_completed() noexcept { --in_flight_; }
-  /// Collects `w`; it is started. Enqueued no later than by the next flush().
+  /// Collects `w`. The pool must be started. The next flush() enqueues `w` at the latest.
   void punt(work& w) noexcept {
     collected_.push_back(w);
     if (collected_.size() >= enough) flush();
@@ -65,7 +65,7 @@ class pool_slot {
     if (!collected_.empty()) pool_->enqueue(collected_);
   }
 
-  /// Does the owner wait for workers, and is it worth to look out for them before it sleeps?
+  /// Returns true if the owner waits for workers, and should spin for them before it sleeps.
   [[nodiscard]] bool should_spin() noexcept { return in_flight_ != 0 && spins_.should_spin(); }
   template <class Found>
   bool spin(Found&& found) noexcept {
@@ -93,7 +93,7 @@ class pool_slot {
   std::size_t in_flight_ = 0;
   adaptive_spinner<> spins_;
   std::optional<iowq::pool> own_;
-  iowq::pool* pool_;  // once there is one
+  iowq::pool* pool_;  // null until it is started, unless it is shared
 };
 
 }  // namespace iowq::inline v0::detail

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/exec/detail/remote_inbox.hpp -- what other threads post to a loop.
+// iowq/exec/detail/remote_inbox.hpp -- the items that other threads post to a loop.
 //
-// What is posted may be the last that the owner waited for: it ends its run and destroys the loop
-// while the poster, who found it parked, has yet to wake it. Only that one touches the loop once
-// its item is in sight, and the owner knows that there is one: it was parked, and there is mail.
-// So it counts the wake-ups that it is owed, and is not destroyed before it got as many: a post
-// that wakes nobody costs nothing for it, and one that does counts its system call anyway.
+// The posted item may be the last one that the owner waits for. The owner may then end its run and
+// destroy the loop while the poster, which found it parked, has not woken it yet. Only a poster
+// that found the owner parked touches the loop after its item is visible. The owner knows that
+// there is such a poster: it was parked, and its inbox is not empty. So the owner counts the
+// wake-ups that it is owed, and waits for that many before the loop is destroyed. A post that does
+// not wake the owner pays nothing for this. A post that does adds one increment to its system call.
 #pragma once
 
 #include <sched.h>
@@ -24,19 +25,20 @@ class remote_inbox {
  public:
   // ---- Any thread ----
 
-  /// Hands `i` over; calls `wake()` if, and only if, the owner is parked. Begins while the loop
-  /// lives; it may end by what `i` does.
+  /// Hands `i` over, and calls `wake()` if, and only if, the owner is parked. The loop must be
+  /// alive when the call begins; `i` may cause its destruction before the call returns.
   template <class Wake>
   void post(loop_item& i, Wake&& wake) noexcept {
     if (!inbox_.post(i)) return;  // *this may be gone
     wake();
-    // release: pairs with wait_for_callers(): the last that we touch of the loop.
+    // release: pairs with wait_for_callers(). This is our last access to the loop.
     kicks_.fetch_add(1, std::memory_order_release);
   }
-  /// `call()` may let the owner end the loop, and touches it all the same. Signal handlers, too.
+  /// Runs `call()`, which may touch the loop even after it has let the owner end. Any thread, and
+  /// signal handlers.
   template <class Call>
   void call_while_alive(Call&& call) noexcept {
-    // relaxed: what lets the owner end comes behind it, and is a release store.
+    // relaxed: the store that lets the owner end comes later, and is a release store.
     callers_.fetch_add(1, std::memory_order_relaxed);
     call();
     // release: as in post().
@@ -49,19 +51,19 @@ class remote_inbox {
 
   // ---- Owner ----
 
-  /// All that has arrived, oldest first; ends a park.
+  /// Returns all items that have arrived, oldest first, and ends the parked state.
   [[nodiscard]] loop_item* drain() noexcept {
     loop_item* const first = inbox_.drain();
     if (std::exchange(parked_, false) && first != nullptr) ++owed_;
     return first;
   }
   [[nodiscard]] bool empty() const noexcept { return inbox_.empty(); }
-  /// Before it sleeps. False: there is mail.
+  /// Call before the owner sleeps. False: the inbox is not empty.
   [[nodiscard]] bool park() noexcept { return parked_ = inbox_.park(); }
 
-  /// Before the loop is destroyed, after the last drain().
+  /// Call before the loop is destroyed, after the last drain().
   void wait_for_callers() const noexcept {
-    // acquire: pairs with the releases above; nobody is in the loop any more.
+    // acquire: pairs with the releases above. After that, no other thread is inside the loop.
     while (kicks_.load(std::memory_order_acquire) != owed_ ||
            callers_.load(std::memory_order_acquire) != 0)
       ::sched_yield();

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/exec/detail/select_backend.hpp -- io_uring or epoll: which, and why.
+// iowq/exec/detail/select_backend.hpp -- chooses io_uring or epoll, and reports why.
 //
-// What may not be had (a policy, a kernel without it, no memory that it would accept) is a reason
-// to do without a ring. What is wrong with the process (no free descriptor, a bad option) is an
-// error: the other backend would only hide it.
+// If io_uring is unavailable (a policy forbids it, the kernel lacks it, it gets no memory), the
+// executor works without a ring. If the process has a fault (no free descriptor, a bad option),
+// that is an error: the other backend would only hide it.
 #pragma once
 
 #include <cerrno>
@@ -22,7 +22,7 @@
 
 namespace iowq::inline v0::detail {
 
-/// The name of what io_uring_setup and its kin answer, as a manual page has it.
+/// The name of an errno of io_uring_setup and the like, as in a manual page.
 [[nodiscard]] constexpr std::string_view errno_name(int error) noexcept {
   switch (error) {
     case EPERM:
@@ -44,7 +44,7 @@ namespace iowq::inline v0::detail {
   }
 }
 
-/// Why there is no ring, and what the user can do.
+/// The reason why there is no ring, and the cure.
 [[nodiscard]] inline std::string explain_ring_failure(int res) {
   std::string_view hint;
   switch (-res) {
@@ -68,12 +68,12 @@ namespace iowq::inline v0::detail {
   return std::string{"io_uring_setup: "}.append(errno_name(-res)).append(" (").append(hint) + ")";
 }
 
-/// May one do without a ring when there is none for this reason?
+/// Returns true if this failure is a reason to work without a ring.
 [[nodiscard]] constexpr bool is_refusal(int res) noexcept {
   return res == -EPERM || res == -EACCES || res == -ENOSYS || res == -ENOMEM;
 }
 
-/// IOWQ_BACKEND in the environment: whoever runs the program has the last word.
+/// IOWQ_BACKEND in the environment. It lets the user of a program decide, not only its author.
 [[nodiscard]] inline backend_kind backend_of_environment() {
   const char* const set = std::getenv("IOWQ_BACKEND");
   std::string_view const word = set != nullptr ? set : "";
@@ -83,7 +83,8 @@ namespace iowq::inline v0::detail {
   throw_error(-EINVAL, "IOWQ_BACKEND (is neither io_uring, poll nor automatic)");
 }
 
-/// Once a process: nobody asked for this, and it costs.
+/// Reports the fallback, once per process: the program did not ask for it, and it costs
+/// performance.
 IOWQ_COLD inline void report_fallback(const std::string& reason) noexcept {
   static constinit atomic<bool> told{false};
   // relaxed: a flag that guards nothing else.
@@ -92,7 +93,8 @@ IOWQ_COLD inline void report_fallback(const std::string& reason) noexcept {
                  reason.c_str());
 }
 
-/// Opens the one or the other; says why that one. Throws std::system_error if none can be had.
+/// Opens one of the backends and returns the reason for that choice. Throws std::system_error if
+/// none can be opened.
 [[nodiscard]] inline std::string open_backend(backend_kind wanted, unsigned entries,
                                               punt_policy punt, ring_backend& uring,
                                               std::optional<poll_backend>& poll) {
