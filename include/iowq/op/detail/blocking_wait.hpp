@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/op/detail/blocking_wait.hpp -- how a worker waits so that a cancel ends the wait.
+// iowq/op/detail/blocking_wait.hpp -- waits of a worker that a stop request can end.
 //
-// A worker is never sent a signal. So no call of ours sleeps in the kernel for something that
-// poll(2) can announce: it asks for the token, polls its descriptor together with the worker's
-// wake descriptor, and then tries without blocking. Token first, then poll, then try: a stop
-// request sets the token and then rings, so nothing is missed.
+// A worker is never sent a signal, so a system call that blocks could not be interrupted. For that
+// reason no operation blocks in the kernel for an event that poll(2) reports. The worker checks the
+// stop token, polls the operation's descriptor together with its own wake descriptor, and then
+// tries the call without blocking. This order misses no stop request: a stop request sets the token
+// first, and makes the wake descriptor readable afterwards.
 #pragma once
 
 #include <poll.h>
@@ -20,8 +21,8 @@
 
 namespace iowq::inline v0::detail {
 
-/// Waits until `fd` has one of `events`, an error or a hang-up. The revents, or -ECANCELED, or
-/// -errno. With `timeout_ms` >= 0: 0 when that has passed.
+/// Waits until `fd` has one of `events`, an error or a hang-up. Returns the revents, -ECANCELED
+/// after a stop request, or -errno. With `timeout_ms` >= 0 returns 0 when that time has passed.
 [[nodiscard]] inline int wait_for_events(int fd, short events, const stop_token& stop,
                                          int timeout_ms = -1) noexcept {
   pollfd both[2] = {{.fd = fd, .events = events, .revents = 0},
@@ -36,8 +37,9 @@ namespace iowq::inline v0::detail {
   }
 }
 
-/// Calls `attempt` (answer or -errno, never blocking), and again whenever `fd` is ready, until it
-/// says something else than "would block".
+/// Calls `attempt`, which returns a result or -errno and never blocks. Repeats the call whenever
+/// `fd` is ready, until it returns anything but -EAGAIN. Returns that, or -ECANCELED after a stop
+/// request, or the error of poll(2).
 template <class Attempt>
 [[nodiscard]] int until_ready(int fd, short events, const stop_token& stop,
                               Attempt&& attempt) noexcept {
@@ -49,8 +51,8 @@ template <class Attempt>
   }
 }
 
-/// What try_nonblocking() of a call says where a worker could only wait the same way: `fd` has one
-/// of `events` (revents), or not yet (-EAGAIN), or -errno.
+/// try_nonblocking() of the calls that only wait for `fd`, as a worker does in wait_for_events().
+/// Returns the revents if `fd` has one of `events`, -EAGAIN if it has none yet, or -errno.
 [[nodiscard]] inline int look_for_events(int fd, short events) noexcept {
   pollfd one{.fd = fd, .events = events, .revents = 0};
   int r;
@@ -60,7 +62,8 @@ template <class Attempt>
   return (one.revents & POLLNVAL) != 0 ? -EBADF : one.revents;
 }
 
-/// The blocking form of a call whose try_nonblocking() is all there is to do.
+/// The blocking form of a call that has nothing to do beyond try_nonblocking(): repeats
+/// try_nonblocking() whenever the descriptor of waits_for() is ready.
 template <class Call>
 [[nodiscard]] int until_once(Call& call, const stop_token& stop) noexcept {
   readiness const wanted = call.waits_for();
@@ -68,13 +71,14 @@ template <class Call>
   return until_ready(wanted.file, wanted.events, stop, [&call] { return call.try_nonblocking(); });
 }
 
-/// A receive with MSG_WAITALL: an old kernel forgets what has come when a cancel comes.
+/// False for a receive with MSG_WAITALL on an old kernel: when such a receive is cancelled, the
+/// kernel loses the bytes that it has already received.
 [[nodiscard]] inline bool ring_keeps(int flags, const ring_features& kernel) noexcept {
   return (flags & MSG_WAITALL) == 0 || kernel.keeps_parts();
 }
 
-/// Does a receive with these flags go on until the buffer is full? Datagrams know no
-/// MSG_WAITALL, and what is only looked at would be counted again.
+/// True if a receive with these flags continues until the buffer is full. Datagram sockets ignore
+/// MSG_WAITALL. With MSG_PEEK a repeated receive would count the same bytes again.
 [[nodiscard]] inline bool waits_for_all(int socket, int flags) noexcept {
   if ((flags & MSG_WAITALL) == 0 || (flags & MSG_PEEK) != 0) return false;
   int type = 0;

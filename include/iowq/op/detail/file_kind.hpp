@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/op/detail/file_kind.hpp -- what kind of file a descriptor is, asked once.
+// iowq/op/detail/file_kind.hpp -- finds out a descriptor's file type, once for each fd.
 //
-// A write to a stored file goes to the pool, in order with others to that file; one to a stream
-// waits on the ring. To know which costs a statx(2), as much as a small write. A table by number
-// would be wrong as soon as a number is closed and given out again next_in_ring our back, so the
-// answer is kept where it cannot grow stale, in the fd that owns the number. A bare number is
-// looked at each time it is awaited.
+// A write to a stored file goes to the pool, ordered with other writes to that file. A write to a
+// stream waits on the ring. Finding out which of the two a descriptor is takes a statx(2), which
+// costs as much as a small write. A table indexed by descriptor number would become wrong when the
+// program closes a number and the kernel reuses it, which the library does not notice. So the
+// result is kept where it cannot become stale: in the fd that owns the number. A bare number is
+// examined each time it is awaited.
 #pragma once
 
 #include <fcntl.h>
@@ -24,7 +25,8 @@ namespace iowq::inline v0 {
 
 namespace detail {
 
-/// What kind of file it is and, in one word, which: the key that orders writes to it.
+/// The type of a file and its key, in one word. The key identifies the file: punted writes are
+/// ordered by it.
 class file_note {
  public:
   constexpr file_note() noexcept = default;
@@ -32,10 +34,10 @@ class file_note {
   file_note(unsigned mode, const file_identity& file) noexcept
       : word_{file.key() << 4 | (mode & S_IFMT) >> 12} {}
 
-  /// 0: nothing is known.
+  /// 0: unknown.
   [[nodiscard]] std::uint64_t word() const noexcept { return word_; }
   [[nodiscard]] explicit operator bool() const noexcept { return word_ != 0; }
-  /// The S_IFMT part of its mode; 0: unknown, or no descriptor.
+  /// The S_IFMT part of the mode; 0: unknown, or not a descriptor.
   [[nodiscard]] unsigned type() const noexcept { return static_cast<unsigned>(word_ & 15) << 12; }
   [[nodiscard]] std::uint64_t key() const noexcept { return word_ >> 4; }
 
@@ -43,7 +45,7 @@ class file_note {
   std::uint64_t word_ = 0;
 };
 
-/// Looks, without asking a server for anything.
+/// Examines the file by statx(2), with AT_STATX_DONT_SYNC: no remote server is asked.
 [[nodiscard]] inline file_note note_of(int file) noexcept {
   struct ::statx found;
   if (::statx(file, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE | STATX_INO, &found) != 0)
@@ -51,8 +53,9 @@ class file_note {
   return {found.stx_mode, {found.stx_dev_major, found.stx_dev_minor, found.stx_ino}};
 }
 
-/// A descriptor in an operation: what its fd knew of it, or what it finds when first asked. Asked
-/// by the owner before a worker has it, and by the worker then.
+/// A descriptor in an operation, and its file type: as its fd knew the type, or as found by the
+/// first call of type(). Not synchronised: the owner calls it before a worker has the operation,
+/// and only the worker does afterwards.
 class known_file {
  public:
   known_file(descriptor file) noexcept : number_{file.get()}, note_{file.note()} {}
@@ -62,18 +65,20 @@ class known_file {
     if (!note_) note_ = note_of(number_);
     return note_.type();
   }
-  /// A regular file or block device: it may be slow, but waits for nobody.
+  /// True for a regular file or block device: access may be slow, but never waits for another
+  /// party.
   [[nodiscard]] bool is_stored() const noexcept { return type() == S_IFREG || type() == S_IFBLK; }
-  [[nodiscard]] std::uint64_t key() const noexcept { return note_.key(); }  // if it is stored
+  [[nodiscard]] std::uint64_t key() const noexcept { return note_.key(); }  // if is_stored()
 
  private:
   int number_;
   mutable file_note note_;
 };
 
-/// Does this file have offsets? The ring ignores that of a stream, and waits, where the system call
-/// says ESPIPE. The kernel checks that first, so a call for no bytes asks, and waits for nobody:
-/// not for who holds the file's position, as lseek(2) does, nor for who writes to the file.
+/// True if this file has offsets. io_uring ignores an offset on a stream and waits for data, where
+/// the system call fails with ESPIPE. The kernel makes that check before all else, so a preadv(2)
+/// without buffers finds out, and never blocks: unlike lseek(2) it does not wait for a thread that
+/// uses the file position, nor does it wait for a writer of the file.
 [[nodiscard]] inline bool has_offsets(int file) noexcept {
   fd_cache& known = loop::current().devices().fds();
   if (known.seeks(file)) [[likely]]
@@ -89,8 +94,8 @@ class known_file {
 
 namespace detail {
 
-/// How operations take a descriptor whose kind they must know: as descriptor does, but the first
-/// of them looks, and tells the fd.
+/// Parameter type of operations that must know the file type. Like descriptor, but the first such
+/// operation on an fd examines the file and stores the result in the fd.
 class known_descriptor : public descriptor {
  public:
   known_descriptor(int number) noexcept : descriptor{number} {}

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/detail/multishot_request.hpp -- one request that yields many results.
 //
-// A multishot request outlives every await of its answers, and the stream that made it, too: the
-// kernel has its address until the last CQE. So it is an operation of its own (it is in the
-// census: dump() names it, a stop ends it), in memory of its own, and who wants its answers waits
-// in a line of one beside it.
+// A multishot request outlives every await of its results, and may outlive the stream that made it:
+// the kernel has its address until the last CQE. So it is an operation of its own, in memory of its
+// own. The in-flight registry contains it: dump() names it, and a stop request cancels it. It has
+// at most one awaiter at a time, which waits for the next result.
 //
-//   idle -> armed -> idle      the last CQE came: whoever wants more arms it again
-//             \---> abandoned   the stream is gone: cancelled, and deleted by its last CQE
+//   idle -> armed -> idle       the last CQE came: the next await arms the request again
+//             \---> abandoned   the stream was destroyed: cancelled, and deleted by its last CQE
 //
-// S1  While it is armed it is where it is, and so is all that the kernel writes to.
-// S2  Answers are given in the order of their CQEs; how it ended comes next_in_ring all of them.
-// S3  An answer that nobody will take is discarded by the rule of its call.
+// S1  An armed request does not move, nor does any memory that the kernel writes to for it.
+// S2  Results are delivered in the order of their CQEs; the end of the request is reported after
+//     all of them.
+// S3  A result that will not be awaited is discarded by drop_all() of the request's call.
 #pragma once
 
 #include <cerrno>
@@ -26,21 +27,22 @@
 
 namespace iowq::inline v0 {
 
-/// How a stream of many answers asks for them.
+/// How a stream of many results requests them.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wshadow"  // see exec/operation_row.hpp
 enum class multishot : std::uint8_t {
-  automatic,  // by one request, where the kernel has it
-  off,        // by one after the other
+  automatic,  // by one multishot request, where the kernel supports it
+  off,        // by one request for each result, one after the other
 };
 #pragma GCC diagnostic pop
 
 namespace detail {
 
-/// A `Call` has, besides row, prepare() and descriptor(), a queue:
-///   bool keep(int res, std::uint32_t flags)   is it an answer? then it is kept
-///   bool empty() const, void drop_all()       drop_all() is the rule for what is late
-///   bool full() const                         so much waits that the kernel shall pause
+/// A `Call` has row, prepare() and descriptor(), and a queue of results:
+///   bool keep(int res, std::uint32_t flags)   enqueues the result of a CQE; false: it has none
+///   bool empty() const                        the queue is empty
+///   void drop_all()                           discards the queue, as S3 requires
+///   bool full() const                         the queue is so long that the request is paused
 template <class Call>
 class multishot_request final : public operation_base {
  public:
@@ -54,11 +56,12 @@ class multishot_request final : public operation_base {
 
   [[nodiscard]] Call& call() noexcept { return call_; }
   [[nodiscard]] bool has_answer() const noexcept { return !call_.empty(); }
-  /// When there is no answer: how the request has ended, 0 or -errno. The next next() arms it
-  /// again.
+  /// Call when has_answer() is false. Returns how the request ended: 0 or -errno. The next next()
+  /// arms the request again.
   [[nodiscard]] int take_end() noexcept { return std::exchange(end_, again); }
 
-  /// The stream is gone.
+  /// Call when the stream is destroyed. Deletes the request, or cancels it if it is armed; its last
+  /// CQE then deletes it.
   void abandon() noexcept {
     call_.drop_all();
     if (!armed_) {
@@ -71,8 +74,9 @@ class multishot_request final : public operation_base {
   }
 
   class next_awaiter;
-  /// `co_await s.next(at)`: there is an answer, or an end(). Under a stop request it ends only when
-  /// the request has: what came before is given first.
+  /// `co_await s.next(at)` waits until there is a result, or the request has ended. A stop request
+  /// cancels the multishot request. The await still completes only with a result or the end of the
+  /// request, so results that came before the stop request are delivered first.
   [[nodiscard]] next_awaiter next(std::source_location at) noexcept { return {*this, at}; }
 
  private:
@@ -105,7 +109,7 @@ class multishot_request final : public operation_base {
     }
     if (!last && call_.full() && !is(cancel_wanted)) owner_->cancel(*this);
     if (waits_ == nullptr || (!last && !kept)) return;
-    if (last && end_ == again && !kept) {  // it had been paused, and somebody came meanwhile
+    if (last && end_ == again && !kept) {  // paused when full, and awaited before it had ended
       if (!waits_->is_stopped()) return arm(*owner_);
       end_ = -ECANCELED;
     }
@@ -117,19 +121,20 @@ class multishot_request final : public operation_base {
     stage_ = stage::completed;
     armed_ = false;
     --owner_->shots().armed;
-    // As the kernel may say of what was cancelled; and if it was, whoever comes next is no part of
-    // that, unless he waits already and it was for him.
+    // A cancelled request reports EINTR or ECANCELED. Pass that on only to an awaiter that is
+    // waiting now and was itself stopped. Otherwise the next await arms the request again.
     if (is(cancel_wanted) && (res == -EINTR || res == -ECANCELED))
       res = waits_ != nullptr && waits_->is_stopped() ? -ECANCELED : again;
     end_ = res;
   }
-  /// The last act: whoever waits may end the life of *this.
+  /// Resumes the awaiter, if there is one. The caller must not touch *this afterwards: the awaiter
+  /// may have destroyed it.
   inline void tell() noexcept;
 
   static void on_cqe(operation_base& op, cqe_result what) noexcept {
     static_cast<multishot_request&>(op).take(what);
   }
-  /// It was cancelled while it waited for an SQE.
+  /// Runs when the request was cancelled while it waited for an SQE.
   static void on_item(loop_item* self) noexcept {
     auto& op = static_cast<multishot_request&>(*static_cast<operation_base*>(self));
     op.take(op.result_);
@@ -142,7 +147,7 @@ class multishot_request final : public operation_base {
   }
   static constexpr operation_kind kind{&Call::row, &on_cqe, &prepare,
                                        nullptr,    nullptr, &descriptor_of};
-  static constexpr int again = 1;  // no end: to be armed again
+  static constexpr int again = 1;  // no end to report: the next await arms it again
 
   Call call_;
   loop* owner_ = nullptr;
@@ -152,7 +157,7 @@ class multishot_request final : public operation_base {
   bool wanted_ = true;
 };
 
-/// The wait for an answer.
+/// Awaiter of the next result.
 template <class Call>
 class [[nodiscard("co_await it")]] multishot_request<Call>::next_awaiter final
     : public operation_base {
@@ -215,7 +220,7 @@ void multishot_request<Call>::tell() noexcept {
   if (waits_ != nullptr) std::exchange(waits_, nullptr)->granted();
 }
 
-/// Owns a shot as its stream does.
+/// Owns a multishot request on behalf of its stream, and abandons it in the destructor.
 template <class Call>
 class multishot_owner {
  public:

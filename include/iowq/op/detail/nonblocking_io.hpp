@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/detail/nonblocking_io.hpp -- reads and writes that do not block, on every kind of file.
 //
-// RWF_NOWAIT asks the kernel for what it has: of a stored file, what is cached. A short answer is
-// then not the end of the file, so it is believed only if the file's size says the same; what is
-// missing is a worker's, who reads all of it. Not every file knows the flag: sockets learned it in
-// Linux 6.5, pipes in 6.4, tmpfs has not. A stored file is asked once. That is remembered by the
-// descriptor, not by the device: to find out which device it is on costs more than to ask.
+// With RWF_NOWAIT the kernel returns the data that it has without waiting: for a stored file, the
+// cached part. A short read then does not mean the end of the file. It is accepted only if the
+// file's size confirms it; otherwise a worker reads everything again. Not every file supports the
+// flag: sockets do since Linux 6.5, pipes since 6.4, tmpfs does not. A stored file that refuses the
+// flag is asked only once. The fd_cache remembers this by descriptor, not by device, because
+// finding out the device costs more than trying the call.
 #pragma once
 
 #include <fcntl.h>
@@ -30,9 +31,10 @@
 
 namespace iowq::inline v0::detail {
 
-inline constexpr std::int64_t at_position = -1;  // the file's own
+inline constexpr std::int64_t at_position = -1;  // means the file position
 
-/// read(2) or write(2) as `events` says, of a socket, not waiting. -ENOTSOCK: it is none.
+/// Receives from a socket if `events` is POLLIN, else sends to it, without blocking. Returns
+/// -ENOTSOCK if `file` is not a socket.
 [[nodiscard]] inline int by_message(int file, short events,
                                     std::span<const ::iovec> parts) noexcept {
   ::msghdr all{};
@@ -43,20 +45,21 @@ inline constexpr std::int64_t at_position = -1;  // the file's own
                                        : ::sendmsg(file, &all, MSG_DONTWAIT | MSG_NOSIGNAL)));
 }
 
-/// What try_nonblocking() says of a stream that answered `r` to a call with RWF_NOWAIT.
+/// The result of try_nonblocking() for a stream on which a call with RWF_NOWAIT returned `r`.
 [[nodiscard]] inline int stream_answer(int file, short events, std::span<const ::iovec> parts,
                                        int r) noexcept {
   if (r == -EOPNOTSUPP)
     if (int const said = by_message(file, events, parts); said != -ENOTSOCK) r = said;
   if (r == -EINTR) return -EOPNOTSUPP;
   if (r != -EOPNOTSUPP) return r;
-  // Some ttys and special files. Even when it is ready an ordinary call might wait, since somebody
-  // else may come first: not on the owner.
+  // Some ttys and special files. Even if the file is ready, another reader or writer may come
+  // first, and then an ordinary call would block. So the owner does not make it.
   return look_for_events(file, events) == -EAGAIN ? -EAGAIN : -EOPNOTSUPP;
 }
 
-/// Of more than PIPE_BUF bytes what goes into a pipe that is ready: so many need not wait, and
-/// again so many while it is ready still.
+/// Writes to a pipe that is ready, in chunks of at most PIPE_BUF bytes: such a write does not block
+/// while poll(2) reports POLLOUT. Stops when the pipe is no longer ready. Writes from the first
+/// non-empty part only. Returns the number of bytes written, or -errno.
 [[nodiscard]] inline int fill_pipe(int pipe, std::span<const ::iovec> parts) noexcept {
   auto const part = std::ranges::find_if(parts, [](auto& one) { return one.iov_len != 0; });
   std::size_t done = 0;
@@ -70,7 +73,8 @@ inline constexpr std::int64_t at_position = -1;  // the file's own
   return static_cast<int>(done);
 }
 
-/// As stream_answer(), on a worker: it may wait, but only where a stop finds it.
+/// Like stream_answer(), but on a worker. It may wait, but only where a stop request can end the
+/// wait.
 [[nodiscard]] inline int worker_answer(int file, short events, std::span<const ::iovec> parts,
                                        int r, const stop_token& stop) noexcept {
   if (r != -EOPNOTSUPP) return r;
@@ -85,8 +89,8 @@ inline constexpr std::int64_t at_position = -1;  // the file's own
   return static_cast<int>(or_errno(::writev(file, parts.data(), count)));
 }
 
-/// Did a read that answered `r` stop at the end of `file`? Only of those that know RWF_NOWAIT,
-/// which are local: their size is current.
+/// True if a read that returned `r` stopped at the end of `file`. Call only for files that support
+/// RWF_NOWAIT: these are local, so their size is current.
 [[nodiscard]] inline bool stopped_at_end(int file, std::int64_t offset, int r,
                                          const struct ::statx& about) noexcept {
   if (!S_ISREG(about.stx_mode)) return false;
@@ -94,7 +98,7 @@ inline constexpr std::int64_t at_position = -1;  // the file's own
   return end >= 0 && static_cast<std::uint64_t>(end) >= about.stx_size;
 }
 
-/// try_nonblocking() of all that read.
+/// try_nonblocking() of the calls that read.
 [[nodiscard]] inline int probe_read(int file, std::span<const ::iovec> parts,
                                     std::int64_t offset) noexcept {
   fd_cache& known = loop::current().devices().fds();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/op/detail/path_text.hpp -- paths and names as arguments.
+// iowq/op/detail/path_text.hpp -- a copy of a path or name, as an argument of an operation.
 #pragma once
 
 #include <limits.h>
@@ -46,7 +46,7 @@ class path_text {
   }
 
   [[nodiscard]] const char* c_str() const noexcept { return text_; }
-  /// 0, or -errno of what is wrong with it, before the kernel is asked.
+  /// 0, -EINVAL for a path with a NUL inside, or -ENAMETOOLONG. Makes no system call.
   [[nodiscard]] int validate() const noexcept { return -fault_; }
 
  private:

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/op/detail/read_ahead.hpp -- directories that are read before their turn.
+// iowq/op/detail/read_ahead.hpp -- reads directories before a walk needs them.
 //
-// What is begun between two next() of a stream is no await of it, and may outlive it. So it is in
-// memory of its own, and who wants it waits in a line of one beside it:
+// A read-ahead starts between two calls of next(), so no await of the stream owns it and it may
+// outlive the stream. It is therefore heap-allocated, and has at most one awaiter:
 //
-//   reading -> done        kept until its turn
-//         \--> abandoned    nobody wants it: cancelled, and deleted when it has ended
+//   reading -> done         kept until the walk reaches the directory
+//         \--> abandoned    no longer needed: cancelled, and deleted when it has completed
 //
-// A run() does not end while one is being read, wanted or not: nothing outlives it. Who wants it
-// may have left for another executor meanwhile, and drops it from there.
+// run() does not return while a read-ahead is in progress, abandoned or not, so that none outlives
+// it. The coroutine that walks may have moved to another executor in the meantime; it then drops
+// the read-ahead from that executor's thread.
 #pragma once
 
 #include <fcntl.h>
@@ -40,7 +41,7 @@
 
 namespace iowq::inline v0::detail {
 
-/// What a tree may answer in the middle of a walk, through no fault of the program.
+/// True for errors that a tree may cause in the middle of a walk, through no fault of the program.
 [[nodiscard]] inline bool is_of_the_tree(std::error_code error) noexcept {
   switch (error.value()) {
     case EACCES:
@@ -55,22 +56,23 @@ namespace iowq::inline v0::detail {
   }
 }
 
-/// Records of getdents64(2), one next_in_ring the other.
+/// Records of getdents64(2), one after the other.
 struct listing {
   struct by_free {
     void operator()(std::byte* memory) const noexcept { std::free(memory); }
   };
   std::unique_ptr<std::byte, by_free> records;
   std::size_t size = 0;
-  bool ended = false;  // the directory has no more than these
+  bool ended = false;  // these are the last of the directory
 };
 
-/// A directory, open, and what it holds, or the first part of it.
+/// An open directory, and its entries or the first part of them.
 struct directory_batch {
   fd directory;
   listing entries;
 
-  /// Removed since: it has no more entries. Asks no server.
+  /// True if the directory was removed after it was opened; it then has no entries. Asks no remote
+  /// server.
   [[nodiscard]] bool is_gone() const noexcept {
     struct ::statx now;
     constexpr int how = AT_EMPTY_PATH | AT_STATX_DONT_SYNC;
@@ -78,8 +80,9 @@ struct directory_batch {
   }
 };
 
-/// Opens the directory `name` in `from`, never through a link, and reads it; without a name, reads
-/// on in `from`. As one call: most directories are read to their end by it.
+/// Opens the directory `name` in `from`, never through a symbolic link, and reads it. Without a
+/// name, reads the next part of `from`. One trip to the pool does both, and most directories are
+/// read to their end by it.
 struct open_directory_call {
   static constexpr operation_row row{
       .name = "walk",
@@ -101,7 +104,7 @@ struct open_directory_call {
       if (file < 0) return file;
       found.directory.reset(file);
     }
-    constexpr std::size_t longest_record = 512;  // and a little more
+    constexpr std::size_t longest_record = 512;  // rounded up
     listing& all = found.entries;
     all.records.reset(static_cast<std::byte*>(std::malloc(room)));
     if (!all.records) return -ENOMEM;
@@ -127,7 +130,8 @@ struct open_directory_call {
   directory_batch found;
 
  private:
-  /// It is kept until its turn, and most often it is little.
+  /// Shrinks the buffer to the records: it is kept until the walk needs it, and most directories
+  /// are small.
   static void shrink(listing& all) noexcept {
     std::byte* const whole = all.records.release();
     void* const rest = std::realloc(whole, all.size + 1);
@@ -135,12 +139,13 @@ struct open_directory_call {
   }
 };
 
-/// A directory_batch before its turn. Belongs to whoever made it until drop().
+/// One directory that is being read ahead. Its creator owns it until drop().
 class read_ahead final : completion_callback, loop_item {
  public:
   using found = result<directory_batch>;
 
-  /// Begins at once, on this thread's executor. `position` is the caller's.
+  /// Starts the operation immediately, on this thread's executor. `position` is for the caller's
+  /// use.
   read_ahead(std::source_location at, open_directory_call::shared_directory from,
              std::string_view name, std::size_t room, std::size_t position)
       : completion_callback{&on_done},
@@ -152,16 +157,18 @@ class read_ahead final : completion_callback, loop_item {
     if (!op_.start(*this, home_.ambient())) over();
   }
 
-  /// On any thread, as the next three.
+  /// Gives the read-ahead up: deletes it, or abandons it if it has not completed. drop() and the
+  /// next three functions may be called on any thread.
   void drop() noexcept {
-    bool const at_home = is_at_home();  // elsewhere it may be gone as soon as it is an abandon
-    // acq_rel: pairs with over(), which has left it if it was first, and else deletes it.
+    bool const at_home = is_at_home();  // on another thread, *this may be deleted once abandoned
+    // acq_rel: pairs with over(). If over() was first, it no longer uses *this; if not, it has
+    // *this deleted.
     if (state_.exchange(state::abandoned, std::memory_order_acq_rel) == state::done)
       delete this;
     else if (at_home)
       home_.cancel(op_);
   }
-  /// Will it be over here, where it is asked?
+  /// True on the thread of the executor that reads the directory; the read-ahead completes there.
   [[nodiscard]] bool is_at_home() const noexcept { return this_thread_loop == &home_; }
   [[nodiscard]] bool is_over() const noexcept {
     // acquire: pairs with over().
@@ -169,12 +176,12 @@ class read_ahead final : completion_callback, loop_item {
   }
   [[nodiscard]] std::size_t position() const noexcept { return position_; }
 
-  /// Once, when it is over.
+  /// Moves the result out. Call once, after completion.
   [[nodiscard]] found take() noexcept { return std::move(*found_); }
 
   class wait_awaiter;
 
-  read_ahead* before;  // in line, as its owner has them
+  read_ahead* before;  // links of the owner's ahead_line
   read_ahead* next_in_ring;
 
  private:
@@ -200,7 +207,8 @@ class read_ahead final : completion_callback, loop_item {
   wait_awaiter* waits_ = nullptr;
 };
 
-/// `co_await read_ahead::wait_awaiter{ahead, at}`: it is over. A stop ends the wait, not the read.
+/// `co_await read_ahead::wait_awaiter{ahead, at}` waits until `ahead` has completed. A stop request
+/// ends the wait, not the read.
 class [[nodiscard("co_await it")]] read_ahead::wait_awaiter final : public operation_base {
  public:
   static constexpr operation_row row{
@@ -257,15 +265,16 @@ inline void read_ahead::over() noexcept {
   found_.emplace(op_.await_resume_result());
   loop& here = home_;
   wait_awaiter* const waiter = std::exchange(waits_, nullptr);
-  // acq_rel: pairs with drop() and is_over(): what was found is seen there, and from here on it may
-  // be deleted there. An abandon is, too, but later: its operation is at its last step.
+  // acq_rel: pairs with drop() and is_over(), which then see found_. From here on drop() may delete
+  // *this on another thread. If it was abandoned, a later item of the loop deletes it, and not this
+  // function, because op_ is still in its last step, the call of this function.
   if (state_.exchange(state::done, std::memory_order_acq_rel) == state::abandoned)
     return here.ready(*this);
   --here.shots().abandoned;
   if (waiter != nullptr) here.complete_later(*waiter, 0);
 }
 
-/// Those of one directory, nearest first.
+/// The read-aheads of one directory, in the order in which the walk needs them.
 class ahead_line {
  public:
   ahead_line() noexcept = default;
