@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/op/allocate.hpp -- space, caching and write-back of files.
+// iowq/op/allocate.hpp -- allocates and truncates files, and controls their caching and write-back.
 //
-// io-wq means to run these beside no buffered write to the same inode, and marks them hashed; but
-// it decides before the file is known, so the mark is lost and they overlap (seen on 6.18). Here
-// the key is the write's, and the file is known when it is taken.
+// The kernel intends that fallocate and ftruncate never run concurrently with a buffered write to
+// the same inode, and marks them as hashed for io-wq. But it decides before the file is known, so
+// the mark is lost and they overlap (observed on 6.18). Here the operation knows its file when it
+// chooses its key, and uses the same key as a write.
 #pragma once
 
 #include <fcntl.h>
@@ -23,7 +24,7 @@ namespace iowq::inline v0 {
 
 namespace detail {
 
-/// Orders what changes a stored file by that file, as writes are.
+/// Orders an operation that changes a stored file with the writes to that file.
 inline void order_by_file(const known_file& file, placement& where) noexcept {
   if (file.is_stored()) where.key = file.key();
 }
@@ -87,8 +88,9 @@ struct ftruncate_call {
 
 }  // namespace detail
 
-/// fallocate(2): makes, or with FALLOC_FL_PUNCH_HOLE gives up, room for `length` > 0 bytes at
-/// `offset` >= 0. Never beside a write, fallocate or ftruncate to the same file that was punted.
+/// fallocate(2): allocates, or with FALLOC_FL_PUNCH_HOLE frees, space for `length` > 0 bytes at
+/// `offset` >= 0. Never runs concurrently with a punted write, fallocate or ftruncate to the same
+/// file.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::fallocate_call> fallocate(
     detail::known_descriptor file, int mode, std::int64_t offset, std::int64_t length,
@@ -96,7 +98,7 @@ template <class = void>
   return operation<detail::fallocate_call>{at, file, mode, offset, length};
 }
 
-/// ftruncate(2): the file is `length` >= 0 bytes long. Ordered as fallocate() is.
+/// ftruncate(2): makes the file `length` >= 0 bytes long. Ordered as fallocate() is.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::ftruncate_call> ftruncate(
     detail::known_descriptor file, std::int64_t length,
@@ -123,8 +125,8 @@ struct sync_file_range_call {
   [[nodiscard]] int descriptor() const noexcept { return file; }
   [[nodiscard]] int validate() const noexcept { return offset < 0 || length < 0 ? -EINVAL : 0; }
   void prepare(io_uring_sqe& sqe) const noexcept {
-    // The entry has 32 bits for the length. What they cannot say becomes 0, up to the end of file:
-    // more than was asked for is no fault, less would be.
+    // The SQE has 32 bits for the length. A longer length becomes 0, which means up to the end of
+    // file: syncing more than requested is harmless, syncing less is not.
     constexpr auto most = std::numeric_limits<std::uint32_t>::max();
     sqe.opcode = IORING_OP_SYNC_FILE_RANGE;
     sqe.fd = file;
@@ -158,7 +160,8 @@ struct fadvise_call {
       where.way = route::inline_;
   }
   void prepare(io_uring_sqe& sqe) const noexcept {
-    // 32 bits for the length; advice about the first 4 GiB is good advice.
+    // The SQE has 32 bits for the length. For a longer one the advice covers the first 4 GiB only,
+    // which is good enough for advice.
     constexpr std::int64_t most = 0xfffff000;
     sqe.opcode = IORING_OP_FADVISE;
     sqe.fd = file;
@@ -174,8 +177,8 @@ struct fadvise_call {
 }  // namespace detail
 
 /// sync_file_range(2): starts or awaits the writing of dirty pages, by SYNC_FILE_RANGE_* in
-/// `flags`; a length of 0 reaches to the end of file. Writes no metadata: no promise about what is
-/// found after a crash, that is fdatasync()'s.
+/// `flags`; a length of 0 reaches to the end of file. Writes no metadata, and so does not promise
+/// that the data is found after a crash: use fdatasync() for that.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::sync_file_range_call> sync_file_range(
     descriptor file, std::int64_t offset, std::int64_t length, unsigned flags,
@@ -183,7 +186,7 @@ template <class = void>
   return operation<detail::sync_file_range_call>{at, file.get(), offset, length, flags};
 }
 
-/// posix_fadvise(2): POSIX_FADV_WILLNEED and friends; a length of 0 reaches to the end of file.
+/// posix_fadvise(2): `advice` is one of POSIX_FADV_*; a length of 0 reaches to the end of file.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::fadvise_call> fadvise(
     descriptor file, std::int64_t offset, std::int64_t length, int advice,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/op/bytes.hpp -- how operations take buffers.
+// iowq/op/bytes.hpp -- buffers as arguments of operations.
 #pragma once
 
 #include <sys/uio.h>
@@ -29,7 +29,7 @@ concept writable_byte_range =
 /// The most that one system call moves (MAX_RW_COUNT); an SQE's length has 32 bits only.
 inline constexpr std::size_t most_at_once = 0x7ffff000;
 
-/// Of all parts together, as one system call can take it.
+/// The total length of all parts, but at most what one system call moves.
 [[nodiscard]] inline std::size_t length_of(std::span<const ::iovec> parts) noexcept {
   std::size_t all = 0;
   for (const ::iovec& one : parts) all += one.iov_len;
@@ -37,7 +37,8 @@ inline constexpr std::size_t most_at_once = 0x7ffff000;
 }
 }  // namespace detail
 
-/// Bytes to fill: a span, array, vector or string of std::byte, char or unsigned char. Borrowed.
+/// Bytes to fill: a span, array, vector or string of std::byte, char or unsigned char. Does not own
+/// them.
 class mutable_bytes {
  public:
   template <detail::writable_byte_range R>
@@ -47,7 +48,7 @@ class mutable_bytes {
 
   [[nodiscard]] void* data() const noexcept { return data_; }
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
-  /// As one system call can take it.
+  /// The size, but at most what one system call moves.
   [[nodiscard]] unsigned length() const noexcept {
     return static_cast<unsigned>(std::min(size_, detail::most_at_once));
   }
@@ -61,7 +62,7 @@ class mutable_bytes {
   std::size_t size_;
 };
 
-/// Bytes to read from; a string literal without its terminator. Borrowed.
+/// Bytes to read from. Does not own them. A string literal is taken without its terminator.
 class const_bytes {
  public:
   template <detail::byte_range R>

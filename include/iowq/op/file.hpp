@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/op/file.hpp -- data in and out of descriptors, and onto the disk.
+// iowq/op/file.hpp -- reads from and writes to descriptors, and fsync.
 #pragma once
 
 #include <fcntl.h>
@@ -29,15 +29,16 @@ namespace iowq::inline v0 {
 
 namespace detail {
 
-inline constexpr std::int64_t no_offset = -2;  // what the kernel refuses: EINVAL
+inline constexpr std::int64_t no_offset = -2;  // invalid: check_offset() returns -EINVAL
 
-/// A user's offset; -1 would mean the file position.
+/// Replaces a negative offset of the user by no_offset; -1 would mean the file position.
 [[nodiscard]] constexpr std::int64_t checked_offset(std::int64_t offset) noexcept {
   return offset < 0 ? no_offset : offset;
 }
 
-/// 0, or what the system call says of it before anything else. Who writes has to know the file
-/// anyway; who reads does not.
+/// Validates an offset: returns 0, or -EINVAL or -ESPIPE, as the system call does before all else.
+/// A write has to know the file type in any case, and a stored file has offsets. A read does not
+/// know the file type, and asks has_offsets().
 enum class direction : std::uint8_t { in, out };
 template <direction To>
 [[nodiscard]] int check_offset(const known_file& file, std::int64_t offset) noexcept {
@@ -74,7 +75,7 @@ struct read_call {
   int try_nonblocking() const noexcept { return probe_read(file, bytes, offset); }
   [[nodiscard]] readiness waits_for() const noexcept { return {file, POLLIN}; }
   int call(const stop_token& stop) const noexcept {
-    // One buffer by a call for one: a vector takes the kernel 100 ns more.
+    // A call for one buffer, not for a vector: a vector costs 100 ns more in the kernel.
     if (offset != at_position)
       return static_cast<int>(or_errno(::pread(file, bytes.data(), bytes.length(), offset)));
     if (file.is_stored())
@@ -88,11 +89,12 @@ struct read_call {
   static std::size_t value(int answer) noexcept { return static_cast<std::size_t>(answer); }
 };
 
-/// write(2) and pwrite(2). A stored file is not asked with RWF_NOWAIT first. Linux 6.18, 512 writes
-/// of 4 KiB or 512 bytes each: ext4 and btrfs mark_taken none, nor did xfs append or write over
-/// clean pages, 0.5 us each for nothing. What it mark_taken, all of those over dirty pages, would
-/// be 1.7 us in the place of 8 alone or 3 in company; but a write that is made at once overtakes
-/// those to the same file that are a worker's.
+/// write(2) and pwrite(2). A write to a stored file is not tried with RWF_NOWAIT first. Measured
+/// on Linux 6.18 with 512 writes of 4 KiB or 512 bytes each: ext4 and btrfs accepted none. xfs
+/// accepted neither appends nor writes over clean pages. Each refusal costs 0.5 us. xfs accepted
+/// all writes over dirty pages. These would take 1.7 us instead of 8 us for a single write or 3 us
+/// for one of several. But a write that the owner makes overtakes earlier writes to the same file
+/// that are still with the pool.
 struct write_call {
   static constexpr operation_row row{
       .name = "write",
@@ -163,9 +165,10 @@ struct fsync_call {
 
 }  // namespace detail
 
-/// read(2) at the file position, or from a stream. Yields how many bytes; 0 at the end of file.
-/// The buffer stays valid and untouched until it has ended. Of a file opened with O_DIRECT the ring
-/// leaves the position where it was, the kernel's omission: pread() there.
+/// read(2) at the file position, or from a stream. Yields the number of bytes; 0 at the end of
+/// file. The buffer must stay valid, and must not be used, until the operation has completed. On a
+/// file opened with O_DIRECT the ring does not advance the file position (a kernel limitation): use
+/// pread() there.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::read_call> read(
     descriptor file, mutable_bytes bytes,
@@ -173,8 +176,8 @@ template <class = void>
   return operation<detail::read_call>{at, file, bytes, detail::at_position};
 }
 
-/// pread(2) at `offset` >= 0; the file position stays. What has no offset, as a pipe or a socket,
-/// is invalid_seek, at once.
+/// pread(2) at `offset` >= 0; does not move the file position. A file without offsets, such as a
+/// pipe or a socket, fails with invalid_seek, without waiting for data.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::read_call> pread(
     descriptor file, mutable_bytes bytes, std::int64_t offset,
@@ -182,8 +185,8 @@ template <class = void>
   return operation<detail::read_call>{at, file, bytes, detail::checked_offset(offset)};
 }
 
-/// write(2) at the file position, or to a stream. Yields how many bytes were taken, which may be
-/// fewer. No SIGPIPE: a closed pipe is EPIPE.
+/// write(2) at the file position, or to a stream. Yields the number of bytes written, which may be
+/// fewer than given. Writing to a closed pipe fails with EPIPE, and raises no SIGPIPE.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::write_call> write(
     detail::known_descriptor file, const_bytes bytes,
@@ -191,7 +194,8 @@ template <class = void>
   return operation<detail::write_call>{at, file, bytes, detail::at_position};
 }
 
-/// pwrite(2) at `offset` >= 0; the file position stays. A file opened with O_APPEND ignores it.
+/// pwrite(2) at `offset` >= 0; does not move the file position. A file opened with O_APPEND ignores
+/// the offset.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::write_call> pwrite(
     detail::known_descriptor file, const_bytes bytes, std::int64_t offset,
@@ -199,14 +203,15 @@ template <class = void>
   return operation<detail::write_call>{at, file, bytes, detail::checked_offset(offset)};
 }
 
-/// fsync(2): data and metadata are on the disk when it has ended. An error is reported once.
+/// fsync(2): when it has completed, data and metadata are on the disk. The kernel reports an error
+/// only once.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::fsync_call> fsync(
     descriptor file, std::source_location at = std::source_location::current()) {
   return operation<detail::fsync_call>{at, file.get(), false};
 }
 
-/// fdatasync(2): data, and the metadata needed to find it.
+/// fdatasync(2): like fsync(), but only the data and the metadata needed to find it.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::fsync_call> fdatasync(
     descriptor file, std::source_location at = std::source_location::current()) {
@@ -214,14 +219,14 @@ template <class = void>
 }
 
 namespace detail {
-/// Did a stop request end it after part was done? Then the part is the answer.
+/// True if a stop request ended an operation after `done` > 0 bytes: that part is then the result.
 [[nodiscard]] inline bool keeps_part(std::error_code error, std::size_t done) noexcept {
   return done != 0 && error == std::errc::operation_canceled;
 }
 }  // namespace detail
 
-/// Reads until the buffer is full or the file ends. Yields how many bytes: fewer than asked for
-/// at the end of file, and where a stop request came after some had been read.
+/// Reads until the buffer is full or the file ends. Yields the number of bytes read: fewer than the
+/// buffer holds if the file ended, or if a stop request came after some bytes had been read.
 template <class = void>
 [[nodiscard("co_await it")]] task<std::size_t> read_exactly(descriptor file, mutable_bytes bytes) {
   std::size_t done = 0;
@@ -236,7 +241,8 @@ template <class = void>
 }
 
 namespace detail {
-/// How much a descriptor may hold: a file's size and one more, so that its end shows at once.
+/// The size of the first buffer of read_all(): a regular file's size and one byte more, so that
+/// read_all() finds the end of file without a larger buffer.
 [[nodiscard]] inline std::size_t first_guess(int file) noexcept {
   constexpr std::size_t page = 4096, most = std::size_t{16} << 20;
   struct ::statx now;
@@ -247,9 +253,9 @@ namespace detail {
 }
 }  // namespace detail
 
-/// Reads until the end of file, from the file position on. Yields the bytes as a std::string, or
-/// as another container of bytes that is asked for: `read_all<std::vector<std::byte>>(file)`.
-/// Only what came before, where a stop request came after some had been read.
+/// Reads from the file position to the end of file. Yields the bytes as a std::string, or as
+/// another container of bytes: `read_all<std::vector<std::byte>>(file)`. If a stop request comes
+/// after some bytes had been read, yields these bytes.
 template <class Bytes = std::string>
   requires detail::writable_byte_range<Bytes&>
 [[nodiscard("co_await it")]] task<Bytes> read_all(descriptor file) {
@@ -267,7 +273,8 @@ template <class Bytes = std::string>
   co_return all;
 }
 
-/// Writes all of it. Yields its size; less where a stop request came after some was written.
+/// Writes all of `bytes`, by as many write() as needed. Yields the number of bytes written: fewer
+/// than given only if a stop request came after some had been written.
 template <class = void>
 [[nodiscard("co_await it")]] task<std::size_t> write_all(detail::known_descriptor file,
                                                          const_bytes bytes) {

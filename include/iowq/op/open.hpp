@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/op/open.hpp -- open, close, dup, pipe.
+// iowq/op/open.hpp -- creates and closes descriptors: open, close, dup, pipe.
 #pragma once
 
 #include <fcntl.h>
@@ -22,7 +22,8 @@ namespace iowq::inline v0 {
 
 namespace detail {
 
-/// openat2(2). A plain open() is the same with its odd flags forgiven, as the kernel does.
+/// openat2(2). A plain open() uses it also: how_of() first removes the flags and the mode that
+/// open(2) would ignore, as the kernel does.
 struct open_call {
   static constexpr operation_row row{
       .name = "open",
@@ -53,21 +54,22 @@ struct open_call {
     sqe.len = sizeof asked;
     sqe.off = reinterpret_cast<std::uintptr_t>(&asked);
   }
-  /// EAGAIN: not cached. ENXIO: a FIFO without a reader, tried without blocking; open(2) waits.
+  /// EAGAIN: the path is not cached. ENXIO: the path is a FIFO without a reader, and the attempt
+  /// did not block; open(2) would wait for a reader.
   [[nodiscard]] bool is_unsure(int answer) const noexcept {
     return answer == -EAGAIN || (answer == -ENXIO && (how.flags & O_NONBLOCK) == 0);
   }
   [[nodiscard]] bool would_block(int answer) const noexcept { return !whole && is_unsure(answer); }
-  /// As the ring does it: what is cached, and without waiting for the other end of a FIFO.
+  /// As the ring does: opens only a cached path, and does not wait for the other end of a FIFO.
   int try_nonblocking() noexcept {
-    constexpr std::uint64_t own = O_NONBLOCK | O_PATH;  // with these it needs not be told
+    constexpr std::uint64_t own = O_NONBLOCK | O_PATH;  // with either, open does not wait
     asked = how;
     asked.resolve |= resolve_cached;
     if ((how.flags & own) == 0) asked.flags |= O_NONBLOCK;
     int const r = open(asked);
     if (r >= 0 && asked.flags != how.flags) ::fcntl(r, F_SETFL, ::fcntl(r, F_GETFL) & ~O_NONBLOCK);
-    // EINVAL: before 5.12 nobody can ask for what is cached. Or the flags are wrong: the worker
-    // will say so.
+    // EINVAL: kernels before 5.12 do not know RESOLVE_CACHED. Or the flags are invalid, and then
+    // the worker's call reports that.
     bool const is_answer = r >= 0 || (r != -EINVAL && r != -EINTR && !is_unsure(r));
     return is_answer ? r : -EOPNOTSUPP;
   }
@@ -88,12 +90,13 @@ struct open_call {
   int directory;
   path_text path;
   ::open_how how;
-  ::open_how asked{};  // what the SQE points at
-  bool whole = false;  // not a probe: the kernel's own workers may open it
+  ::open_how asked{};  // the SQE points at it
+  bool whole = false;  // not restricted to cached paths: the kernel's own workers may open it
 };
 
 [[nodiscard]] inline ::open_how how_of(int flags, ::mode_t mode) noexcept {
-  // What open(2) ignores, openat2(2) refuses: a mode without creating, flags beside O_PATH.
+  // openat2(2) refuses arguments that open(2) ignores: a mode without creating a file, and most
+  // flags next to O_PATH.
   constexpr std::uint64_t path_flags = O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
   ::open_how how{};
   how.flags = static_cast<unsigned>(flags);
@@ -102,7 +105,8 @@ struct open_call {
   return how;
 }
 
-/// close(2): never retried, not stopped by a stop request. Closes even if it is never awaited.
+/// close(2): never retried, and not cancelled by a stop request. If the operation is never awaited,
+/// its destructor closes the descriptor.
 struct close_call {
   static constexpr operation_row row{
       .name = "close",
@@ -119,19 +123,20 @@ struct close_call {
   [[nodiscard]] int validate() const noexcept { return number >= 0 ? 0 : -EBADF; }
   void prepare(io_uring_sqe& sqe) noexcept {
     sqe.opcode = IORING_OP_CLOSE;
-    sqe.flags |= IOSQE_ASYNC;  // or the owner would do it, and block
+    sqe.flags |= IOSQE_ASYNC;  // otherwise the owner thread would close the file, and block
     sqe.fd = file.release();
   }
   [[nodiscard]] bool would_block(int) const noexcept { return false; }
   int call(const stop_token&) noexcept { return or_errno(::close(file.release())); }
 
   fd file;
-  int const number;  // what it was: who asks for it cannot ask a worker for the fd
+  int const number;  // a copy for the owner's use, since a worker may be releasing `file`
 };
 
 }  // namespace detail
 
-/// open(2), relative to the working directory; always close-on-exec. Yields an fd.
+/// open(2), relative to the working directory; always close-on-exec. Yields an fd. The path is
+/// copied.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::open_call> open(
     std::string_view path, int flags, ::mode_t mode = 0666,
@@ -139,7 +144,7 @@ template <class = void>
   return operation<detail::open_call>{at, AT_FDCWD, path, detail::how_of(flags, mode)};
 }
 
-/// openat(2): relative to `directory`, which stays open until it has ended.
+/// openat(2): relative to `directory`, which must stay open until the operation has completed.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::open_call> openat(
     descriptor directory, std::string_view path, int flags, ::mode_t mode = 0666,
@@ -155,9 +160,10 @@ template <class = void>
   return operation<detail::open_call>{at, directory.get(), path, how};
 }
 
-/// close(2). Takes the descriptor over: it is closed once, whatever is reported. Operations of this
-/// executor that are in flight on it are cancelled first, and awaited: a punted one that nothing
-/// stops, as an fsync, holds the close up. None may begin meanwhile.
+/// close(2). Takes ownership of the descriptor, which is closed exactly once, even if the call
+/// reports an error. Operations of this executor that are in flight on the descriptor are cancelled
+/// first, and the close waits for them: a punted operation that cannot be interrupted, such as an
+/// fsync, delays it. Do not start new operations on the descriptor while the close is in progress.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::close_call> close(
     fd file, std::source_location at = std::source_location::current()) {
@@ -218,9 +224,9 @@ template <class = void>
   return operation<detail::dup_call>{at, file.get()};
 }
 
-/// pipe2(2), close-on-exec; `flags`: O_NONBLOCK, O_DIRECT. Yields the end to read and the end to
-/// write, as a pair of fds. Not `auto [in, out] = co_await`: g++ 15 and 16 then destroy neither
-/// (GCC bug 124584).
+/// pipe2(2), close-on-exec; `flags`: O_NONBLOCK, O_DIRECT. Yields the read end and the write end,
+/// as a pair of fds. Do not write `auto [in, out] = co_await`: code from g++ 15 and 16 then
+/// destroys neither fd (GCC bug 124584).
 ///
 ///     auto ends = co_await iowq::pipe();   // ends.first, ends.second
 template <class = void>

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/op/transfer.hpp -- bytes from one descriptor to another, past us.
+// iowq/op/transfer.hpp -- moves bytes from one descriptor to another, inside the kernel.
 //
-// What goes through a pipe or a socket may wait without end, so on the pool it never sleeps in
-// the call: pipes are told by SPLICE_F_NONBLOCK, which holds for one call. For sockets there is
-// no such flag, so a blocking one is O_NONBLOCK while the call runs; operations of ours that meet
-// it meanwhile wait all the same.
+// A transfer through a pipe or a socket may wait without bound, so a worker must not block in the
+// call, where a stop request could not end the wait. For pipes, SPLICE_F_NONBLOCK makes a single
+// call non-blocking. Sockets have no such flag, so a blocking socket is set to O_NONBLOCK while the
+// call runs. Other iowq operations that use the socket at that time still wait as before.
 #pragma once
 
 #include <fcntl.h>
@@ -29,12 +29,13 @@
 
 namespace iowq::inline v0 {
 
-/// Where in a file: an offset >= 0, or nothing, which is the file position.
+/// A place in a file: an offset >= 0, or std::nullopt for the file position.
 using file_offset = std::optional<std::int64_t>;
 
 namespace detail {
 
-/// A socket that does not block, for as long as this lives.
+/// Sets O_NONBLOCK on a blocking socket, and clears it again when destroyed. Leaves other files as
+/// they are.
 class nonblocking_socket {
  public:
   nonblocking_socket(int file, unsigned type) noexcept {
@@ -112,7 +113,8 @@ struct sendfile_call {
   int call(const stop_token& stop) const noexcept {
     unsigned const in = from.type(), out = to.type();
     nonblocking_socket const mode{to, out};
-    // Into a pipe it is a splice, but for the flag; what it would refuse, it shall refuse.
+    // sendfile(2) into a pipe is a splice without SPLICE_F_NONBLOCK, so call splice(2) with it. For
+    // an input that is a pipe or socket call sendfile(2), so that it refuses what it always does.
     bool const to_pipe = out == S_IFIFO && in != S_IFIFO && in != S_IFSOCK;
     std::size_t const most = std::min(length, most_at_once);
     ::off64_t at = offset.value_or(0);
@@ -126,7 +128,7 @@ struct sendfile_call {
     for (;;) {
       int const r = until_ready(to, POLLOUT, stop, [&] { return once(most - done); });
       if (r > 0) done += static_cast<std::size_t>(r);
-      // As sendfile(2): a socket gets all of it, a pipe what it has room for.
+      // As sendfile(2) does: all bytes to a socket, but to a pipe only as many as it has room for.
       bool const goes_on = r > 0 && out == S_IFSOCK && done < most && !stop.stop_requested();
       if (!goes_on) return done != 0 ? static_cast<int>(done) : r;
     }
@@ -134,7 +136,7 @@ struct sendfile_call {
   static std::size_t value(int answer) noexcept { return static_cast<std::size_t>(answer); }
 };
 
-/// What splice and tee have in common: they wait for one end or the other.
+/// Base of splice_call and tee_call, which wait for either of their two descriptors.
 struct pipe_to_pipe {
   known_file from, to;
   unsigned flags;
@@ -152,7 +154,8 @@ struct pipe_to_pipe {
       int r = once(flags | SPLICE_F_NONBLOCK);
       if (r == -EINTR) continue;
       if (r != -EAGAIN || complete_inline()) return r;
-      // Which of them was it? Wait for what comes in, then for room: both are lasting.
+      // EAGAIN does not name the descriptor that would block. Wait for input first, then for room:
+      // both conditions last, so the first still holds after the second wait.
       if (waits(in) && (r = wait_for_events(from, POLLIN, stop)) < 0) return r;
       if (waits(out) && (r = wait_for_events(to, POLLOUT, stop)) < 0) return r;
     }
@@ -235,9 +238,9 @@ struct tee_call : pipe_to_pipe {
 
 }  // namespace detail
 
-/// copy_file_range(2): `length` bytes of one file into another, by sharing blocks where the file
-/// system can. Yields how many, which may be fewer; 0 at the end of `from`. An offset that is not
-/// given is the file position, which then moves. Ordered with writes to the same file.
+/// copy_file_range(2): copies `length` bytes from one file to another, by sharing blocks if the
+/// file system can. Yields the number of bytes, which may be fewer; 0 at the end of `from`. Without
+/// an offset the file position is used and advanced. Ordered with writes to the same file.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::copy_file_range_call> copy_file_range(
     detail::known_descriptor from, file_offset from_offset, detail::known_descriptor to,
@@ -247,8 +250,9 @@ template <class = void>
       at, detail::copy_file_range_call{from, from_offset, to, to_offset, length, flags}};
 }
 
-/// sendfile(2): `length` bytes of a file to a socket, pipe or file. Yields how many were taken: a
-/// socket gets all of it, unless the file ends or a stop request comes after some was sent.
+/// sendfile(2): sends `length` bytes of a file to a socket, pipe or file. Yields the number of
+/// bytes sent. A socket gets all of them, unless the file ends, or a stop request comes after some
+/// have been sent.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::sendfile_call> sendfile(
     detail::known_descriptor to, detail::known_descriptor from, file_offset offset,
@@ -256,8 +260,9 @@ template <class = void>
   return operation<detail::sendfile_call>{at, detail::sendfile_call{to, from, offset, length}};
 }
 
-/// splice(2): at most `length` bytes into or out of a pipe. Yields how many; 0 when the input has
-/// ended. An offset is only for what is no pipe. Not ordered with writes to the same file.
+/// splice(2): moves at most `length` bytes into or out of a pipe. Yields the number of bytes; 0
+/// when the input has ended. Only the descriptor that is not a pipe can have an offset. Not ordered
+/// with writes to the same file.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::splice_call> splice(
     detail::known_descriptor from, file_offset from_offset, detail::known_descriptor to,
@@ -266,7 +271,8 @@ template <class = void>
   return operation<detail::splice_call>{at, from, from_offset, to, to_offset, length, flags};
 }
 
-/// tee(2): copies at most `length` bytes from pipe to pipe, and takes none away.
+/// tee(2): copies at most `length` bytes from one pipe to another, without consuming them. Yields
+/// the number of bytes.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::tee_call> tee(
     detail::known_descriptor from, detail::known_descriptor to, std::size_t length,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/op/vector.hpp -- several buffers in one call.
+// iowq/op/vector.hpp -- reads into and writes from several buffers in one call.
 #pragma once
 
 #include <limits.h>
@@ -27,9 +27,9 @@ namespace iowq::inline v0 {
 
 namespace detail {
 
-/// Several buffers, in order. Up to eight are listed, as in `readv(file, {head, body})`, and the
-/// list is kept here; an array of iovecs is borrowed, until the operation has ended. The bytes
-/// are borrowed in either case.
+/// Several buffers, in order. Up to eight can be listed, as in `readv(file, {head, body})`: this
+/// object then stores the list. An array of iovecs is not copied, and must stay valid until the
+/// operation has completed. So must the bytes, in either case.
 template <class Bytes>
 class buffer_list {
  public:
@@ -69,7 +69,7 @@ using const_buffers = detail::buffer_list<const_bytes>;
 
 namespace detail {
 
-/// What readv and writev have in common.
+/// Base of readv_call and writev_call.
 template <class Bytes>
 struct vector_call {
   known_file file;
@@ -77,7 +77,8 @@ struct vector_call {
   std::int64_t offset;
 
   [[nodiscard]] int descriptor() const noexcept { return file; }
-  /// More parts than IOV_MAX are the kernel's EINVAL; here before an SQE cuts the count to 32 bits.
+  /// More than IOV_MAX parts are -EINVAL, as in the kernel. Checked here, before the SQE truncates
+  /// the count to 32 bits.
   [[nodiscard]] int validate() const noexcept {
     constexpr bool reads = std::is_same_v<Bytes, mutable_bytes>;
     int const bad = check_offset<reads ? direction::in : direction::out>(file, offset);
@@ -156,7 +157,8 @@ struct writev_call : vector_call<const_bytes> {
 
 }  // namespace detail
 
-/// readv(2) at the file position, or from a stream. Yields how many bytes; 0 at the end of file.
+/// readv(2) at the file position, or from a stream. Yields the number of bytes; 0 at the end of
+/// file.
 ///
 ///     auto n = co_await iowq::readv(file, {header, body});
 template <class = void>
@@ -166,7 +168,7 @@ template <class = void>
   return operation<detail::readv_call>{at, detail::readv_call{{file, parts, detail::at_position}}};
 }
 
-/// preadv(2) at `offset` >= 0; the file position stays.
+/// preadv(2) at `offset` >= 0; does not move the file position.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::readv_call> preadv(
     descriptor file, const mutable_buffers& parts, std::int64_t offset,
@@ -175,7 +177,8 @@ template <class = void>
       at, detail::readv_call{{file, parts, detail::checked_offset(offset)}}};
 }
 
-/// writev(2) at the file position, or to a stream. Yields how many bytes were taken. No SIGPIPE.
+/// writev(2) at the file position, or to a stream. Yields the number of bytes written. Raises no
+/// SIGPIPE.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::writev_call> writev(
     detail::known_descriptor file, const const_buffers& parts,
@@ -184,7 +187,8 @@ template <class = void>
                                         detail::writev_call{{file, parts, detail::at_position}}};
 }
 
-/// pwritev(2) at `offset` >= 0; the file position stays. A file opened with O_APPEND ignores it.
+/// pwritev(2) at `offset` >= 0; does not move the file position. A file opened with O_APPEND
+/// ignores the offset.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::writev_call> pwritev(
     detail::known_descriptor file, const const_buffers& parts, std::int64_t offset,
