@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/op/directory.hpp -- what is in a directory.
+// iowq/op/directory.hpp -- reads the entries of a directory, as a stream.
 #pragma once
 
 #include <dirent.h>
@@ -25,7 +25,7 @@
 
 namespace iowq::inline v0 {
 
-/// What kind of file a directory entry names; unknown where the file system does not say.
+/// The type of the file that a directory entry names; unknown if the file system does not store it.
 enum class file_type : unsigned char {
   unknown = DT_UNKNOWN,
   fifo = DT_FIFO,
@@ -37,7 +37,7 @@ enum class file_type : unsigned char {
   socket = DT_SOCK,
 };
 
-/// One entry of a directory. name() is borrowed from the stream: until its next next().
+/// One entry of a directory. name() is valid until the next call of the stream's next().
 class directory_entry {
  public:
   directory_entry(std::string_view name, file_type type, std::uint64_t inode) noexcept
@@ -55,12 +55,12 @@ class directory_entry {
 
 namespace detail {
 
-/// getdents64(2). How many bytes of `into` are records now, or -errno.
+/// getdents64(2). Returns how many bytes of `into` it filled with records, or -errno.
 [[nodiscard]] inline int read_records(int directory, void* into, std::size_t room) noexcept {
   return static_cast<int>(or_errno(::syscall(SYS_getdents64, directory, into, room)));
 }
 
-/// The same as an operation.
+/// getdents64(2) as an operation.
 struct getdents_call {
   static constexpr operation_row row{
       .name = "getdents", .first = route::pool, .reason = "reads the directory; has no opcode"};
@@ -74,7 +74,7 @@ struct getdents_call {
   static std::size_t value(int answer) noexcept { return static_cast<std::size_t>(answer); }
 };
 
-/// The layout of getdents64's records (linux_dirent64), which no header has.
+/// The layout of getdents64's records (linux_dirent64), which no header declares.
 struct dirent_head {
   std::uint64_t inode;
   std::int64_t offset;
@@ -83,14 +83,14 @@ struct dirent_head {
   static constexpr std::size_t name_at = 19;
 };
 
-/// One of them, where it lies.
+/// A record in the buffer that holds it; the name is not copied.
 struct dirent_record : dirent_head {
   explicit dirent_record(const std::byte* at) noexcept
       : name{reinterpret_cast<const char*>(at + name_at)} {
     std::memcpy(static_cast<dirent_head*>(this), at, name_at);
   }
   [[nodiscard]] file_type type() const noexcept { return static_cast<file_type>(kind); }
-  /// `.` or `..`, of which nobody is told.
+  /// True for `.` and `..`, which the streams leave out.
   [[nodiscard]] bool is_own() const noexcept { return name == "." || name == ".."; }
 
   std::string_view name;
@@ -122,8 +122,8 @@ template <class = void>
 
 }  // namespace detail
 
-/// The entries of the directory `path`, without `.` and `..`, in the file system's order, read in
-/// large batches on the pool. Bounded memory however large it is.
+/// Yields the entries of the directory `path`, without `.` and `..`, in the file system's order.
+/// Reads them in large batches on the pool, in bounded memory even if the directory is large.
 ///
 ///     auto entries = iowq::read_directory("/etc");
 ///     while (auto entry = co_await entries.next()) print(entry->name());
@@ -133,7 +133,8 @@ template <class = void>
   return detail::entries_of(std::string{path}, at);
 }
 
-/// The same of an open directory, which it takes over; it starts at its position.
+/// Like read_directory(path), for an open directory: takes ownership of it and starts at its file
+/// position.
 template <class = void>
 [[nodiscard("await its next()")]] stream<directory_entry> read_directory(
     fd directory, std::source_location at = std::source_location::current()) {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/op/lock.hpp -- locks on files.
+// iowq/op/lock.hpp -- locks files.
 //
-// Nothing announces that a file lock is free, and a sleep in flock(2) ends by a signal only, so
-// that a stop request could not reach it. It is tried, then, at growing intervals: who waits may
-// be overtaken by somebody who comes just in time, and gets it a little late.
+// poll(2) does not report that a file lock is free, and only a signal interrupts a wait in
+// flock(2), so a stop request could not end such a wait. The worker therefore retries at growing
+// intervals, up to 50 ms. As a result it gets the lock up to one interval late, and another
+// contender that tries at the right moment may get the lock first.
 #pragma once
 
 #include <sys/file.h>
@@ -43,9 +44,9 @@ struct flock_call {
 
 }  // namespace detail
 
-/// flock(2): LOCK_SH, LOCK_EX or LOCK_UN of an open file, with LOCK_NB EWOULDBLOCK instead of a
-/// wait. The lock belongs to the open file, not to the thread or the coroutine. Who waits does so
-/// on a worker of the unbound account.
+/// flock(2): LOCK_SH, LOCK_EX or LOCK_UN on an open file. With LOCK_NB fails with EWOULDBLOCK
+/// instead of waiting. The lock belongs to the open file, not to the thread or the coroutine. The
+/// wait occupies a worker of the unbound account. A stop request ends the wait.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::flock_call> flock(
     descriptor file, int how, std::source_location at = std::source_location::current()) {

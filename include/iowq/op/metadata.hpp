@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/op/metadata.hpp -- read and change what inodes hold.
+// iowq/op/metadata.hpp -- reads and changes the metadata of files and file systems.
 //
-// None of these has an opcode, and all of them write an inode, on some file systems to a server.
+// stat and fstat use IORING_OP_STATX. The others have no opcode in io_uring. The operations that
+// change metadata write an inode, and on some file systems that is a request to a server, so they
+// run on the pool.
 #pragma once
 
 #include <fcntl.h>
@@ -24,37 +26,37 @@
 
 namespace iowq::inline v0 {
 
-/// What statx(2) answered.
+/// The result of statx(2).
 class file_status {
  public:
-  /// To the nanosecond, since the epoch of 1970.
+  /// A time since the epoch of 1970, in nanoseconds.
   using time = std::chrono::time_point<std::chrono::system_clock, std::chrono::nanoseconds>;
 
   file_status() noexcept = default;
   explicit file_status(const struct ::statx& raw) noexcept : raw_{raw} {}
 
   [[nodiscard]] std::uint64_t size() const noexcept { return raw_.stx_size; }  // bytes
-  /// Type and permissions, as st_mode.
+  /// File type and permissions, like st_mode.
   [[nodiscard]] unsigned mode() const noexcept { return raw_.stx_mode; }
   [[nodiscard]] unsigned uid() const noexcept { return raw_.stx_uid; }
   [[nodiscard]] unsigned gid() const noexcept { return raw_.stx_gid; }
   [[nodiscard]] unsigned links() const noexcept { return raw_.stx_nlink; }
   [[nodiscard]] std::uint64_t inode() const noexcept { return raw_.stx_ino; }
-  /// As st_dev.
+  /// The device that holds the file, like st_dev.
   [[nodiscard]] std::uint64_t device() const noexcept {
     return makedev(raw_.stx_dev_major, raw_.stx_dev_minor);
   }
-  /// Allocated, in units of 512 bytes.
+  /// The allocated size, in units of 512 bytes.
   [[nodiscard]] std::uint64_t blocks() const noexcept { return raw_.stx_blocks; }
   [[nodiscard]] time accessed() const noexcept { return to_time(raw_.stx_atime); }
   [[nodiscard]] time modified() const noexcept { return to_time(raw_.stx_mtime); }
   [[nodiscard]] time changed() const noexcept { return to_time(raw_.stx_ctime); }
-  /// 1970 where the file system does not keep it.
+  /// The epoch of 1970 if the file system does not record the creation time.
   [[nodiscard]] time created() const noexcept { return to_time(raw_.stx_btime); }
   [[nodiscard]] bool is_regular() const noexcept { return S_ISREG(raw_.stx_mode); }
   [[nodiscard]] bool is_directory() const noexcept { return S_ISDIR(raw_.stx_mode); }
   [[nodiscard]] bool is_symlink() const noexcept { return S_ISLNK(raw_.stx_mode); }
-  /// All of it.
+  /// All fields.
   [[nodiscard]] const struct ::statx& raw() const noexcept { return raw_; }
 
  private:
@@ -107,8 +109,9 @@ struct fstat_call {
   explicit fstat_call(int f) noexcept : file{f} {}
 
   [[nodiscard]] int descriptor() const noexcept { return file; }
-  /// Never asks a server. What came from a local file system is current; of an unknown one the
-  /// pool finds out which it is, and that is remembered.
+  /// Never asks a remote server. The result is current if the file system is local. For an unknown
+  /// file system it returns -EAGAIN: call() then finds out on the pool whether the file system is
+  /// local, and on_complete() remembers that.
   int try_inline(const devices& known) noexcept {
     int const r =
         or_errno(::statx(file, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, stat_mask, &buffer));
@@ -173,39 +176,39 @@ struct fstatfs_call {
 
 }  // namespace detail
 
-/// stat(2): of what a symbolic link points at. Yields a file_status.
+/// stat(2): follows a symbolic link at the end of `path`. Yields a file_status.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::stat_call> stat(
     std::string_view path, std::source_location at = std::source_location::current()) {
   return operation<detail::stat_call>{at, AT_FDCWD, path, 0};
 }
-/// lstat(2): of the link itself.
+/// lstat(2): like stat(), but for a symbolic link yields the status of the link itself.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::stat_call> lstat(
     std::string_view path, std::source_location at = std::source_location::current()) {
   return operation<detail::stat_call>{at, AT_FDCWD, path, AT_SYMLINK_NOFOLLOW};
 }
-/// statx(2): relative to `directory`, with AT_* flags.
+/// statx(2): like stat(), relative to `directory` and with AT_* flags.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::stat_call> statx(
     descriptor directory, std::string_view path, int flags = 0,
     std::source_location at = std::source_location::current()) {
   return operation<detail::stat_call>{at, directory.get(), path, flags};
 }
-/// fstat(2).
+/// fstat(2). Yields a file_status.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::fstat_call> fstat(
     descriptor file, std::source_location at = std::source_location::current()) {
   return operation<detail::fstat_call>{at, file.get()};
 }
 
-/// statfs(2): of the file system that holds `path`. Yields a struct statfs.
+/// statfs(2): yields a struct statfs, about the file system that holds `path`.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::statfs_call> statfs(
     std::string_view path, std::source_location at = std::source_location::current()) {
   return operation<detail::statfs_call>{at, path};
 }
-/// fstatfs(2).
+/// fstatfs(2): like statfs(), about the file system that holds an open file.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::fstatfs_call> fstatfs(
     descriptor file, std::source_location at = std::source_location::current()) {
@@ -216,7 +219,8 @@ template <class = void>
 
 namespace iowq::inline v0 {
 
-/// A time to set: a system_clock's, or a timespec, which may be UTIME_NOW or UTIME_OMIT.
+/// A file time to set: a time_point of system_clock, or a timespec, which may be UTIME_NOW or
+/// UTIME_OMIT.
 class file_time {
  public:
   template <class Duration>
@@ -229,7 +233,7 @@ class file_time {
   file_time(const ::timespec& raw) noexcept : raw_{raw} {}
 
   [[nodiscard]] static file_time now() noexcept { return ::timespec{0, UTIME_NOW}; }
-  /// Leaves it as it is.
+  /// Leaves the time unchanged.
   [[nodiscard]] static file_time omit() noexcept { return ::timespec{0, UTIME_OMIT}; }
   [[nodiscard]] const ::timespec& raw() const noexcept { return raw_; }
 
@@ -339,7 +343,8 @@ template <class = void>
   return operation<detail::fchmod_call>{at, file.get(), mode};
 }
 
-/// chown(2); an id of -1 stays as it is. `flags`: AT_SYMLINK_NOFOLLOW, of the link itself.
+/// chown(2). An id of -1 leaves that owner or group unchanged. With AT_SYMLINK_NOFOLLOW in `flags`
+/// changes a symbolic link itself.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::chown_call> chown(
     std::string_view path, ::uid_t user, ::gid_t group, int flags = 0,
@@ -354,7 +359,8 @@ template <class = void>
   return operation<detail::fchown_call>{at, file.get(), user, group};
 }
 
-/// utimensat(2): when it was last read and written. `flags`: AT_SYMLINK_NOFOLLOW.
+/// utimensat(2): sets the times of the last access and the last modification. With
+/// AT_SYMLINK_NOFOLLOW in `flags` changes a symbolic link itself.
 ///
 ///     co_await iowq::utimens(path, iowq::file_time::omit(), status.modified());
 template <class = void>
@@ -363,7 +369,7 @@ template <class = void>
     std::source_location at = std::source_location::current()) {
   return operation<detail::utimens_call>{at, path, accessed, modified, flags};
 }
-/// futimens(3).
+/// futimens(3): like utimens(), for an open file.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::futimens_call> futimens(
     descriptor file, const file_time& accessed, const file_time& modified,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/op/names.hpp -- create, rename and remove names; links; temporary files.
+// iowq/op/names.hpp -- creates, renames and removes names; links; temporary files.
 #pragma once
 
 #include <fcntl.h>
@@ -109,7 +109,7 @@ struct rename_call {
 
 }  // namespace detail
 
-/// mkdir(2).
+/// mkdir(2). Paths and names are copied, here and in all functions below.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::mkdir_call> mkdir(
     std::string_view path, ::mode_t mode = 0777,
@@ -151,7 +151,7 @@ template <class = void>
     std::source_location at = std::source_location::current()) {
   return operation<detail::rename_call>{at, AT_FDCWD, from, AT_FDCWD, to, 0U};
 }
-/// renameat2(2): relative to directories; `flags` such as RENAME_NOREPLACE.
+/// renameat2(2): each path relative to its directory; `flags` such as RENAME_NOREPLACE.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::rename_call> renameat(
     descriptor old_directory, std::string_view from, descriptor new_directory, std::string_view to,
@@ -237,7 +237,7 @@ struct readlink_call {
     char buffer[PATH_MAX + 1];
     auto const size = or_errno(::readlinkat(directory, path.c_str(), buffer, sizeof buffer));
     if (size < 0) return static_cast<int>(size);
-    if (size == static_cast<::ssize_t>(sizeof buffer)) return -ENAMETOOLONG;  // perhaps cut
+    if (size == static_cast<::ssize_t>(sizeof buffer)) return -ENAMETOOLONG;  // maybe truncated
     try {
       target.assign(buffer, static_cast<std::size_t>(size));
     } catch (const std::bad_alloc&) {
@@ -252,10 +252,10 @@ struct readlink_call {
   std::string target;
 };
 
-/// What mkostemp(3) and mkdtemp(3) are given and change.
+/// The file name pattern that mkostemp(3) and mkdtemp(3) take and change.
 struct template_text {
   explicit template_text(std::string_view pattern) : text{pattern} {}
-  /// A NUL inside, or an end other than the six to be replaced.
+  /// -EINVAL for a NUL inside, or an end other than XXXXXX; -ENAMETOOLONG; else 0.
   [[nodiscard]] int validate() const noexcept {
     if (text.size() >= PATH_MAX) return -ENAMETOOLONG;
     return text.find('\0') != text.npos || !text.ends_with("XXXXXX") ? -EINVAL : 0;
@@ -289,14 +289,14 @@ struct mkdtemp_call : template_text {
 
 }  // namespace detail
 
-/// link(2): `to` is another name of the file that is called `from`.
+/// link(2): makes `to` another name of the file `from`.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::link_call> link(
     std::string_view from, std::string_view to,
     std::source_location at = std::source_location::current()) {
   return operation<detail::link_call>{at, AT_FDCWD, from, AT_FDCWD, to, 0};
 }
-/// linkat(2): relative to directories; `flags`: AT_SYMLINK_FOLLOW, AT_EMPTY_PATH.
+/// linkat(2): each path relative to its directory; `flags`: AT_SYMLINK_FOLLOW, AT_EMPTY_PATH.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::link_call> linkat(
     descriptor old_directory, std::string_view from, descriptor new_directory, std::string_view to,
@@ -305,14 +305,14 @@ template <class = void>
                                       flags};
 }
 
-/// symlink(2): `path` stands for `target`, which need not exist.
+/// symlink(2): creates `path` as a symbolic link to `target`, which need not exist.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::symlink_call> symlink(
     std::string_view target, std::string_view path,
     std::source_location at = std::source_location::current()) {
   return operation<detail::symlink_call>{at, target, AT_FDCWD, path};
 }
-/// symlinkat(2): `path` relative to `directory`.
+/// symlinkat(2): like symlink(), with `path` relative to `directory`.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::symlink_call> symlinkat(
     std::string_view target, descriptor directory, std::string_view path,
@@ -320,7 +320,7 @@ template <class = void>
   return operation<detail::symlink_call>{at, target, directory.get(), path};
 }
 
-/// readlink(2). Yields what the link stands for, as a std::string.
+/// readlink(2). Yields the target of the symbolic link, as a std::string.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::readlink_call> readlink(
     std::string_view path, std::source_location at = std::source_location::current()) {
@@ -334,9 +334,9 @@ template <class = void>
   return operation<detail::readlink_call>{at, directory.get(), path};
 }
 
-/// mkostemp(3): makes and opens a file that nobody had, mode 0600, close-on-exec. `pattern` ends
-/// in XXXXXX, which is replaced. Yields the fd and the name, as a pair; see pipe() for how not to
-/// take it apart.
+/// mkostemp(3): creates and opens a new file with a unique name, mode 0600, close-on-exec.
+/// `pattern` ends in XXXXXX, which is replaced. Yields the fd and the name, as a pair. Do not
+/// unpack it by a structured binding; pipe() says why.
 ///
 ///     auto made = co_await iowq::mkstemp("/var/tmp/part-XXXXXX");   // made.first, made.second
 template <class = void>
@@ -345,7 +345,8 @@ template <class = void>
   return operation<detail::mkstemp_call>{at, pattern};
 }
 
-/// mkdtemp(3): makes a directory that nobody had, mode 0700. Yields its name.
+/// mkdtemp(3): creates a new directory with a unique name, mode 0700. `pattern` is as for
+/// mkstemp(). Yields the name.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::mkdtemp_call> mkdtemp(
     std::string_view pattern, std::source_location at = std::source_location::current()) {

@@ -1,18 +1,21 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/op/walk.hpp -- a whole tree of directories.
+// iowq/op/walk.hpp -- walks a whole tree of directories.
 //
-// Every directory is opened relative to the one above it and never through a symbolic link, so a
-// tree that is changed, renamed or swapped underneath leads nowhere else, and its depth is not
-// bounded by PATH_MAX. What was removed before its turn is passed over.
+// Every directory is opened relative to its parent and never through a symbolic link. So a tree
+// that is changed, renamed or swapped during the walk cannot lead the walk out of the tree, and
+// PATH_MAX does not bound the depth. A directory that was removed before the walk reaches it is
+// skipped.
 //
-// A directory is opened and read by one trip to the pool, before its turn: while the consumer looks
-// at one, those that come next are read, several at a time, so that a disk always has some to look
-// for. What was read ahead is looked at again in its turn, which costs one call that asks nobody:
-// is it still there? When descriptors run out, the walk gives up reading ahead before it gives up.
+// One trip to the pool opens a directory and reads it, before the walk reaches it: while the
+// consumer handles one directory, the next ones are read, several at a time, so that the disk
+// always has requests to work on. When the walk reaches a directory that was read ahead, it checks
+// that the directory still exists, by one system call that asks no remote server. When descriptors
+// run out, the walk stops reading ahead before it fails.
 //
-// Memory and descriptors: of each directory above that is not yet at its end one descriptor, for
-// as long as there are directories left in it, and what is left of one batch; and at most 32
-// directories ahead, of 32 KiB and a descriptor each, 8 of them in one directory.
+// Memory and descriptors: each ancestor directory whose entries have not all been yielded holds the
+// rest of one batch of entries, and one descriptor for as long as it has directories left. Reading
+// ahead holds at most 32 directories, with 32 KiB and a descriptor each, and at most 8 in one
+// directory.
 #pragma once
 
 #include <fcntl.h>
@@ -41,7 +44,7 @@
 
 namespace iowq::inline v0 {
 
-/// One entry of a tree. Its names are borrowed from the stream: until its next next().
+/// One entry of a tree. path() and name() are valid until the next call of the stream's next().
 class walk_entry : public directory_entry {
  public:
   walk_entry(std::string_view path, std::size_t name_at, file_type type, std::uint64_t inode,
@@ -51,11 +54,12 @@ class walk_entry : public directory_entry {
         depth_{depth},
         error_{error} {}
 
-  /// As walk() was given it, and down from there.
+  /// The path of the entry: the path that walk() was given, and the names from there down.
   [[nodiscard]] std::string_view path() const noexcept { return path_; }
-  /// 0: directly in the directory that is walked.
+  /// The number of directories between the root of the walk and the entry; 0: directly in the root.
   [[nodiscard]] std::size_t depth() const noexcept { return depth_; }
-  /// Why the entries of this directory do not follow (permission_denied, say); else none.
+  /// Why the entries of this directory do not follow, such as permission_denied. No error
+  /// otherwise.
   [[nodiscard]] std::error_code error() const noexcept { return error_; }
 
  private:
@@ -66,15 +70,15 @@ class walk_entry : public directory_entry {
 
 namespace detail {
 
-/// A directory of which not all has been yielded.
+/// A directory whose entries have not all been yielded.
 struct walk_level {
   std::shared_ptr<const fd> directory;
-  std::size_t path_size;  // of the path up to and with its slash
+  std::size_t path_size;  // size of its path, including a slash at the end
   std::size_t depth;
   listing entries;
-  std::size_t at = 0;      // what was yielded of them ends here
-  std::size_t looked = 0;  // and here what was looked through for directories
-  ahead_line ahead = {};   // those of them that are read before their turn
+  std::size_t at = 0;      // entries before this offset have been yielded
+  std::size_t looked = 0;  // entries before this offset have been searched for directories
+  ahead_line ahead = {};   // read-aheads of the directories among them
 
   [[nodiscard]] bool is_at_end() const noexcept { return at == entries.size; }
 };
@@ -84,7 +88,7 @@ struct walk_level {
   return is_one && !one.is_own();
 }
 
-/// The directories between the root of a walk and where it is, and those that are read ahead.
+/// The directories from the root of a walk to its current entry, and their read-aheads.
 class walk_path {
  public:
   static constexpr std::size_t first_room = std::size_t{32} << 10;
@@ -103,7 +107,7 @@ class walk_path {
     held_ -= back().ahead.size();
     levels_.pop_back();
   }
-  /// The next part of a large directory.
+  /// Continues with the next part of a large directory.
   void go_on_with(listing next) {
     walk_level& here = back();
     here.entries = std::move(next);
@@ -111,11 +115,13 @@ class walk_path {
     read_ahead_here();
   }
 
-  /// Begins with the directories that come next in this one. It takes what is free, but leaves as
-  /// much for those below: they come before most of these.
+  /// Starts to read the next subdirectories of the current directory. Takes at most half of the
+  /// free places, and leaves the rest to the levels below, whose directories the walk reaches
+  /// before most of these.
   void read_ahead_here() {
     walk_level& here = back();
-    if (here.ahead.size() > most_in_one / 2) return;  // some at a time: a worker is woken for each
+    if (here.ahead.size() > most_in_one / 2)
+      return;  // refill several at a time: each refill wakes a worker
     here.looked = std::max(here.looked, here.at);
     while (here.looked != here.entries.size && here.ahead.size() < most_in_one &&
            here.ahead.size() + held_ < most_) {
@@ -127,12 +133,14 @@ class walk_path {
       }
       here.looked += next.length;
     }
-    // Whoever looks at entries without waiting for anything does not let the loop have its turn.
+    // Hand the read-aheads to the pool now. A consumer that handles entries without suspending does
+    // not return to the loop, which would do so at the end of its turn.
     loop::current().pool().flush();
     bool const needed = !here.entries.ended || here.looked != here.entries.size;
     if (!needed && here.ahead.size() == 0) here.directory.reset();
   }
-  /// Visits the directory `name`, which comes next here; as it was read ahead, if that holds still.
+  /// Opens and reads the directory `name`, the next entry of the current directory. Uses the result
+  /// of its read-ahead, if there is one and it is still valid.
   template <class = void>
   task<result<directory_batch>> next_directory(std::string_view name) {
     if (read_ahead* const ahead = back().ahead.front();
@@ -170,8 +178,9 @@ class walk_path {
     --held_;
   }
 
-  /// Descriptors or memory have run out, maybe for our sake. True: there were some to give back,
-  /// all of which have been waited for, and from now on there will be fewer.
+  /// Call when descriptors or memory have run out, possibly because of the read-aheads. Waits for
+  /// all read-aheads, drops them, and halves their limit. Returns false if the limit was already 0,
+  /// so that a retry is pointless.
   template <class = void>
   task<bool> give_way() {
     bool const gives = std::exchange(most_, most_ / 2) != 0;
@@ -187,8 +196,8 @@ class walk_path {
 
   std::source_location at_;
   std::vector<walk_level> levels_;
-  unsigned held_ = 0;   // read ahead, of all levels
-  unsigned most_ = 32;  // of them
+  unsigned held_ = 0;   // number of read-aheads, over all levels
+  unsigned most_ = 32;  // limit of held_
 };
 
 template <class = void>
@@ -228,7 +237,7 @@ template <class = void>
       } else if (!is_of_the_tree(found.error())) {
         throw_error(found.error(), "walk");
       } else if (type == file_type::directory || found.error().value() == EACCES) {
-        error = found.error();  // of what is no directory, we are on_done that first
+        error = found.error();  // EACCES: a directory, since ENOTDIR would be reported first
       }
     }
     here.at += next.length;
@@ -238,7 +247,8 @@ template <class = void>
     co_yield entry;
     if (!below.directory || below.is_gone()) continue;
     path += '/';
-    // Who is in its last directory need not come back, and so a long chain of them costs no more.
+    // Remove this level before descending into its last entry: a long chain of directories then
+    // needs constant memory.
     if (here.is_at_end() && here.entries.ended) way.leave();
     way.enter(std::move(below), path.size(), depth + 1);
   }
@@ -246,14 +256,15 @@ template <class = void>
 
 }  // namespace detail
 
-/// All that is below the directory `path`, each directory before what is in it; otherwise in the
-/// file system's order. Follows no symbolic link, not even `path` itself, unless that ends in a
-/// slash; crosses into mounted file systems. A directory that may not be read is yielded with
-/// error(); what else keeps the walk from going on is thrown, as when descriptors run out.
+/// Yields all entries below the directory `path`: each directory before its entries, and otherwise
+/// in the file system's order. Follows no symbolic link, except `path` itself if it ends in a
+/// slash. Crosses into mounted file systems. A directory that cannot be read is yielded with
+/// error(). Any other error that prevents the walk from continuing is thrown, for example when
+/// descriptors run out.
 ///
-/// Up to 32 directories, 8 of one, are opened and read before their turn, by several workers at a
-/// time: what is made in them after that may be missed. A stream that is dropped gives them back,
-/// and run() returns when what was being read has ended.
+/// Up to 32 directories, at most 8 of them in one directory, are opened and read ahead, by several
+/// workers at a time. Files created in them after that may be missed. Destroying the stream closes
+/// these directories; run() returns only when the reads that were in progress have completed.
 ///
 ///     auto tree = iowq::walk("/usr/share");
 ///     while (auto entry = co_await tree.next()) print(entry->depth(), entry->path());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/op/xattr.hpp -- extended attributes.
+// iowq/op/xattr.hpp -- reads and changes the extended attributes of files.
 #pragma once
 
 #include <sys/xattr.h>
@@ -168,15 +168,16 @@ struct removexattr_call {
 
 }  // namespace detail
 
-/// getxattr(2): the attribute `name` ("user.mime_type") of what `path` points at. Yields its size;
-/// without room, the size that is needed. ERANGE (result_out_of_range) where it does not fit.
+/// getxattr(2): reads the attribute `name` (such as "user.mime_type") of the file `path` into
+/// `bytes`, following symbolic links. Yields the size of the value; if `bytes` is empty, the size
+/// that is needed. Fails with ERANGE (result_out_of_range) if the value does not fit.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::getxattr_call> getxattr(
     std::string_view path, std::string_view name, mutable_bytes bytes,
     std::source_location at = std::source_location::current()) {
   return operation<detail::getxattr_call>{at, path, name, bytes};
 }
-/// fgetxattr(2).
+/// fgetxattr(2): like getxattr(), for an open file.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::fgetxattr_call> fgetxattr(
     descriptor file, std::string_view name, mutable_bytes bytes,
@@ -184,14 +185,14 @@ template <class = void>
   return operation<detail::fgetxattr_call>{at, file.get(), name, bytes};
 }
 
-/// setxattr(2); `flags`: XATTR_CREATE, XATTR_REPLACE.
+/// setxattr(2): sets the attribute `name` to `bytes`; `flags`: XATTR_CREATE, XATTR_REPLACE.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::setxattr_call> setxattr(
     std::string_view path, std::string_view name, const_bytes bytes, int flags = 0,
     std::source_location at = std::source_location::current()) {
   return operation<detail::setxattr_call>{at, path, name, bytes, flags};
 }
-/// fsetxattr(2).
+/// fsetxattr(2): like setxattr(), for an open file.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::fsetxattr_call> fsetxattr(
     descriptor file, std::string_view name, const_bytes bytes, int flags = 0,
@@ -199,8 +200,8 @@ template <class = void>
   return operation<detail::fsetxattr_call>{at, file.get(), name, bytes, flags};
 }
 
-/// listxattr(2): all names, each with a NUL next_in_ring it. Yields their size; without room, the
-/// size that is needed.
+/// listxattr(2): stores the names of all attributes in `names`, each followed by a NUL. Yields
+/// their total size; if `names` is empty, the size that is needed.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::listxattr_call> listxattr(
     std::string_view path, mutable_bytes names,
@@ -208,7 +209,7 @@ template <class = void>
   return operation<detail::listxattr_call>{at, path, names};
 }
 
-/// removexattr(2).
+/// removexattr(2): removes the attribute `name`.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::removexattr_call> removexattr(
     std::string_view path, std::string_view name,
