@@ -38,7 +38,7 @@ inline constexpr std::size_t most_at_once = 0x7ffff000;
 }  // namespace detail
 
 /// Bytes to fill: a span, array, vector or string of std::byte, char or unsigned char. Does not own
-/// them.
+/// them: they must stay valid until the operation has completed.
 class mutable_bytes {
  public:
   template <detail::writable_byte_range R>
@@ -62,7 +62,8 @@ class mutable_bytes {
   std::size_t size_;
 };
 
-/// Bytes to read from. Does not own them. A string literal is taken without its terminator.
+/// Bytes to read from. Does not own them: they must stay valid until the operation has completed. A
+/// string literal is taken without its terminator.
 class const_bytes {
  public:
   template <detail::byte_range R>

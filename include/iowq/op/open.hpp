@@ -206,7 +206,7 @@ struct pipe_call {
   void prepare(io_uring_sqe& sqe) noexcept {
     sqe.opcode = static_cast<std::uint8_t>(compat::op_pipe);
     sqe.addr = reinterpret_cast<std::uintptr_t>(ends);
-    sqe.open_flags = static_cast<unsigned>(flags);  // pipe_flags, in the same place
+    sqe.open_flags = static_cast<unsigned>(flags);  // pipe_flags, at the same offset
   }
   int call(const stop_token&) noexcept { return or_errno(::pipe2(ends, flags)); }
   [[nodiscard]] std::pair<fd, fd> value(int) const noexcept { return {fd{ends[0]}, fd{ends[1]}}; }
