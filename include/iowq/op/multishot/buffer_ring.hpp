@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/op/multishot/buffer_ring.hpp -- buffers that the kernel chooses from.
+// iowq/op/multishot/buffer_ring.hpp -- a set of receive buffers from which the kernel picks.
 //
-// Ten thousand connections that wait need no buffer; the one that has data needs one now. So
-// buffers belong to no connection: the kernel takes one when it has something to put there, and
-// whoever reads it has a lease, whose end gives the buffer back. The memory goes with the last of
-// those who hold on to it: the buffer_ring, its leases, the requests of its streams.
+// Ten thousand idle connections need no buffer; the one with data needs one now. So no buffer
+// belongs to a connection. The kernel picks a buffer when data has arrived, and the reader gets a
+// lease on it (buffer_view), which returns the buffer when it is destroyed. The memory is freed
+// when the last of its users is gone: the buffer_ring, its leases, and the requests of its streams.
 #pragma once
 
 #include <cerrno>
@@ -31,7 +31,8 @@ namespace detail {
 
 class buffer_wait;
 
-/// What a buffer_ring and its leases share. Owner thread only.
+/// The buffers that a buffer_ring, its leases and its streams share; reference-counted by join()
+/// and leave(). Owner thread only.
 class buffer_pool : public buffer_group {
  public:
   buffer_pool(unsigned count, std::size_t size, multishot how)
@@ -42,10 +43,13 @@ class buffer_pool : public buffer_group {
     if (--users_ == 0) delete this;
   }
 
-  /// Shall the kernel choose, here? Then it has them from now on.
+  /// Returns true if the kernel picks the buffers on this loop. Registers the buffers with the
+  /// loop's ring if they are registered with none; if that is impossible, each receive takes its
+  /// own buffer from then on.
   [[nodiscard]] bool offer_to(loop& here) noexcept {
     if (how_ == multishot::automatic && host() == nullptr) {
-      // Never half and half: who takes one himself would wait for what the kernel keeps.
+      // Never mix the two: a receive that takes its own buffer would wait for buffers that the
+      // kernel holds.
       auto& backend = here.backend();
       if (!backend.features().receives_many() || offer(backend.resources()) < 0)
         how_ = multishot::off;
@@ -53,8 +57,8 @@ class buffer_pool : public buffer_group {
     return how_ == multishot::automatic;
   }
 
-  /// Gives one back that was taken; who waits for one tries again. All do: the first may need none
-  /// for a long time.
+  /// Returns a buffer that was taken, and resumes all waiters, which try again. Not only the first
+  /// waiter: it may not need a buffer for a long time.
   inline void give_back(std::uint16_t id) noexcept;
 
  private:
@@ -69,8 +73,9 @@ class buffer_pool : public buffer_group {
 
 }  // namespace detail
 
-/// A lease: bytes that were received, in a buffer that is given back when this is destroyed. A
-/// range of std::byte, move-only; on the executor's thread. Change them as you like.
+/// A lease on a buffer with received bytes. Returns the buffer when it is destroyed. A range of
+/// std::byte; move-only; to be used and destroyed on the executor's thread. The bytes may be
+/// modified.
 class buffer_view {
  public:
   buffer_view() noexcept = default;
@@ -98,7 +103,7 @@ class buffer_view {
     return {reinterpret_cast<const char*>(data()), size()};
   }
 
-  /// Gives the buffer back now.
+  /// Returns the buffer now; the view is empty afterwards.
   void reset() noexcept {
     if (pool_ == nullptr) return;
     auto* const from = std::exchange(pool_, nullptr);
@@ -106,7 +111,7 @@ class buffer_view {
     from->leave();
   }
 
-  /// For streams: a buffer that was taken.
+  /// For streams: leases buffer `id`, which was taken from the pool.
   buffer_view(detail::buffer_pool& from, std::uint16_t id, std::size_t size) noexcept
       : pool_{&from}, id_{id}, size_{static_cast<std::uint32_t>(size)} {
     from.join();
@@ -118,9 +123,10 @@ class buffer_view {
   std::uint32_t size_ = 0;
 };
 
-/// `count` buffers (a power of two, or the next; at most 32768) of `size` bytes each, for any
-/// number of streams of one executor. Untouched ones are no memory. Throws std::system_error.
-/// `multishot::off` keeps them from the kernel: each receive then takes one itself.
+/// `count` buffers (rounded up to a power of two; at most 32768) of `size` bytes each, for any
+/// number of streams of one executor. Buffers that were never used occupy no memory. The
+/// constructor throws std::system_error. With `multishot::off` the buffers are not given to the
+/// kernel: each receive takes one itself.
 class buffer_ring {
  public:
   buffer_ring(unsigned count, std::size_t size, multishot how = multishot::automatic)
@@ -133,7 +139,7 @@ class buffer_ring {
 
   [[nodiscard]] unsigned count() const noexcept { return pool_->count(); }
   [[nodiscard]] std::size_t size() const noexcept { return pool_->size(); }
-  /// How many hold something that was received and not given back.
+  /// The number of buffers that hold received data and have not been returned.
   [[nodiscard]] unsigned taken() const noexcept { return pool_->taken(); }
 
   [[nodiscard]] detail::buffer_pool& pool() const noexcept { return *pool_; }  // for streams
@@ -144,7 +150,7 @@ class buffer_ring {
 
 namespace detail {
 
-/// The wait for a buffer that comes back.
+/// Waits until a buffer is returned.
 class [[nodiscard("co_await it")]] buffer_wait final : public operation_base {
  public:
   static constexpr operation_row row_of_all{

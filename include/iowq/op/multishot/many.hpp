@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/op/multishot/many.hpp -- accept_many and poll_many.
+// iowq/op/multishot/many.hpp -- accept_many and poll_many: streams of connections and of readiness.
 //
-// Where the kernel has it (5.19 for accept, 5.13 for poll), one request answers for every
+// Where the kernel supports multishot (5.19 for accept, 5.13 for poll), one request reports every
 // connection or every wake-up; elsewhere each next() is an operation of its own. The items are the
-// same. They differ in who is ahead of whom: one request accepts what comes while the consumer is
-// busy, up to a bound, and then pauses until all of that has been taken.
+// same. The difference is read-ahead: a multishot request accepts connections while the consumer
+// is busy, up to a limit, and then pauses until all of them have been taken.
 #pragma once
 
 #include <poll.h>
@@ -36,7 +36,7 @@ struct accept_many_call {
                                      .unbound = true,
                                      .late = discard::close_descriptor,
                                      .reason = "one request for all; without multishot as accept"};
-  static constexpr std::size_t enough = 64;  // that wait: the listener's backlog can wait as well
+  static constexpr std::size_t enough = 64;  // then pause: the backlog holds the others
 
   accept_many_call(int from, int mode) : listener{from}, flags{mode} { waiting.reserve(enough); }
   ~accept_many_call() { drop_all(); }
@@ -50,7 +50,7 @@ struct accept_many_call {
     if (res < 0) return false;
     try {
       waiting.push_back(res);
-    } catch (...) {  // no memory to remember it by
+    } catch (...) {  // no memory for the entry: close the connection
       fd{res}.reset();
     }
     return !empty();
@@ -67,11 +67,11 @@ struct accept_many_call {
   }
 
   int listener, flags;
-  std::vector<int> waiting;  // those before `taken` were
+  std::vector<int> waiting;  // the first `taken` entries have been taken
   std::size_t taken = 0;
 };
 
-/// poll(2), multishot. What comes faster than it is taken becomes one.
+/// poll(2), multishot. Events that arrive before the previous ones were taken are merged.
 struct poll_many_call {
   static constexpr operation_row row{.name = "poll_many",
                                      .opcode = IORING_OP_POLL_ADD,
@@ -97,13 +97,15 @@ struct poll_many_call {
   short seen = 0;
 };
 
-/// Can one request do it here?
+/// Returns true if this loop's kernel supports the multishot request that `knows` asks about, and
+/// `how` permits it.
 [[nodiscard]] IOWQ_NOINLINE inline bool by_one_request(multishot how, bool (ring_features::*knows)()
                                                                           const noexcept) noexcept {
   return how == multishot::automatic && (loop::current().backend().features().*knows)();
 }
 
-/// What accept(2) reports although it is the failure of a connection that nobody has seen.
+/// Returns true for the errors that accept(2) reports for one connection that failed before it was
+/// accepted, as opposed to a failure of the listener.
 [[nodiscard]] inline bool is_of_a_peer(int res) noexcept {
   switch (-res) {
     case ECONNABORTED:
@@ -120,8 +122,8 @@ struct poll_many_call {
   }
 }
 
-/// Readiness as one request reports it, with single polls: of an epoll set of one descriptor,
-/// edge-triggered.
+/// Reports readiness as a multishot poll does, by means of single polls: an edge-triggered epoll
+/// set of one descriptor, which is polled in the place of the descriptor.
 class edge_poller {
  public:
   edge_poller(int file, short events) noexcept : set_{::epoll_create1(EPOLL_CLOEXEC)} {
@@ -143,10 +145,11 @@ class edge_poller {
 
 }  // namespace detail
 
-/// Every connection that comes, close-on-exec, until it is dropped: then nothing is accepted any
-/// more, and what came too late is closed. At most some 64 wait to be taken, and what the kernel
-/// adds before it pauses; others wait in the listener's backlog. Throws what accept() would, but a
-/// peer's own failure is passed over. `flags`: SOCK_NONBLOCK.
+/// A stream of the connections that arrive at `listener`, close-on-exec. Destroying the stream
+/// stops accepting; a connection that the kernel accepts after that is closed. At most 64 accepted
+/// connections wait to be taken, plus those that the kernel accepts before it pauses; others wait
+/// in the listener's backlog. Throws what accept() throws, but skips errors of a single connection,
+/// such as ECONNABORTED. `flags`: SOCK_NONBLOCK.
 ///
 ///     auto connections = iowq::accept_many(listener);
 ///     while (auto one = co_await connections.next()) others.spawn(serve(std::move(*one)));
@@ -179,9 +182,10 @@ template <class = void>
   }
 }
 
-/// Whenever `file` becomes ready for one of `events`: what it was ready for since the last next(),
-/// POLLERR and POLLHUP among it, and first of all what it is ready for now. Take all there is
-/// before the next next(): it tells of what has come since. It may tell in vain.
+/// A stream of the readiness of `file` for `events`. Yields the events since the last next(),
+/// including POLLERR and POLLHUP; the first item is the current readiness. Read or write until the
+/// call would block before you await the next item: it only reports later events. Spurious items
+/// are possible.
 template <class = void>
 [[nodiscard]] stream<short> poll_many(descriptor file, short events,
                                       multishot how = multishot::automatic,

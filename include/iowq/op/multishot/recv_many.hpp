@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/op/multishot/recv_many.hpp -- all that a socket receives, as a stream.
+// iowq/op/multishot/recv_many.hpp -- the data that a socket receives, as a stream.
 //
-// Where the kernel has it (6.0), one request receives for ever: it takes a buffer when data has
-// come, and what waits to be read is a list through the buffers themselves. Where it has not,
-// a receive is tried and, in vain, waited for by poll, without a buffer in hand.
+// Where the kernel supports it (6.0), one multishot request receives until it is cancelled. The
+// kernel takes a buffer when data has arrived, and the data that waits to be read is a linked list
+// through the buffers. Elsewhere each receive is tried without blocking; if it would block, the
+// stream polls the socket and holds no buffer while it waits.
 #pragma once
 
 #include <sys/socket.h>
@@ -61,7 +62,7 @@ struct recv_many_call {
   bool keep(int res, std::uint32_t flags) noexcept {
     if ((flags & IORING_CQE_F_BUFFER) == 0) return false;
     auto id = static_cast<std::uint16_t>(flags >> IORING_CQE_BUFFER_SHIFT);
-    if (res <= 0) {  // it was chosen, and not needed
+    if (res <= 0) {  // the kernel picked a buffer and did not fill it
       buffers.mark_taken(id);
       buffers.give_back(id);
       return false;
@@ -92,7 +93,8 @@ struct recv_many_call {
   std::uint16_t first = none, last = none;
 };
 
-/// Is nothing the end? Of datagrams it is one that is empty.
+/// Returns true if a receive of 0 bytes means the end of the stream. On a datagram socket it is an
+/// empty datagram.
 [[nodiscard]] inline bool ends_with_nothing(int socket) noexcept {
   int type = SOCK_STREAM;
   ::socklen_t size = sizeof type;
@@ -105,18 +107,19 @@ struct recv_many_call {
   return ::getsockopt(socket, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_STREAM;
 }
 
-/// How a buffer_ring's stream goes here, and whether an answer may be for several buffers.
+/// How a stream receives on this loop: by one multishot request or by single receives, and whether
+/// one CQE may be for several buffers (a bundle).
 struct receive_mode {
   bool by_one_request, bundle;
 };
 [[nodiscard]] IOWQ_NOINLINE inline receive_mode ways_of(buffer_pool& pool, int socket) noexcept {
   loop& here = loop::current();
   bool const one = pool.offer_to(here);
-  // A bundle of datagrams would be one datagram.
+  // No bundles on a datagram socket: one bundle would be one datagram.
   return {one, one && here.backend().features().bundles() && is_a_stream(socket)};
 }
 
-/// What there is, without waiting; or -errno.
+/// recv(2) into buffer `id`, without blocking. Returns the number of bytes or -errno.
 [[nodiscard]] IOWQ_NOINLINE inline int receive_now(int socket, buffer_pool& into,
                                                    std::uint16_t id) noexcept {
   for (;;) {
@@ -128,7 +131,7 @@ struct receive_mode {
   }
 }
 
-/// Keeps the buffers while a stream uses them.
+/// Keeps the pool alive while a stream uses it.
 class pool_user {
  public:
   explicit pool_user(buffer_pool& pool) noexcept : pool_{&pool} { pool.join(); }
@@ -141,10 +144,10 @@ class pool_user {
   buffer_pool* pool_;
 };
 
-/// One receive after the other.
+/// Receives by single operations. `ends`: a receive of 0 bytes ends the stream.
 template <class = void>
 stream<buffer_view> receive_singly(int socket, pool_user user, bool ends, std::source_location at) {
-  constexpr unsigned most_in_a_row = 16;  // others want their turn
+  constexpr unsigned most_in_a_row = 16;  // then yields to other coroutines
   buffer_pool& pool = user.pool();
   for (unsigned in_a_row = 0;;) {
     stop_token const stop = co_await ambient_stop();
@@ -169,7 +172,7 @@ stream<buffer_view> receive_singly(int socket, pool_user user, bool ends, std::s
   }
 }
 
-/// One request for all.
+/// Receives by one multishot request where the kernel supports it, else by single operations.
 template <class = void>
 stream<buffer_view> receive_many(int socket, pool_user user, std::source_location at) {
   buffer_pool& pool = user.pool();
@@ -205,11 +208,12 @@ stream<buffer_view> receive_many(int socket, pool_user user, std::source_locatio
 
 }  // namespace detail
 
-/// All that comes in on `socket`, in order, each item a lease of one of `buffers`; ends when the
-/// peer has shut its side down. Of a datagram it is the part that fits a buffer. When no buffer is
-/// left it pauses, and goes on when a lease has ended: nothing is lost, but who keeps every lease
-/// and waits for more waits for ever. Dropped, it receives no more, and what came too late is
-/// discarded; stopped, it gives what had come before it throws.
+/// A stream of the data received on `socket`, in order; each item is a lease on one of `buffers`.
+/// Ends when the peer has shut its side down. Datagrams are truncated to the buffer size. The
+/// stream pauses while no buffer is free and resumes when a lease is destroyed. No data is lost,
+/// but holding every lease while awaiting the next item deadlocks. Destroying the stream stops the
+/// receiving and discards late data. After a stop request the stream yields the data that had
+/// arrived, then throws operation_canceled.
 ///
 ///     iowq::buffer_ring buffers{256, 4096};
 ///     auto incoming = iowq::recv_many(socket, buffers);
