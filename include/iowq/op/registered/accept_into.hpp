@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/op/registered/accept_into.hpp -- accepts into a registered file, closes it, makes a
-// descriptor of it.
+// iowq/op/registered/accept_into.hpp -- accept into a slot, close and dup of registered files.
 //
-// There is no accept_many() of slots. For one request that answers for all, the kernel chooses the
-// slot when it has accepted already, and closes the connection if all are taken; accept_into() has
-// its slot first, and what finds none waits in the listener's backlog.
+// There is no accept_many() into slots. With a multishot accept the kernel picks the slot after it
+// has accepted, and closes the connection if all slots are taken. accept_into() takes its slot
+// first, so a connection without a slot stays in the listener's backlog.
 #pragma once
 
 #include <fcntl.h>
@@ -50,7 +49,7 @@ struct accept_into_call : accept_call {
   int try_nonblocking() noexcept { return keep(accept_call::try_nonblocking()); }
   int call(const stop_token& stop) noexcept { return keep(accept_call::call(stop)); }
   [[nodiscard]] fixed_file value(int answer) noexcept {
-    if (!direct && !made) made.reset(answer);  // the ring's, which put it into no slot
+    if (!direct && !made) made.reset(answer);  // the ring did not use the slot
     table->fill(slot.ref().index, std::move(made), true);
     return fixed_file{std::move(slot)};
   }
@@ -68,7 +67,7 @@ struct accept_into_call : accept_call {
   }
 };
 
-/// close(2) of what is in a slot.
+/// close(2) of the file in a slot.
 struct close_fixed_call {
   static constexpr operation_row row{
       .name = "close_fixed",
@@ -92,7 +91,7 @@ struct close_fixed_call {
   void prepare(io_uring_sqe& sqe) noexcept {
     slot.withdraw_number();
     sqe.opcode = IORING_OP_CLOSE;
-    sqe.flags |= IOSQE_ASYNC;  // or the owner would do it, and block
+    sqe.flags |= IOSQE_ASYNC;  // else the owner thread would close, and block
     if (slot.number() >= 0) {
       sqe.fd = slot.table->file(slot.index).release();
     } else {
@@ -116,7 +115,7 @@ struct close_fixed_call {
   bool asked = false;
 };
 
-/// dup(2) of what is in a slot.
+/// dup(2) of the file in a slot.
 struct dup_fixed_call {
   static constexpr operation_row row{
       .name = "dup_fixed",
@@ -136,7 +135,7 @@ struct dup_fixed_call {
   }
   void prepare(io_uring_sqe& sqe) const noexcept {
     sqe.opcode = static_cast<std::uint8_t>(compat::op_fixed_fd_install);  // close-on-exec
-    sqe.fd = slot.number();  // not in the kernel's table: it says so, and a worker can
+    sqe.fd = slot.number();  // not in the kernel's table: fails, then a worker dups
     if (is_slot(user)) slot.name_in(sqe);
   }
   [[nodiscard]] bool would_block(int answer) const noexcept { return answer < 0 && !is_slot(user); }
@@ -151,9 +150,9 @@ struct dup_fixed_call {
 
 }  // namespace detail
 
-/// accept4(2) into a free slot of `table`. Yields a fixed_file. All slots taken:
-/// too_many_files_open_in_system, at once, and no connection is taken out of the backlog. What was
-/// accepted ends with this executor, if not before.
+/// accept4(2) into a free slot of `table`. Yields a fixed_file. If all slots are taken, fails
+/// immediately with too_many_files_open_in_system and takes no connection out of the backlog. A
+/// connection that is still open when this executor ends is closed then.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::accept_into_call> accept_into(
     descriptor listener, fixed_files& table,
@@ -161,15 +160,15 @@ template <class = void>
   return operation<detail::accept_into_call>{at, listener.get(), table.table()};
 }
 
-/// close(2) of the file in a slot, which is free then. As close() of an fd: closes it once, and
-/// cancels and awaits what is in flight on it first.
+/// close(2) of the file in a slot; frees the slot. As close() of an fd, it first cancels the
+/// operations in flight on the file and waits until they have completed, and closes the file once.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::close_fixed_call> close(
     fixed_file file, std::source_location at = std::source_location::current()) {
   return operation<detail::close_fixed_call>{at, std::move(file)};
 }
 
-/// dup(2): a descriptor of the same open file, close-on-exec. Yields an fd.
+/// dup(2): makes a descriptor of the same open file, close-on-exec. Yields an fd.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::dup_fixed_call> dup(
     detail::fixed_descriptor file, std::source_location at = std::source_location::current()) {

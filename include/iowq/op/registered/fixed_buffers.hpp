@@ -3,7 +3,7 @@
 //
 // Direct I/O pins the pages of its buffer for each transfer. Registered buffers are pinned once
 // and named by a number. A ring has one table of them, and the memory that may be locked is
-// limited, so a table that finds no place is what it would be without a ring: memory.
+// limited. If the registration fails, or without a ring, fixed_buffers is ordinary memory.
 #pragma once
 
 #include <sys/mman.h>
@@ -29,8 +29,8 @@
 namespace iowq::inline v0 {
 
 /// `count` buffers of `size` bytes each, page-aligned and zeroed, for read_fixed() and
-/// write_fixed(). The first operation on an executor registers them there, if it has no other
-/// table; it outlives every operation on it. Throws std::system_error.
+/// write_fixed(). The first operation on an executor registers them with its ring, if the ring has
+/// no other table. Must outlive every operation on it. The constructor throws std::system_error.
 class fixed_buffers : public detail::registered_resource {
  public:
   static constexpr unsigned most = 1U << 14;  // the kernel's limit
@@ -58,7 +58,8 @@ class fixed_buffers : public detail::registered_resource {
     return {memory_ + index * stride(), size_};
   }
 
-  /// For operations: does this ring know them by number? Registers them if it can.
+  /// For operations: returns true if the buffers are registered with this ring. Registers them if
+  /// they are registered with none and the ring has not refused them before.
   [[nodiscard]] bool is_registered_with(detail::registrar& owner) noexcept {
     if (host() != nullptr) return host() == &owner.host();
     if (refused_by_ == &owner) return false;
@@ -86,7 +87,7 @@ class fixed_buffers : public detail::registered_resource {
 
 namespace detail {
 
-/// What is asked for: a part of one buffer.
+/// The first `length` bytes of buffer `index`.
 struct fixed_part {
   fixed_buffers* table;
   unsigned index;
@@ -95,7 +96,7 @@ struct fixed_part {
   [[nodiscard]] bool is_none() const noexcept {
     return index >= table->count() || length > table->size();
   }
-  /// Empty if there is no such part; validate() says so.
+  /// Empty if there is no such part; validate() then returns -EINVAL.
   [[nodiscard]] std::span<std::byte> bytes() const noexcept {
     return is_none() ? std::span<std::byte>{} : (*table)[index].first(length);
   }
@@ -147,8 +148,9 @@ struct write_fixed_call : write_call {
 
 }  // namespace detail
 
-/// pread(2) into buffer `index`, `length` bytes at most. Yields how many. No such buffer, or more
-/// than it has: invalid_argument, before anything happens.
+/// pread(2) of at most `length` bytes into buffer `index`. Yields the number of bytes read. Fails
+/// with invalid_argument, before any I/O, if there is no such buffer or it is smaller than
+/// `length`.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::read_fixed_call> read_fixed(
     descriptor file, fixed_buffers& buffers, unsigned index, std::size_t length,
@@ -157,7 +159,8 @@ template <class = void>
                                             detail::checked_offset(offset)};
 }
 
-/// pwrite(2) of the first `length` bytes of buffer `index`, likewise.
+/// pwrite(2) of the first `length` bytes of buffer `index`. Yields the number of bytes written.
+/// Fails with invalid_argument as read_fixed() does.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::write_fixed_call> write_fixed(
     detail::known_descriptor file, fixed_buffers& buffers, unsigned index, std::size_t length,

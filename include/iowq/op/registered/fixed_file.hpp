@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/registered/fixed_file.hpp -- registered files.
 //
-// A descriptor is looked up in a table that all threads share, for each call; a connection accepted
-// into a slot never enters it, and no limit of descriptors counts it. Who needs a descriptor after
-// all, for a call that is not here, makes one by dup().
+// Each call on a descriptor looks it up in a table that all threads share. A connection accepted
+// into a slot never enters that table, and does not count towards the limit of descriptors. dup()
+// makes a descriptor of it for calls that have no overload for registered files.
 #pragma once
 
 #include <cerrno>
@@ -22,13 +22,14 @@ namespace detail {
 
 class fixed_descriptor;
 
-/// Moves the table in with this executor, if it is at home nowhere.
+/// Registers the table with this executor's ring, if it is registered with none. Returns true if
+/// the ring's kernel has the table.
 [[nodiscard]] inline bool known_here(file_table& table) noexcept {
   ring_backend& backend = loop::current().backend();
   return table.is_registered_with(backend.resources(), backend.features());
 }
 
-/// A slot of a table, as operations name it. No table: of a fixed_file that owns none.
+/// A slot of a table, as operations name it. `table` is null if the fixed_file owns no slot.
 struct slot_ref {
   file_table* table;
   unsigned index;
@@ -36,14 +37,15 @@ struct slot_ref {
   [[nodiscard]] const fd& file() const noexcept {
     return table != nullptr ? table->file(index) : none;
   }
-  /// -1: it has no descriptor.
+  /// The descriptor of the file; -1 if it has none.
   [[nodiscard]] int number() const noexcept { return file().get(); }
-  /// What finds its users in the census. -1: there is nothing in it any more.
+  /// The number by which the in-flight registry finds the operations on this file: the slot's if
+  /// the kernel has the file in its table, else the descriptor. -1 if the slot has no file.
   [[nodiscard]] int user_number() const noexcept {
     return table != nullptr && table->knows(index) ? slot_number(static_cast<int>(index))
                                                    : number();
   }
-  /// The same before an operation, on its executor.
+  /// user_number() for an operation that begins on this executor: registers the table first.
   [[nodiscard]] int used_here() const noexcept {
     if (table != nullptr) static_cast<void>(known_here(*table));
     return user_number();
@@ -52,8 +54,8 @@ struct slot_ref {
     sqe.fd = static_cast<int>(index);
     sqe.flags = static_cast<std::uint8_t>(sqe.flags | IOSQE_FIXED_FILE);
   }
-  /// Of a file that has a descriptor, too: the kernel's slot is emptied, so that its end is the
-  /// descriptor's.
+  /// If the file also has a descriptor: empties the kernel's slot, so that closing the descriptor
+  /// closes the file.
   void withdraw_number() const noexcept {
     if (number() >= 0) table->withdraw(index);
   }
@@ -62,7 +64,7 @@ struct slot_ref {
   static inline const fd none;
 };
 
-/// Owns a slot; what is in it may come later.
+/// Owns a slot, which may not have a file yet.
 class taken_slot {
  public:
   taken_slot() noexcept = default;
@@ -76,7 +78,7 @@ class taken_slot {
   }
   ~taken_slot() { give_back(); }
 
-  /// False: the table is full.
+  /// Takes a slot, if this owns none. Returns false if the table is full.
   [[nodiscard]] bool take(file_table& from) noexcept {
     if (*this) return true;
     unsigned const index = from.take();
@@ -96,9 +98,10 @@ class taken_slot {
 
 }  // namespace detail
 
-/// Owns an open file in a slot of a table, and closes it; move-only, on its executor's thread.
-/// As with an fd, `co_await close(std::move(file))` is for what may block, and ends what is in
-/// flight on it; the destructor stops the program if there is something.
+/// Owns an open file in a slot of a table, and closes it. Move-only; to be used and destroyed on
+/// its executor's thread. As with an fd, use `co_await close(std::move(file))` where closing may
+/// block; it also cancels the operations in flight on the file. The destructor closes directly,
+/// and asserts that no operation is in flight on the file.
 class fixed_file {
  public:
   fixed_file() noexcept = default;
@@ -111,13 +114,13 @@ class fixed_file {
   }
   ~fixed_file() { reset(); }
 
-  /// Does it own a slot? The file in it ends with the executor that accepted it, and then every
-  /// operation fails with bad_file_descriptor.
+  /// Returns true if this owns a slot. An accepted file is closed when the executor that accepted
+  /// it ends; from then on every operation on it fails with bad_file_descriptor.
   [[nodiscard]] explicit operator bool() const noexcept { return static_cast<bool>(slot_); }
-  /// Its place in the table.
+  /// The number of the slot in the table.
   [[nodiscard]] unsigned index() const noexcept { return slot_.ref().index; }
 
-  /// Closes it.
+  /// Closes the file and frees the slot, as the destructor does.
   void reset() noexcept {
     if (!slot_) return;
     if (detail::before_close != nullptr) detail::before_close(slot_.ref().user_number());
@@ -133,11 +136,11 @@ class fixed_file {
 
 namespace detail {
 
-/// How operations take a file in a slot, which stays the caller's.
+/// The parameter type of operations on a file in a slot. Borrows the file from its fixed_file.
 class fixed_descriptor {
  public:
   fixed_descriptor(const fixed_file& owner) noexcept : slot_{owner.slot_.ref()} {}
-  /// A temporary would close it before the operation began.
+  /// A temporary would close the file before the operation began.
   fixed_descriptor(fixed_file&&) = delete;
 
   [[nodiscard]] slot_ref slot() const noexcept { return slot_; }
@@ -148,10 +151,10 @@ class fixed_descriptor {
 
 }  // namespace detail
 
-/// `count` slots for files. The first operation on an executor registers them there, if its kernel
-/// has such tables (Linux 6.14) and it has no other one; where not, a slot holds a descriptor, and
-/// everything else is the same. With one executor at a time. May go before its files. Throws
-/// std::system_error.
+/// A table of `count` slots for files. The first operation on an executor registers the table with
+/// its ring, if the kernel supports it (Linux 6.14) and the ring has no other table. Otherwise a
+/// slot holds a descriptor, and everything else is the same. Use a table with one executor at a
+/// time. It may be destroyed before its files. The constructor throws std::system_error.
 class fixed_files {
  public:
   explicit fixed_files(unsigned count) : table_{new detail::file_table{count}} {}
@@ -160,13 +163,14 @@ class fixed_files {
   ~fixed_files() { table_->release_owner(); }
 
   [[nodiscard]] unsigned count() const noexcept { return table_->count(); }
-  /// How many have a file, or wait for one.
+  /// The number of slots that have a file or wait for one.
   [[nodiscard]] unsigned taken() const noexcept { return table_->taken(); }
-  /// Does the kernel have the table? Not before its first operation.
+  /// Returns true if the table is registered with the kernel; false before its first operation.
   [[nodiscard]] bool is_registered() const noexcept { return table_->is_registered(); }
 
-  /// Puts an open file into a slot. Its descriptor stays open beside it, for what workers do with
-  /// it. All slots taken: throws too_many_files_open_in_system, and `file` is still the caller's.
+  /// Puts an open file into a slot. Its descriptor also stays open, for operations that run on
+  /// workers. Throws bad_file_descriptor if `file` is empty, and too_many_files_open_in_system if
+  /// all slots are taken; `file` is then unchanged.
   [[nodiscard]] fixed_file add(fd&& file) {
     detail::taken_slot slot;
     if (!file) detail::throw_error(-EBADF, "fixed_files::add");

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/registered/in_slot.hpp -- operations on registered files.
 //
-// Each is the operation on a descriptor, with the same row, and differs in what its SQE names. What
-// was accepted into a slot of the kernel's table has no descriptor for a worker or a key: on_pool()
-// and hashed() of it fail with not_supported. By its own route it is never there, since what is
-// accepted is a stream, which the ring waits for.
+// Each is the same operation as on a descriptor, with the same row; only its SQE names a slot. A
+// file that was accepted into a slot of the kernel's table has no descriptor that a worker or a key
+// could use, so on_pool() and hashed() fail with not_supported. By default no such operation goes
+// to the pool: an accepted file is a stream socket, and the ring waits for those.
 #pragma once
 
 #include <sys/socket.h>
@@ -32,7 +32,7 @@ namespace iowq::inline v0 {
 
 namespace detail {
 
-/// A call on a file in a slot. What `Call` has for a descriptor is the slot's, or -1.
+/// A call on a file in a slot. `Call` itself gets the file's descriptor, or -1 if it has none.
 template <class Call>
 struct in_slot : Call {
   static constexpr bool has_choose_placement =
@@ -61,7 +61,8 @@ struct in_slot : Call {
     Call::prepare(sqe);
     if (is_slot(user)) named.name_in(sqe);
   }
-  /// What would block without a descriptor was told not to wait: none of it is O_NONBLOCK.
+  /// Without a descriptor there is no fallback. No such file is O_NONBLOCK, so EAGAIN only occurs
+  /// with MSG_DONTWAIT, and is the result.
   [[nodiscard]] bool would_block(int answer) const noexcept {
     return has_number() && detail::would_block(static_cast<const Call&>(*this), answer);
   }
@@ -81,8 +82,8 @@ template <class Call>
 
 }  // namespace detail
 
-// Each as its namesake of a descriptor; the table moves in with the executor, if it is at home
-// nowhere.
+// Each overload is like the operation of that name on a descriptor. It registers the table with
+// the executor's ring if the table is registered with none.
 
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::in_slot<detail::read_call>> read(
@@ -118,7 +119,7 @@ template <class = void>
                          detail::write_call{detail::known_descriptor{slot.file()}, bytes,
                                             detail::checked_offset(offset)});
 }
-/// Neither the pages of the buffer nor the file are looked up.
+/// With both registered, the kernel looks up neither the pages of the buffer nor the file.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::in_slot<detail::read_fixed_call>> read_fixed(
     detail::fixed_descriptor file, fixed_buffers& buffers, unsigned index, std::size_t length,
@@ -208,7 +209,7 @@ template <class = void>
   return detail::on_slot(at, slot, detail::accept_into_call{slot.number(), table.table()});
 }
 
-/// Sends all of it, as send_all() of a descriptor.
+/// Sends all of `bytes`, as send_all() on a descriptor does.
 template <class = void>
 [[nodiscard("co_await it")]] task<std::size_t> send_all(detail::fixed_descriptor file,
                                                         const_bytes bytes, int flags = 0) {
