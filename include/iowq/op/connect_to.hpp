@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/op/connect_to.hpp -- connects by name, and listens.
+// iowq/op/connect_to.hpp -- connects to a host by name, and opens listening sockets.
 //
-// A host has several addresses, and the first may be one from which no answer comes. So the next
-// is tried, beside it, when one has failed or a quarter of a second has passed (RFC 8305, "Happy
-// Eyeballs"): IPv6 and IPv4 in turn. All attempts and the clock are in one epoll set, and that is
-// what is awaited.
+// A host has several addresses, and the first may never answer. So the next address is tried when
+// an attempt has failed or after 250 ms, while the earlier attempts continue (RFC 8305, "Happy
+// Eyeballs"); IPv6 and IPv4 addresses alternate. All attempts and a timer are in one epoll set,
+// and the coroutine waits for that set.
 #pragma once
 
 #include <fcntl.h>
@@ -36,7 +36,8 @@ namespace iowq::inline v0 {
 
 namespace detail {
 
-/// The families in turn, beginning with the first; each in the order given.
+/// Alternates the families, beginning with that of the first address. Within a family the order
+/// is kept.
 [[nodiscard]] inline std::vector<endpoint> interleave(const std::vector<endpoint>& all) {
   std::vector<endpoint> firsts, others, mixed;
   for (const endpoint& one : all)
@@ -48,7 +49,7 @@ namespace detail {
   return mixed;
 }
 
-/// Several connects at once; none of its calls waits.
+/// Several connects in parallel. No function blocks.
 class connect_race {
  public:
   connect_race()
@@ -60,7 +61,7 @@ class connect_race {
 
   [[nodiscard]] int set() const noexcept { return set_.get(); }
   [[nodiscard]] bool running() const noexcept { return !sockets_.empty(); }
-  /// Whether one has won; its socket, which blocks as new ones do.
+  /// Returns true if an attempt has succeeded. take() returns its socket, in blocking mode.
   [[nodiscard]] bool won() const noexcept { return static_cast<bool>(winner_); }
   [[nodiscard]] fd take() {
     ::fcntl(winner_.get(), F_SETFL, ::fcntl(winner_.get(), F_GETFL) & ~O_NONBLOCK);
@@ -68,7 +69,7 @@ class connect_race {
   }
   [[nodiscard]] int error() const noexcept { return error_; }
 
-  /// Starts one more attempt; true if it is under way.
+  /// Starts one more attempt. Returns true if it is in progress, false if it has ended.
   bool start(const endpoint& where) {
     fd socket{::socket(where.family(), SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)};
     int const r =
@@ -85,14 +86,14 @@ class connect_race {
     return false;
   }
 
-  /// Begins to measure what an attempt has for itself.
+  /// Starts the delay until the next attempt.
   void arm_timer() noexcept {
     constexpr long delay = 250'000'000;
     ::itimerspec const once{.it_interval = {}, .it_value = {0, delay}};
     ::timerfd_settime(clock_.get(), 0, &once, nullptr);
   }
 
-  /// When set() is readable: true if it is time for one more attempt.
+  /// Call it when set() is readable. Returns true if the next attempt is due.
   bool poll_once() {
     ::epoll_event events[8];
     int const n = ::epoll_wait(set_.get(), events, 8, 0);
@@ -114,7 +115,7 @@ class connect_race {
     if (::epoll_ctl(set_.get(), EPOLL_CTL_ADD, file, &event) != 0)
       throw_error(-errno, "connect_to");
   }
-  /// Has this one won?
+  /// Ends the attempt of socket `file`. Returns true if it has succeeded.
   bool finish_attempt(int file) {
     auto const at = std::find_if(sockets_.begin(), sockets_.end(),
                                  [file](const fd& one) { return one.get() == file; });
@@ -130,7 +131,7 @@ class connect_race {
   }
 
   fd set_, clock_, winner_;
-  std::vector<fd> sockets_;  // a closed one leaves the set by itself
+  std::vector<fd> sockets_;  // closing one removes it from set_
   int error_ = -EADDRNOTAVAIL;
 };
 
@@ -139,8 +140,8 @@ template <class = void>
 
 }  // namespace detail
 
-/// Connects to the first of `where` that answers. Yields the socket. Fails as the last of them
-/// did.
+/// Connects to the first of the addresses `where` that answers. Yields the socket. If all fail,
+/// fails with the error of the last attempt.
 template <class = void>
 [[nodiscard("co_await it")]] task<fd> connect_to(std::vector<endpoint> where) {
   if (where.empty()) detail::throw_error(-EADDRNOTAVAIL, "connect_to");
@@ -171,8 +172,8 @@ template <class = void>
   return detail::connect_to_named(std::string{host}, std::string{service});
 }
 
-/// A socket that listens at `where`, an address that was used a moment ago included. Yields it;
-/// endpoint::local_of() tells which port, if that was 0.
+/// Yields a socket that listens at `where`. Sets SO_REUSEADDR, so an address that was in use a
+/// moment ago is accepted. If the port is 0, endpoint::local_of() returns the port that was chosen.
 template <class = void>
 [[nodiscard("co_await it")]] task<fd> listen_on(endpoint where, int backlog = SOMAXCONN) {
   fd made = co_await socket(where.family(), SOCK_STREAM);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/op/endpoint.hpp -- where a socket can be reached.
+// iowq/op/endpoint.hpp -- the address of a socket.
 #pragma once
 
 #include <arpa/inet.h>
@@ -23,13 +23,15 @@ namespace iowq::inline v0 {
 class endpoint {
  public:
   endpoint() noexcept = default;
-  /// Copies what `address` points at; longer ones than a sockaddr_storage are cut and refused.
+  /// Copies `size` bytes from `address`. An address longer than a sockaddr_storage is truncated,
+  /// and the kernel refuses it.
   endpoint(const ::sockaddr* address, ::socklen_t size) noexcept
       : size_{std::min<::socklen_t>(size, sizeof storage_)} {
     std::memcpy(&storage_, address, size_);
   }
 
-  /// An IPv4 or IPv6 address in numbers ("127.0.0.1", "::1"). Throws invalid_argument.
+  /// A numeric IPv4 or IPv6 address ("127.0.0.1", "::1") and a port. Throws invalid_argument if
+  /// `address` is not numeric.
   [[nodiscard]] static endpoint ip(std::string_view address, std::uint16_t port) {
     std::string const text{address};
     ::sockaddr_in v4{};
@@ -47,7 +49,8 @@ class endpoint {
     detail::throw_error(-EINVAL, ("endpoint: \"" + text + "\" is no IPv4 or IPv6 address").c_str());
   }
 
-  /// A Unix socket's path; one that begins with NUL is abstract. Throws filename_too_long.
+  /// The path of a Unix socket, or an abstract name, which begins with NUL. Throws
+  /// filename_too_long.
   [[nodiscard]] static endpoint local(std::string_view path) {
     ::sockaddr_un un{};
     un.sun_family = AF_UNIX;
@@ -55,15 +58,17 @@ class endpoint {
       detail::throw_error(-ENAMETOOLONG,
                           "endpoint: the path of a Unix socket has 107 bytes at most");
     std::copy(path.begin(), path.end(), un.sun_path);
-    // An abstract name ends where the address ends, a path with its NUL.
+    // A path ends with a NUL, which counts; an abstract name ends where the address ends.
     bool const abstract = !path.empty() && path.front() == '\0';
     auto const size = offsetof(::sockaddr_un, sun_path) + path.size() + (abstract ? 0 : 1);
     return {reinterpret_cast<::sockaddr*>(&un), static_cast<::socklen_t>(size)};
   }
 
-  /// Where `socket` is bound; throws std::system_error. getsockname(2), which does not block.
+  /// The address that `socket` is bound to: getsockname(2), which does not block. Throws
+  /// std::system_error.
   [[nodiscard]] static endpoint local_of(int socket) { return ask(socket, ::getsockname); }
-  /// To whom `socket` is connected. getpeername(2).
+  /// The address that `socket` is connected to: getpeername(2), which does not block. Throws
+  /// std::system_error.
   [[nodiscard]] static endpoint peer_of(int socket) { return ask(socket, ::getpeername); }
 
   [[nodiscard]] const ::sockaddr* address() const noexcept {
@@ -72,7 +77,7 @@ class endpoint {
   [[nodiscard]] ::socklen_t size() const noexcept { return size_; }
   [[nodiscard]] int family() const noexcept { return storage_.ss_family; }
 
-  /// Of an IPv4 or IPv6 address; 0 for others.
+  /// The port of an IPv4 or IPv6 address; 0 for other families.
   [[nodiscard]] std::uint16_t port() const noexcept {
     if (family() == AF_INET)
       return ntohs(reinterpret_cast<const ::sockaddr_in*>(&storage_)->sin_port);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/op/epoll.hpp -- waits for an epoll instance.
+// iowq/op/epoll.hpp -- waits for the events of an epoll instance.
 #pragma once
 
 #include <poll.h>
@@ -53,8 +53,9 @@ struct epoll_wait_call {
 
 }  // namespace detail
 
-/// epoll_wait(2): waits until something in the set is ready. Yields how many events were filled
-/// in, one or more. `events` is borrowed until it has ended.
+/// epoll_wait(2): waits until a descriptor in the set is ready. Yields the number of events written
+/// to `events`, at least one. `events` is borrowed until the operation has completed. Fails with
+/// invalid_argument if `events` is empty.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::epoll_wait_call> epoll_wait(
     descriptor set, std::span<::epoll_event> events,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/op/message.hpp -- what sockets carry besides a run of bytes: addresses, ancillary data.
+// iowq/op/message.hpp -- messages with addresses and ancillary data.
 #pragma once
 
 #include <limits.h>
@@ -20,7 +20,7 @@
 
 namespace iowq::inline v0 {
 
-/// What recvfrom() yields: how many bytes, and from whom.
+/// The result of recvfrom(): the number of bytes received, and the address of the sender.
 struct datagram {
   std::size_t size = 0;
   endpoint from;
@@ -28,7 +28,7 @@ struct datagram {
 
 namespace detail {
 
-/// What a call with these flags waits for, if at all.
+/// The readiness that a call with these flags waits for; none with MSG_DONTWAIT.
 [[nodiscard]] inline readiness message_waits_for(int socket, short events, int flags) noexcept {
   return (flags & MSG_DONTWAIT) != 0 ? readiness{} : readiness{socket, events};
 }
@@ -37,14 +37,15 @@ namespace detail {
   return static_cast<int>(
       or_errno(::sendmsg(socket, &message, flags | MSG_NOSIGNAL | MSG_DONTWAIT)));
 }
-/// Once. What takes several rounds is for a worker.
+/// Receives once, without blocking. Returns -EOPNOTSUPP for a receive with MSG_WAITALL, which may
+/// take several rounds and is left to a worker.
 [[nodiscard]] inline int receive_message(int socket, ::msghdr& message, int flags) noexcept {
   if ((flags & MSG_DONTWAIT) == 0 && waits_for_all(socket, flags)) return -EOPNOTSUPP;
   return static_cast<int>(
       or_errno(::recvmsg(socket, &message, flags | MSG_CMSG_CLOEXEC | MSG_DONTWAIT)));
 }
 
-/// The parts without their first `n` bytes.
+/// Removes the first `n` bytes from `parts`.
 [[nodiscard]] inline std::span<::iovec> without(std::span<::iovec> parts, std::size_t n) noexcept {
   while (!parts.empty() && n >= parts.front().iov_len) {
     n -= parts.front().iov_len;
@@ -67,8 +68,8 @@ namespace detail {
   std::size_t const parts = message.msg_iovlen, ancillary = message.msg_controllen;
   int r = until_ready(socket, POLLIN, stop, [&] { return once(message); });
   if (r <= 0 || parts > IOV_MAX || !waits_for_all(socket, flags)) return r;
-  // MSG_WAITALL may take several rounds. They end with what came beside the bytes, as the
-  // kernel's do: it belongs to them, and not to those that follow.
+  // MSG_WAITALL may take several rounds. As in the kernel, ancillary data ends the rounds: it
+  // belongs to the bytes received so far, and not to those that follow.
   ::iovec copy[IOV_MAX];
   std::copy_n(message.msg_iov, parts, copy);
   std::span<::iovec> rest = without({copy, parts}, static_cast<std::size_t>(r));
@@ -246,8 +247,8 @@ struct recvfrom_call {
 
 }  // namespace detail
 
-/// sendmsg(2), without SIGPIPE. The header is copied; what it points at is borrowed until it has
-/// ended. Yields how many bytes were taken.
+/// sendmsg(2), without SIGPIPE. The msghdr is copied; the memory that it points at is borrowed
+/// until the operation has completed. Yields the number of bytes that the kernel took.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::sendmsg_call> sendmsg(
     descriptor socket, const ::msghdr& message, int flags = 0,
@@ -255,9 +256,9 @@ template <class = void>
   return operation<detail::sendmsg_call>{at, detail::sendmsg_call{socket.get(), message, flags}};
 }
 
-/// recvmsg(2). `message` is borrowed until it has ended, and says then what came beside the bytes:
-/// the address, ancillary data, flags. Descriptors received are close-on-exec. Yields how many
-/// bytes; 0 when the peer has shut its side down.
+/// recvmsg(2). `message` is borrowed until the operation has completed; it then holds the address,
+/// the ancillary data and the flags received. Received descriptors are close-on-exec. Yields the
+/// number of bytes; 0 if the peer has shut its side down.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::recvmsg_call> recvmsg(
     descriptor socket, ::msghdr& message, int flags = 0,
@@ -265,7 +266,7 @@ template <class = void>
   return operation<detail::recvmsg_call>{at, detail::recvmsg_call{socket.get(), &message, flags}};
 }
 
-/// sendto(2), without SIGPIPE. Yields how many bytes were taken.
+/// sendto(2), without SIGPIPE. Copies `where`. Yields the number of bytes that the kernel took.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::sendto_call> sendto(
     descriptor socket, const_bytes bytes, const endpoint& where, int flags = 0,
@@ -273,7 +274,7 @@ template <class = void>
   return operation<detail::sendto_call>{at, socket.get(), bytes, where, flags};
 }
 
-/// recvfrom(2). Yields a datagram: how many bytes, and from whom.
+/// recvfrom(2). Yields a datagram: the number of bytes, and the address of the sender.
 ///
 ///     auto [size, from] = co_await iowq::recvfrom(socket, buffer);
 template <class = void>

@@ -33,7 +33,7 @@ struct poll_call {
   }
   int try_nonblocking() const noexcept { return look_for_events(file, events); }
   [[nodiscard]] readiness waits_for() const noexcept {
-    // Errors and hang-ups are told to who asks for nothing else, too.
+    // poll(2) reports errors and hang-ups even if `events` is 0; no events would mean no wait.
     return {file, static_cast<short>(events | POLLERR)};
   }
   int call(const stop_token& stop) const noexcept { return wait_for_events(file, events, stop); }
@@ -43,7 +43,7 @@ struct poll_call {
 }  // namespace detail
 
 /// Waits until `file` is ready for one of `events` (POLLIN, POLLOUT, POLLPRI, …). Yields the
-/// events it is ready for, POLLERR and POLLHUP among them, as poll(2) would.
+/// events that it is ready for, including POLLERR and POLLHUP, as poll(2) does.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::poll_call> poll(
     descriptor file, short events, std::source_location at = std::source_location::current()) {

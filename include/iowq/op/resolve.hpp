@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/op/resolve.hpp -- the addresses next_in_ring a name.
+// iowq/op/resolve.hpp -- looks up the addresses of a host name.
 //
-// getaddrinfo(3) may take half a minute, and nothing ends it early. So a worker asks with a state
-// of its own, and whoever awaits the answer waits for an eventfd: a stop request ends that at
-// once, and the worker throws the answer away when it comes.
+// getaddrinfo(3) may take half a minute, and nothing ends it early. So a worker calls it with state
+// that it shares with the awaiting coroutine, which waits for an eventfd. A stop request ends that
+// wait immediately, and the result of the call is discarded when it arrives.
 #pragma once
 
 #include <netdb.h>
@@ -34,7 +34,7 @@
 
 namespace iowq::inline v0 {
 
-/// Of what getaddrinfo(3) answers (EAI_NONAME, EAI_SERVICE, …).
+/// The category of the errors of getaddrinfo(3) (EAI_NONAME, EAI_SERVICE, …).
 [[nodiscard]] inline const std::error_category& resolve_category() noexcept {
   class category final : public std::error_category {
     [[nodiscard]] const char* name() const noexcept override { return "getaddrinfo"; }
@@ -48,7 +48,7 @@ namespace detail {
 
 using getaddrinfo_function = int(const char*, const char*, const ::addrinfo*, ::addrinfo**);
 
-/// One question. Shared by who awaits it and the pool.
+/// One call of getaddrinfo(3). Shared by the awaiting coroutine and the pool.
 class lookup final : public work {
  public:
   lookup(std::string host, std::string service, int flags, getaddrinfo_function* ask)
@@ -61,7 +61,7 @@ class lookup final : public work {
     if (!event_) throw_error(-errno, "resolve");
   }
 
-  /// Keeps itself alive until finished().
+  /// Enqueues the lookup, which keeps itself alive until finished().
   static void start(const std::shared_ptr<lookup>& one, pool& workers) {
     one->self_ = one;
     workers.enqueue(*one);
@@ -70,7 +70,7 @@ class lookup final : public work {
   void execute(const stop_token&) noexcept override {
     ::addrinfo hints{};
     hints.ai_flags = flags_;
-    hints.ai_socktype = SOCK_STREAM;  // or each address comes three times
+    hints.ai_socktype = SOCK_STREAM;  // else each address is returned three times
     ::addrinfo* found = nullptr;
     int const r = ask_(ring_.empty() ? nullptr : ring_.c_str(),
                        service_.empty() ? nullptr : service_.c_str(), &hints, &found);
@@ -85,17 +85,18 @@ class lookup final : public work {
   void finished(bool cancelled) noexcept override {
     std::shared_ptr<lookup> const last_use = std::move(self_);
     if (cancelled) error_ = to_error(error() != 0 ? -error() : -ECANCELED);
-    // release: pairs with the acquire in take(); the answer is there.
+    // release: pairs with the acquire in take(), and publishes the result.
     done_.store(true, std::memory_order_release);
     std::uint64_t const one = 1;
-    // An eventfd that was never read takes it for sure.
+    // This cannot fail: nothing reads the eventfd, so its counter is 0.
     static_cast<void>(!::write(event_.get(), &one, sizeof one));
   }
 
   [[nodiscard]] int event() const noexcept { return event_.get(); }
-  /// Once event() is readable.
+  /// Returns the addresses or throws. Call it once event() is readable.
   [[nodiscard]] std::vector<endpoint> take() {
-    // acquire: pairs with finished()'s release; the kernel's order is no order to the compiler.
+    // acquire: pairs with finished()'s release. The eventfd orders the two threads, but the
+    // compiler does not know that.
     IOWQ_ASSERT(done_.load(std::memory_order_acquire), "a lookup rang before it had ended");
     if (error_) throw_error(error_, "resolve");
     return std::move(found_);
@@ -120,7 +121,7 @@ class lookup final : public work {
   std::shared_ptr<lookup> self_;
 };
 
-/// Waits for a lookup.
+/// Waits until a lookup has finished.
 struct resolve_call {
   static constexpr operation_row row{
       .name = "resolve",
@@ -157,17 +158,19 @@ template <class = void>
   operation<resolve_call> answer{at, resolve_call{asked}};
   auto found = co_await as_result(std::move(answer));
   if (found) co_return std::move(*found);
-  // If no worker has it yet, none shall: a name server that is down would keep them all.
+  // Dequeue the lookup if no worker has it yet. Otherwise stopped lookups would occupy all
+  // workers while a name server is down.
   if (found.error() == std::errc::operation_canceled) workers.cancel(*asked);
   throw_error(found.error(), "resolve");
 }
 
 }  // namespace detail
 
-/// getaddrinfo(3): where `service` ("https", "443") of `host` ("example.org", "::1") is, best
-/// first. No host is this machine, or with AI_PASSIVE in `flags` any address of it. Fails with
-/// what resolve_category() names. A stop request ends it at once; the question then goes on by
-/// itself, and an executor that is destroyed waits for it.
+/// getaddrinfo(3): yields the addresses of `service` ("https", "443") on `host` ("example.org",
+/// "::1"), best first. An empty `host` means this machine, or with AI_PASSIVE in `flags` any of its
+/// addresses. Fails with an error of resolve_category(), or with a system error. A stop request
+/// ends the wait immediately; a call that a worker has started continues, and the destructor of the
+/// executor waits for it.
 ///
 ///     auto addresses = co_await iowq::resolve("example.org", "https");
 template <class = void>

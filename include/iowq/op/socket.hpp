@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/op/socket.hpp -- sockets and connections.
 //
-// Every descriptor made here is close-on-exec, and nothing sent raises SIGPIPE. On the pool the
-// calls that wait do so by poll(2), on the unbound account.
+// Every descriptor made here is close-on-exec, and no send raises SIGPIPE. On the pool, calls that
+// wait use poll(2) and run on the unbound account.
 #pragma once
 
 #include <fcntl.h>
@@ -39,7 +39,7 @@ struct connect_call {
                                          "without end, but not for us"};
   int socket;
   endpoint where;
-  bool under_way = false;  // by try_nonblocking()
+  bool under_way = false;  // try_nonblocking() has started it
 
   [[nodiscard]] int descriptor() const noexcept { return socket; }
   void prepare(io_uring_sqe& sqe) const noexcept {
@@ -50,7 +50,7 @@ struct connect_call {
   }
   int try_nonblocking() noexcept {
     if (under_way) return outcome();
-    // Nothing else uses a socket that is being connected, so its mode is ours for a while.
+    // A socket that is being connected has no other users: its mode may change for a moment.
     int const mode = ::fcntl(socket, F_GETFL);
     if (mode < 0) return -errno;
     ::fcntl(socket, F_SETFL, mode | O_NONBLOCK);
@@ -65,7 +65,8 @@ struct connect_call {
     for (;;) {
       int const r = until_once(*this, stop);
       if (r != -EOPNOTSUPP) return r;
-      // AF_UNIX: the backlog is full, and poll(2) does not tell when not.
+      // AF_UNIX: the backlog is full, and poll(2) does not report when it has room again. Try
+      // every 10 ms.
       if (int const slept = wait_for_events(-1, 0, stop, 10); slept < 0) return slept;
     }
   }
@@ -82,7 +83,7 @@ struct connect_call {
 
 }  // namespace detail
 
-/// connect(2).
+/// connect(2). Copies `where`.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::connect_call> connect(
     descriptor socket, const endpoint& where,
@@ -129,7 +130,7 @@ struct bind_call {
     sqe.fd = socket;
     sqe.addr = reinterpret_cast<std::uintptr_t>(where.address());
     sqe.off = where.size();
-    if (where.family() == AF_UNIX) sqe.flags = IOSQE_ASYNC;  // it would make the file here
+    if (where.family() == AF_UNIX) sqe.flags = IOSQE_ASYNC;  // else the owner would make the file
   }
   int call(const stop_token&) const noexcept {
     return or_errno(::bind(socket, where.address(), where.size()));
@@ -170,8 +171,8 @@ struct accept_call {
     sqe.accept_flags = static_cast<unsigned>(flags | SOCK_CLOEXEC);
   }
   int try_nonblocking() const noexcept {
-    // Another thread may take the connection between poll and accept; a blocking listener would
-    // then hold us where no stop request reaches.
+    // Another thread may take the connection between poll and accept. On a blocking listener this
+    // thread would then block where no stop request reaches it.
     int const mode = ::fcntl(listener, F_GETFL);
     if (mode < 0) return -errno;
     if ((mode & O_NONBLOCK) == 0) ::fcntl(listener, F_SETFL, mode | O_NONBLOCK);
@@ -205,7 +206,7 @@ struct recv_call {
     sqe.msg_flags = static_cast<unsigned>(flags);
   }
   int try_nonblocking() const noexcept {
-    // MSG_WAITALL may take several rounds, and remembers how far it came: that is for a worker.
+    // MSG_WAITALL may take several rounds and must count what it received: left to a worker.
     return waits() && waits_for_all(socket, flags) ? -EOPNOTSUPP : receive(0);
   }
   [[nodiscard]] readiness waits_for() const noexcept {
@@ -213,7 +214,7 @@ struct recv_call {
   }
   int call(const stop_token& stop) const noexcept {
     if (!waits()) return receive(0);
-    std::size_t done = 0;  // what came is never lost
+    std::size_t done = 0;  // received bytes are never lost
     for (;;) {
       int const r = until_ready(socket, POLLIN, stop, [&] { return receive(done); });
       if (r > 0) done += static_cast<std::size_t>(r);
@@ -290,7 +291,7 @@ template <class = void>
   return operation<detail::socket_call>{at, domain, type, protocol};
 }
 
-/// bind(2).
+/// bind(2). Copies `where`. The name of a Unix socket is a file, so that bind runs on the pool.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::bind_call> bind(
     descriptor socket, const endpoint& where,
@@ -306,15 +307,16 @@ template <class = void>
   return operation<detail::listen_call>{at, socket.get(), backlog};
 }
 
-/// accept4(2), close-on-exec. Yields an fd; endpoint::peer_of() tells whose. `flags`:
-/// SOCK_NONBLOCK. On the pool, and without a ring, it leaves the listener O_NONBLOCK.
+/// accept4(2), close-on-exec. Yields an fd; endpoint::peer_of() returns the peer's address.
+/// `flags`: SOCK_NONBLOCK. On the pool, and without a ring, it leaves the listener O_NONBLOCK.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::accept_call> accept(
     descriptor listener, int flags = 0, std::source_location at = std::source_location::current()) {
   return operation<detail::accept_call>{at, listener.get(), flags};
 }
 
-/// recv(2). Yields how many bytes; 0 when the peer has shut its side down.
+/// recv(2). Yields the number of bytes; 0 if the peer has shut its side down. `bytes` is borrowed
+/// until the operation has completed.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::recv_call> recv(
     descriptor socket, mutable_bytes bytes, int flags = 0,
@@ -322,7 +324,8 @@ template <class = void>
   return operation<detail::recv_call>{at, socket.get(), bytes, flags};
 }
 
-/// send(2), without SIGPIPE: a closed peer is EPIPE. Yields how many bytes were taken.
+/// send(2), without SIGPIPE: fails with EPIPE if the peer has closed. Yields the number of bytes
+/// that the kernel took. `bytes` is borrowed until the operation has completed.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::send_call> send(
     descriptor socket, const_bytes bytes, int flags = 0,
@@ -337,7 +340,8 @@ template <class = void>
   return operation<detail::shutdown_call>{at, socket.get(), how};
 }
 
-/// Sends all of it. Yields its size; less where a stop request came after some was sent.
+/// Sends all of `bytes`. Yields their number; fewer if a stop request arrived after some bytes were
+/// sent.
 template <class = void>
 [[nodiscard("co_await it")]] task<std::size_t> send_all(descriptor socket, const_bytes bytes,
                                                         int flags = 0) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/op/socket_option.hpp -- how a socket behaves.
+// iowq/op/socket_option.hpp -- getsockopt and setsockopt: reads and sets options of a socket.
 #pragma once
 
 #include <sys/socket.h>
@@ -17,7 +17,7 @@ namespace iowq::inline v0 {
 
 namespace detail {
 
-/// An option that is a plain value: an int, a linger, a timeval. The kernel has ints for bools.
+/// An option that is a plain value: an int, a linger, a timeval. The kernel uses an int for a bool.
 template <class T>
 concept option_value = std::is_trivially_copyable_v<T> && !std::is_array_v<T> &&
                        !std::is_pointer_v<T> && !byte_range<T>;
@@ -42,7 +42,7 @@ struct getsockopt_call {
   [[nodiscard]] T value(int) const noexcept { return static_cast<T>(answer); }
 };
 
-/// setsockopt(2) of a plain value.
+/// setsockopt(2) with a plain value.
 template <option_value T>
 struct setsockopt_call {
   static constexpr operation_row row{
@@ -58,7 +58,7 @@ struct setsockopt_call {
   }
 };
 
-/// setsockopt(2) of bytes, such as the name of a device.
+/// setsockopt(2) with bytes, such as the name of a device.
 struct setsockopt_bytes_call {
   static constexpr operation_row row = setsockopt_call<int>::row;
   int socket, level, name;
@@ -72,7 +72,7 @@ struct setsockopt_bytes_call {
 
 }  // namespace detail
 
-/// getsockopt(2) of an option that is a `T`.
+/// getsockopt(2) of an option of type `T`. Yields its value.
 ///
 ///     int const room = co_await iowq::getsockopt(socket, SOL_SOCKET, SO_SNDBUF);
 ///     auto const how = co_await iowq::getsockopt<::linger>(socket, SOL_SOCKET, SO_LINGER);
@@ -84,7 +84,7 @@ template <detail::option_value T = int>
       at, detail::getsockopt_call<T>{socket.get(), level, name}};
 }
 
-/// setsockopt(2); a bool is the int that the kernel wants.
+/// setsockopt(2). Copies `value`; a bool is passed as the int that the kernel expects.
 ///
 ///     co_await iowq::setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, true);
 template <detail::option_value T>
@@ -94,7 +94,8 @@ template <detail::option_value T>
   return operation<detail::setsockopt_call<T>>{
       at, detail::setsockopt_call<T>{socket.get(), level, name, value}};
 }
-/// The same of bytes, as SO_BINDTODEVICE takes them. Borrowed.
+/// setsockopt(2) of an option that is bytes, such as SO_BINDTODEVICE. `value` is borrowed until the
+/// operation has completed.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::setsockopt_bytes_call> setsockopt(
     descriptor socket, int level, int name, const_bytes value,

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/op/zero_copy.hpp -- sends whose bytes are not copied.
+// iowq/op/zero_copy.hpp -- zero-copy sends.
 //
 // The network card reads the program's own pages, and a retransmission may read them again. So the
-// kernel answers twice, with the count and, when it needs the pages no more, with a notification;
-// only then is the operation over and its buffer the caller's. Where zero copy is not to be had
-// (before 6.0, or not for this kind of socket) it is an ordinary send.
+// kernel posts two CQEs: one with the count, and a notification when it no longer needs the pages.
+// Only the notification completes the operation and gives the buffer back to the caller. Where zero
+// copy is unavailable (before 6.0, or for this kind of socket) the operation is an ordinary send.
 #pragma once
 
 #include <sys/socket.h>
@@ -25,7 +25,7 @@ namespace iowq::inline v0 {
 
 namespace detail {
 
-/// Does the running kernel have `opcode`, and this socket pages to lend?
+/// Returns true if the running kernel has `opcode` and the socket supports zero copy.
 [[nodiscard]] inline bool lends_pages(int socket, int opcode) noexcept {
   if (!loop::current().backend().features().has(opcode)) return false;
   int family = AF_UNSPEC;
@@ -48,7 +48,7 @@ struct send_zc_call : send_call {
     send_call::prepare(sqe);
     if (lends_pages(socket, IORING_OP_SEND_ZC)) sqe.opcode = IORING_OP_SEND_ZC;
   }
-  /// Some sockets say only now that they cannot; send(2) can.
+  /// Some sockets refuse zero copy only when they send (EOPNOTSUPP); send(2) then works.
   [[nodiscard]] static bool would_block(int answer) noexcept {
     return answer == -EAGAIN || answer == -EOPNOTSUPP;
   }
@@ -72,9 +72,10 @@ struct sendmsg_zc_call : sendmsg_call {
 
 }  // namespace detail
 
-/// send(2) without a copy, and without SIGPIPE. Yields how many bytes were taken, when the kernel
-/// needs them no more: on TCP, when the peer has acknowledged them, however long that takes; a
-/// stop request does not change that for bytes that were taken. Worth it from some ten KiB on.
+/// send(2) without a copy, and without SIGPIPE. Yields the number of bytes that the kernel took,
+/// and only once it no longer needs them: on TCP, when the peer has acknowledged them, however long
+/// that takes. `bytes` is borrowed until then. A stop request does not shorten the wait for bytes
+/// that were taken. Pays off for sends of about 10 KiB or more.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::send_zc_call> send_zc(
     descriptor socket, const_bytes bytes, int flags = 0,
@@ -83,7 +84,8 @@ template <class = void>
       at, detail::send_zc_call{{.socket = socket.get(), .bytes = bytes, .flags = flags}}};
 }
 
-/// sendmsg(2), likewise. The header is copied; what it points at is borrowed until it has ended.
+/// sendmsg(2), as send_zc(). The msghdr is copied; the memory that it points at is borrowed until
+/// the operation has completed.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::sendmsg_zc_call> sendmsg_zc(
     descriptor socket, const ::msghdr& message, int flags = 0,
