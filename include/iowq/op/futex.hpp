@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/op/futex.hpp -- waiting for a word of memory.
+// iowq/op/futex.hpp -- waits for a word of memory to change, and wakes waiters.
 //
-// For words that other threads or processes change: between coroutines of one executor, sync/ has
-// what costs no system call. Where the ring has no futexes (before 6.7) a worker waits, and for
-// two words at once: a stop request changes the second.
+// For words that other threads or processes change. Between coroutines of one executor, use sync/,
+// which needs no system call. Where the ring has no futexes (before 6.7) a worker waits, and for
+// two words at the same time: a stop request changes the second one.
 #pragma once
 
 #include <linux/futex.h>
@@ -23,7 +23,7 @@
 
 namespace iowq::inline v0 {
 
-/// Who may wait for a word: threads of this process, or whoever maps its memory.
+/// Which waiters a wake reaches: threads of this process, or of all processes that map the memory.
 enum class futex_scope : std::uint8_t { process, shared };
 
 /// A word for futexes: an unsigned 32-bit integer, or an atomic one. Borrowed.
@@ -47,7 +47,7 @@ class futex_word {
 
 namespace detail {
 
-/// The flags of the second generation of futex calls, which Debian's headers name in part.
+/// The flags of the futex2 system calls. Debian's headers define only some of them.
 inline constexpr unsigned futex2_u32 = 2;
 inline constexpr unsigned futex2_private = 128;
 [[nodiscard]] constexpr unsigned futex2_flags(futex_scope scope) noexcept {
@@ -75,13 +75,13 @@ struct futex_wait_call {
     sqe.off = expected;
     sqe.addr3 = FUTEX_BITSET_MATCH_ANY;
   }
-  /// EAGAIN is an answer: the word holds something else.
+  /// EAGAIN is a result: the word holds a different value.
   [[nodiscard]] bool would_block(int) const noexcept { return false; }
 
   int call(const stop_token& stop) const noexcept {
     atomic<std::uint32_t> stopped{0};
     auto const wake = [&stopped]() noexcept {
-      // release: pairs with the acquire below, though nothing but the word itself is read.
+      // release: pairs with the acquire below, although no data other than the word is read.
       stopped.store(1, std::memory_order_release);
       linux_policy::futex_wake(stopped, 1);
     };
@@ -94,9 +94,10 @@ struct futex_wait_call {
   }
 
  private:
-  /// 0: woken; -EAGAIN: one of the words holds something else.
+  /// Returns 0 if woken, -EAGAIN if one of the words holds a different value, or -errno.
   long wait_for(atomic<std::uint32_t>& stopped) const noexcept {
-    // If both were woken, the kernel names the last: a wake that we mark_taken is not lost.
+    // If both words were woken, the kernel returns the index of the last. That is the user's
+    // word, so a wake that this wait consumed is not lost.
     ::futex_waitv both[2] = {};
     both[0].uaddr = reinterpret_cast<std::uintptr_t>(&stopped);
     both[0].flags = futex2_flags(futex_scope::process);
@@ -105,7 +106,7 @@ struct futex_wait_call {
     both[1].flags = futex2_flags(scope);
     long const r = or_errno(::syscall(SYS_futex_waitv, both, 2, 0, nullptr, 0));
     if (r != -ENOSYS) return r == 1 ? 0 : r == 0 ? -ECANCELED : r;
-    // Before 5.16: look at the other word every so often.
+    // Before 5.16: wait for the user's word only, and look at the other every 10 ms.
     ::timespec const a_while{0, 10'000'000};
     return or_errno(::syscall(SYS_futex, word.address(), FUTEX_WAIT | futex1_flags(scope), expected,
                               &a_while, nullptr, 0));
@@ -139,9 +140,10 @@ struct futex_wake_call {
 
 }  // namespace detail
 
-/// Waits while `word` holds `expected`, until futex_wake() or any futex(2) wake. As there, it fails
-/// with EAGAIN (resource_unavailable_try_again) if the word holds something else to begin with,
-/// and may end for no reason: look at the word again. The word outlives the wait.
+/// Waits while `word` holds `expected`, until futex_wake() or any futex(2) wake. As futex(2), it
+/// fails with EAGAIN (resource_unavailable_try_again) if the word holds a different value when the
+/// wait begins. Spurious wake-ups are possible: check the word again. The word must outlive the
+/// wait.
 ///
 ///     while (word.load(std::memory_order_acquire) == 0) {
 ///       auto const woken = co_await iowq::as_result(iowq::futex_wait(word, 0));
@@ -154,7 +156,8 @@ template <class = void>
   return operation<detail::futex_wait_call>{at, detail::futex_wait_call{word, expected, scope}};
 }
 
-/// Wakes at most `most` of those who wait for `word`. Yields how many.
+/// Wakes at most `most` waiters of `word`. Yields the number of waiters woken. Fails with
+/// invalid_argument if `most` is negative.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::futex_wake_call> futex_wake(
     futex_word word, int most = std::numeric_limits<int>::max(),

@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/op/linked.hpp -- operations one after the other, without the program between them.
+// iowq/op/linked.hpp -- a chain of operations that run one after the other.
 //
 // If every operation of a chain would go to the ring, the chain does: its SQEs are taken together,
-// linked, and submitted by one system call, so the kernel begins each where the one before has
-// ended. A single one that belongs elsewhere (an fsync next_in_ring a write: the pool's) would not
-// be waited for there. Then each is begun when the one before is over, by its own route. Either way
-// what a failure or a short transfer does to the rest is the kernel's rule.
+// linked, and submitted by one system call, and the kernel starts each operation when the previous
+// one has completed. The ring cannot wait for an operation that runs elsewhere, such as an fsync on
+// the pool after a write. If there is one, each operation of the chain is started by its own route
+// when the previous one has completed. In both cases the kernel's rule says what a failure or a
+// short transfer does to the rest of the chain.
 //
-// Those that are workers' in a row are not linked in the pool (work::then) either. That would save
-// each the way by the owner: of a write and its fdatasync a seventh on ext4, more on tmpfs, where
-// nobody needs the second. But it would begin them without their turn: a stop, a check or a place
-// of one is asked when it begins, and what a short transfer means would be told a second time.
+// Consecutive operations of the pool are not linked there (work::then) either. That would save the
+// detour of each through the owner: a seventh for a write and its fdatasync on ext4, and more on
+// tmpfs, which does not need the fdatasync. But stop requests, validate() and choose_placement()
+// are evaluated when an operation starts, and the pool would skip that. The rule for short
+// transfers would also exist twice.
 //
 // L1  The SQEs of a chain are taken in a row, with no submission in between.
-// L2  A cancel finds only the one that has begun. So when one has ended, the next is asked again.
+// L2  A cancel only finds the operation that has started. So when an operation of a cancelled chain
+//     completes, the cancel of the next one is submitted again.
 #pragma once
 
 #include <fcntl.h>
@@ -55,7 +58,7 @@ concept has_parts = requires(const Call& c) {
   { c.parts.data() } -> std::convertible_to<const ::iovec*>;
 };
 
-/// How much `call` must move for the chain to go on.
+/// The number of bytes that `call` must transfer for the chain to continue.
 template <class Call>
 [[nodiscard]] std::size_t whole(const Call& call) noexcept {
   if constexpr (std::derived_from<Call, recv_call> || std::derived_from<Call, send_call>) {
@@ -67,19 +70,20 @@ template <class Call>
     return call.bytes.length();
   } else if constexpr (has_parts<Call>) {
     return length_of({call.parts.data(), call.parts.size()});
-  } else if constexpr (has_length<Call>) {  // splice and theirs
+  } else if constexpr (has_length<Call>) {  // splice and the like
     return std::min<std::size_t>(call.length, most_at_once);
   } else {
     return 0;
   }
 }
 
-/// What a chain does with an operation, whatever it is.
+/// Access of a chain to an operation, for any call.
 struct chain_link {
   static void set_callback(operation_base& op, completion_callback& waiter) noexcept {
     op.set_callback(waiter);
   }
-  /// A chain is begun as a whole, or not at all.
+  /// Allocates what a stop request on the operation needs. A chain starts as a whole or not at all,
+  /// so all allocations come first.
   [[nodiscard]] static bool prepare(operation_base& op, loop& here, stop_token token) noexcept {
     return token == here.ambient() || stop_hook::prepare(here, op, token);
   }
@@ -87,19 +91,19 @@ struct chain_link {
   [[nodiscard]] static const route_override& forced(const operation_base& op) noexcept {
     return op.override_;
   }
-  /// L2
+  /// Submits the cancel of an operation again if it is in the ring and is to be cancelled (L2).
   static void cancel_again(operation_base& op, loop& here) noexcept {
     if (op.stage_ != stage::ring || !op.is(operation_base::cancel_wanted)) return;
     here.backend().cancel(op, true);
   }
 };
 
-/// And with one that it knows.
+/// Access of a chain to an operation<Call>.
 template <class Call>
 struct link_of {
   using op = operation<Call>;
 
-  /// Would it go to the ring, and be finished there?
+  /// Returns true if the operation would go to the ring and complete there.
   [[nodiscard]] static bool fits(op& one, loop& here) noexcept {
     if constexpr (!has_sqe<Call>) {
       return false;
@@ -109,8 +113,9 @@ struct link_of {
       if constexpr (requires { call.validate(); })
         if (call.validate() < 0) return false;
       if constexpr (requires { call.descriptor(); }) {
-        // With O_NONBLOCK the ring says "would block" where the pool would wait. Before 5.18 one
-        // that is not open cancels those before it, too. AT_FDCWD is below -1 as slots are.
+        // On an O_NONBLOCK file the ring returns EAGAIN where the pool would wait. Before 5.18, an
+        // SQE whose descriptor is not open also cancels the SQEs before it in the chain. AT_FDCWD
+        // is below -1, as the numbers of slots are, and passes as one.
         int const number = call.descriptor();
         int const mode = is_slot(number) ? 0 : ::fcntl(number, F_GETFL);
         if (mode < 0 || (mode & O_NONBLOCK) != 0) return false;
@@ -146,7 +151,7 @@ using linked_result = decltype(std::declval<operation<Call>&>().await_resume_res
 
 }  // namespace detail
 
-/// What linked() makes. Movable until it is awaited.
+/// The awaitable that linked() returns. Movable until it is awaited.
 template <class... Calls>
 class [[nodiscard("co_await it, or it detail::never happens")]] linked_operations
     : detail::completion_callback {
@@ -169,7 +174,7 @@ class [[nodiscard("co_await it, or it detail::never happens")]] linked_operation
   bool start(detail::completion_callback& waiter, stop_token token) noexcept {
     return begin(waiter, token);
   }
-  /// Of each, in order: what it yields, or why not.
+  /// The result<T> of each operation, in order: its value or its error.
   value_type await_resume() {
     return std::apply([](auto&... each) { return value_type{std::move(*each)...}; }, results_);
   }
@@ -191,7 +196,8 @@ class [[nodiscard("co_await it, or it detail::never happens")]] linked_operation
   bool fit(detail::loop& here, std::index_sequence<I...>) noexcept {
     return (detail::link_of<Calls>::fits(std::get<I>(all_), here) && ...);
   }
-  /// Without memory to register them none is begun here: one by one the first says so.
+  /// Returns false without memory for the stop callbacks. No operation is then started as a chain;
+  /// the first one, started alone, reports ENOMEM.
   bool prepare(detail::loop& here) noexcept {
     return std::apply(
         [&](auto&... each) {
@@ -211,7 +217,7 @@ class [[nodiscard("co_await it, or it detail::never happens")]] linked_operation
     if (me.chained_ ? me.one_less() : me.go_on()) me.waiter_.run();
   }
 
-  /// In the kernel. True: all are over.
+  /// For a chain in the kernel, when an operation has completed. Returns true if all have.
   bool one_less() noexcept {
     if (--running_ == 0) {
       take_all(std::make_index_sequence<count>{});
@@ -226,7 +232,8 @@ class [[nodiscard("co_await it, or it detail::never happens")]] linked_operation
     (std::get<I>(results_).emplace(std::get<I>(all_).await_resume_result()), ...);
   }
 
-  /// One by one: takes the one that is over, begins the next. True: all are over.
+  /// For operations started one by one: takes the result of the one that has completed and starts
+  /// the next. Returns true if all have completed.
   bool go_on() noexcept {
     while (next_ != 2 * count) {
       std::size_t const step = next_++;
@@ -234,7 +241,8 @@ class [[nodiscard("co_await it, or it detail::never happens")]] linked_operation
     }
     return true;
   }
-  /// Step 2i begins the i-th, step 2i + 1 takes it. True: it is under way.
+  /// Step 2i starts operation i, step 2i + 1 takes its result. Returns true if an operation is in
+  /// flight.
   template <std::size_t... I>
   bool at(std::size_t step, std::index_sequence<I...>) noexcept {
     return ((step / 2 == I && (step % 2 == 0 ? begin_one<I>() : take_one<I>())) || ...);
@@ -263,16 +271,17 @@ class [[nodiscard("co_await it, or it detail::never happens")]] linked_operation
   std::tuple<std::optional<detail::linked_result<Calls>>...> results_;
   detail::continuation waiter_;
   stop_token token_;
-  std::size_t running_ = 0;  // in the kernel
-  std::size_t next_ = 0;     // one by one
+  std::size_t running_ = 0;  // in the kernel, of a chain
+  std::size_t next_ = 0;     // the step, when started one by one
   bool chained_ = false;
   bool broken_ = false;
 };
 
-/// One after the other: each begins when the one before it has succeeded, in the kernel if all of
-/// them go there. When one fails, or a read, write or splice moves less than it was to (a file that
-/// ends is enough; with MSG_WAITALL a recv or send, too), those next_in_ring it are not begun and
-/// fail with operation_canceled. Never throws: yields a tuple with the result<T> of each.
+/// Runs operations one after the other: each starts when the previous one has succeeded, inside the
+/// kernel if all of them go to the ring. If an operation fails, or a read, write or splice
+/// transfers less than requested (the end of a file is enough), the operations after it are not
+/// started and fail with operation_canceled. That also holds for a recv or send with MSG_WAITALL.
+/// Never throws: yields a tuple with the result<T> of each operation.
 ///
 ///     auto both = co_await iowq::linked(iowq::write(log, text), iowq::fsync(log));
 ///     std::size_t const written = std::get<0>(both).value();

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/op/process.hpp -- other programs: started, and awaited.
+// iowq/op/process.hpp -- starts other programs, and waits for their end.
 //
-// posix_spawn(3) holds its caller until the program is found and mapped, from a disk or a server,
-// so a worker calls it. A worker has every signal blocked, which a child would inherit: it gets
-// an empty mask.
+// posix_spawn(3) blocks its caller until the program is found and mapped, from a disk or a server,
+// so a worker calls it. Workers block every signal, and a child would inherit that mask, so the
+// child gets an empty one.
 #pragma once
 
 #include <fcntl.h>
@@ -33,7 +33,7 @@
 
 namespace iowq::inline v0 {
 
-/// The arguments of a program: a list, or any range of strings. Copied.
+/// The arguments of a program: a list, or any range of strings. The strings are copied.
 class argument_list {
  public:
   argument_list(std::initializer_list<std::string_view> list) {
@@ -47,9 +47,9 @@ class argument_list {
   }
 
   [[nodiscard]] bool empty() const noexcept { return text_.empty(); }
-  /// None of them has a NUL inside.
+  /// Returns true if no argument contains a NUL.
   [[nodiscard]] bool is_valid() const noexcept { return valid_; }
-  /// As execve(2) wants them; they point into this list.
+  /// The arguments in the form that execve(2) expects. The pointers refer to this list.
   [[nodiscard]] std::vector<char*> pointers() {
     std::vector<char*> all;
     for (std::size_t at = 0; at < text_.size(); at = text_.find('\0', at) + 1)
@@ -67,26 +67,29 @@ class argument_list {
   bool valid_ = true;
 };
 
-/// How to start a program. Borrowed while spawn_process() is called, and no longer.
+/// How to start a program. spawn_process() copies what the members refer to; the descriptors must
+/// stay open until the operation has completed.
 struct spawn_options {
-  int in = -1;   ///< becomes its standard input; -1: ours
-  int out = -1;  ///< becomes its standard output
-  int err = -1;  ///< becomes its standard error
-  std::optional<std::span<const std::string>> environment = {};  ///< "NAME=value"; none: ours
-  std::string_view directory = {};                               ///< where it starts; empty: here
+  int in = -1;   ///< becomes its standard input; -1: inherited
+  int out = -1;  ///< becomes its standard output; -1: inherited
+  int err = -1;  ///< becomes its standard error; -1: inherited
+  /// "NAME=value" strings; nullopt: inherited.
+  std::optional<std::span<const std::string>> environment = {};
+  std::string_view directory = {};  ///< where it starts; empty: the current directory
 };
 
-/// A child. Its end is awaited once, with wait_for(); until then it stays a zombie. Destroying
-/// this neither ends nor awaits it.
+/// A child process. Await its end once, with wait_for(); a child that has ended stays a zombie
+/// until then. Destroying this object neither ends the child nor waits for it.
 class process {
  public:
   process() noexcept = default;
   process(::pid_t id, fd handle) noexcept : id_{id}, handle_{std::move(handle)} {}
 
   [[nodiscard]] ::pid_t id() const noexcept { return id_; }
-  /// A pidfd, readable when it has ended; -1 where there was none to have.
+  /// A pidfd, which becomes readable when the child has ended; -1 if pidfd_open(2) failed.
   [[nodiscard]] int handle() const noexcept { return handle_.get(); }
-  /// Sends it a signal; throws std::system_error (no_such_process once it was awaited).
+  /// Sends a signal to the child. Throws std::system_error: no_such_process after its end was
+  /// awaited.
   void signal(int number) const {
     long const r =
         handle_
@@ -100,14 +103,14 @@ class process {
   fd handle_;
 };
 
-/// How a child ended.
+/// How a child process ended.
 class exit_status {
  public:
   explicit exit_status(const ::siginfo_t& info) noexcept
       : exited_{info.si_code == CLD_EXITED}, number_{info.si_status} {}
 
   [[nodiscard]] bool exited() const noexcept { return exited_; }
-  /// What it gave to exit(3); -1 if a signal ended it.
+  /// The argument of its exit(3); -1 if a signal ended it.
   [[nodiscard]] int code() const noexcept { return exited_ ? number_ : -1; }
   /// The signal that ended it; 0 if it exited.
   [[nodiscard]] int signal() const noexcept { return exited_ ? 0 : number_; }
@@ -120,7 +123,7 @@ class exit_status {
 
 namespace detail {
 
-/// waitid(2) of a child of ours.
+/// waitid(2) of a child that spawn_process() started.
 struct wait_for_call : waitid_call {
   explicit wait_for_call(const process& child) noexcept
       : waitid_call{child.handle() >= 0 ? P_PIDFD : P_PID,
@@ -193,7 +196,7 @@ struct spawn_call {
     for (int i = 0; i < 3 && r == 0; ++i) {
       int from = standard[i];
       if (from < 0) continue;
-      if (from < 3 && from != i) {  // it may be replaced before its turn
+      if (from < 3 && from != i) {  // an earlier dup2 would replace it
         spare[i].reset(::fcntl(from, F_DUPFD_CLOEXEC, 3));
         if (!spare[i]) return -errno;
         from = spare[i].get();
@@ -208,7 +211,7 @@ struct spawn_call {
     r = ::posix_spawnp(&child, argv[0], &how.actions, &how.attributes, argv.data(),
                        environment ? envp.data() : environ);
     if (r != 0) return -r;
-    // Until it is awaited its number is nobody else's, so this is the right one.
+    // The pid is not reused before the child was awaited, so this pidfd is that of the child.
     handle.reset(static_cast<int>(::syscall(SYS_pidfd_open, child, 0)));
     return 0;
   }
@@ -216,9 +219,11 @@ struct spawn_call {
 
 }  // namespace detail
 
-/// Starts a program: found by PATH as posix_spawnp(3) does, with no signal blocked, and with no
-/// descriptors of ours but the three standard ones and what is not close-on-exec. Yields a
-/// process, or fails with what kept the program from being started (no_such_file_or_directory).
+/// Starts a program, which is searched in PATH as by posix_spawnp(3). In the child no signal is
+/// blocked. It inherits only the three standard descriptors and those that are not close-on-exec.
+/// Yields a process. Fails with the error that prevented the start, such as
+/// no_such_file_or_directory; with invalid_argument if there are no arguments or one contains a
+/// NUL.
 ///
 ///     auto ends = co_await iowq::pipe();
 ///     auto child = co_await iowq::spawn_process({"date", "-u"}, {.out = ends.second.get()});
@@ -229,7 +234,8 @@ template <class = void>
   return operation<detail::spawn_call>{at, std::move(arguments), options};
 }
 
-/// Waits until `child`, which stays valid, has ended. Yields its exit_status. Once.
+/// Waits until `child` has ended, and yields its exit_status. Await it once for each child. `child`
+/// must outlive the operation.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::wait_for_call> wait_for(
     const process& child, std::source_location at = std::source_location::current()) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/op/raw.hpp -- any SQE the caller fills.
+// iowq/op/raw.hpp -- submits an SQE that the caller fills in.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace iowq::inline v0 {
 
-/// What a CQE said: `res` is the operation's answer or -errno.
+/// The content of a CQE: `res` is the operation's result or -errno.
 struct raw_result {
   int res;
   std::uint32_t flags;
@@ -22,7 +22,7 @@ template <class Prepare>
 struct raw_call {
   static constexpr operation_row row{
       .name = "raw", .first = route::ring, .reason = "the caller filled the SQE"};
-  static constexpr bool keeps_errors = true;  // no exception: the answer is the caller's to read
+  static constexpr bool keeps_errors = true;  // never throws: the caller reads `res`
   Prepare fill;
 
   void prepare(io_uring_sqe& sqe) noexcept { fill(sqe); }
@@ -30,10 +30,11 @@ struct raw_call {
 };
 }  // namespace detail
 
-/// Awaits the SQE that `prepare(sqe)` fills, and yields the CQE's `res` and `flags`; never throws.
-/// `prepare` is called once, when there is room for it, with a zeroed SQE; user_data is ours.
-/// What the SQE points at lives until the await has ended. Of an operation with several CQEs it
-/// is the last that ends the await, and the last but a notification that is yielded.
+/// Submits the SQE that `prepare(sqe)` fills in, and yields the `res` and `flags` of its CQE; never
+/// throws. `prepare` is called once, when an SQE is free, with a zeroed SQE; the library sets
+/// user_data. The memory that the SQE points at must live until the await has completed. If the
+/// operation posts several CQEs, the last one completes the await; the CQE that is yielded is the
+/// last one that is not a notification.
 ///
 ///     auto [res, flags] = co_await iowq::raw([](io_uring_sqe& s) { io_uring_prep_nop(&s); });
 template <class Prepare>

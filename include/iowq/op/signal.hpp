@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/op/signal.hpp -- waiting for a signal.
+// iowq/op/signal.hpp -- waits for a signal.
 //
-// Why a handler and no signalfd(2): that needs the signal blocked in every thread, the program's
-// own and those of libraries as well, or the one that has it open dies of it; and it gives each
-// signal to one reader, where several executors may wait for it. The handler notes it and rings
-// the eventfd of every wait, which is polled like any descriptor. Which thread the kernel chooses
-// does not matter, as long as one has it open: workers have none, so the one that awaits opens it.
+// A handler is used, and not signalfd(2), for two reasons. A signalfd needs the signal blocked in
+// every thread of the program and of its libraries: delivered to a thread that does not block it,
+// the signal takes its default action and kills the process. And a signalfd gives each signal to
+// one reader, although several executors may wait for it. The handler records the signal and writes
+// to the eventfd of every wait, which is polled like any descriptor. The kernel may deliver the
+// signal to any thread that does not block it. Workers block all signals, so the awaiting thread
+// unblocks it.
 //
-// A program that awaits signals in a loop must not die of one that comes between two awaits. So
-// from an executor's first await on a signal is caught until its run() ends, and what nobody
-// awaited is given to the next await. The last executor to end puts back what was there before.
+// A program that awaits signals in a loop must not be killed by one that arrives between two
+// awaits. So a signal is caught from an executor's first await until that executor's run() ends,
+// and a signal that arrives while no coroutine waits is given to the next await. The last executor
+// to end restores the previous action.
 #pragma once
 
 #include <poll.h>
@@ -35,14 +38,14 @@ namespace detail {
 /// Signals as bits: number 1 is bit 0.
 using signal_bits = std::uint64_t;
 
-/// What the handler writes to. In its list from link() to unlink().
+/// Where the handler records signals. In the list of signal_handlers from link() to unlink().
 class signal_slot {
  public:
   signal_slot() noexcept = default;
   signal_slot(const signal_slot&) = delete;
   signal_slot& operator=(const signal_slot&) = delete;
 
-  /// The lowest of `wanted` that was caught, and it is forgotten; 0: none.
+  /// Removes and returns the lowest signal of `wanted` that was caught; 0 if none was.
   [[nodiscard]] int take(signal_bits wanted) noexcept {
     // acquire: pairs with the handler's release.
     signal_bits const found = caught_.load(std::memory_order_acquire) & wanted;
@@ -51,7 +54,7 @@ class signal_slot {
     return std::countr_zero(found) + 1;
   }
   void forget(int number) noexcept {
-    // relaxed: nothing is published by it.
+    // relaxed: it publishes nothing.
     caught_.fetch_and(~(signal_bits{1} << (number - 1)), std::memory_order_relaxed);
   }
 
@@ -60,37 +63,39 @@ class signal_slot {
   atomic<signal_bits> wanted_{0};
   atomic<signal_bits> caught_{0};
   atomic<signal_slot*> next_{nullptr};
-  int event_fd_ = -1;  // an eventfd
+  int event_fd_ = -1;  // an eventfd that the handler writes to; -1: none
 };
 
-/// The process's handlers of ours, and the notes that they write to. Handlers are the process's,
-/// so this is, too. Any thread; only on_signal() is called by a handler, and takes no lock.
+/// The signal handlers that the library has installed, and the slots that they write to. Handlers
+/// belong to the process, so this state is static. Any thread may call it. The handler only runs
+/// on_signal(), which takes no lock.
 class signal_handlers {
   using lock = linux_policy::lock;
 
  public:
-  /// Puts a note where it is found: an executor's before those of waits, so that a wait that was
-  /// rung finds its signal noted there.
+  /// Adds a slot to the list. The slots of executors (`first`) come before those of waits: when a
+  /// wait's eventfd is written, the signal is already recorded in the executor's slot.
   static void link(signal_slot& note, bool first) noexcept {
     lock const held{mutex_};
     atomic<signal_slot*>* place = &first_;
     while (!first && place->load(std::memory_order_relaxed) != nullptr)  // relaxed: under the lock
       place = &place->load(std::memory_order_relaxed)->next_;
     note.next_.store(place->load(std::memory_order_relaxed), std::memory_order_relaxed);
-    place->store(&note, std::memory_order_seq_cst);  // the handler's loads find the whole note
+    place->store(&note, std::memory_order_seq_cst);  // pairs with on_signal(): it sees a whole slot
   }
-  /// Returns when no handler is at it any more.
+  /// Removes a slot from the list. Returns when no handler uses it any longer.
   static void unlink(signal_slot& note) noexcept {
     lock const held{mutex_};
     atomic<signal_slot*>* place = &first_;
     while (place->load(std::memory_order_relaxed) != &note)  // relaxed: under the lock
       place = &place->load(std::memory_order_relaxed)->next_;
-    // seq_cst, both: a handler that does not see this store has been counted before the load.
+    // seq_cst, both: a handler that does not see this store has incremented inside_ before the
+    // load.
     place->store(note.next_.load(std::memory_order_relaxed), std::memory_order_seq_cst);
     while (inside_.load(std::memory_order_seq_cst) != 0) ::sched_yield();
   }
 
-  /// One more wants `number`. 0 or -errno.
+  /// Counts one more user of signal `number`; the first installs the handler. Returns 0 or -errno.
   static int add(int number) noexcept {
     lock const held{mutex_};
     use& one = uses_[number - 1];
@@ -103,13 +108,14 @@ class signal_handlers {
     ++one.count;
     return 0;
   }
+  /// Counts one user less; the last restores the previous action.
   static void drop(int number) noexcept {
     lock const held{mutex_};
     use& one = uses_[number - 1];
     if (--one.count != 0) return;
     struct sigaction now{};
     ::sigaction(number, nullptr, &now);
-    // Who has set another one meanwhile keeps it.
+    // If the program has installed another handler since, that one stays.
     if (now.sa_handler == &on_signal) ::sigaction(number, &one.before, nullptr);
   }
 
@@ -125,7 +131,8 @@ class signal_handlers {
     inside_.fetch_add(1, std::memory_order_seq_cst);  // see unlink()
     for (signal_slot* note = first_.load(std::memory_order_seq_cst); note != nullptr;
          note = note->next_.load(std::memory_order_seq_cst)) {
-      // relaxed: who wants it set the bit before the handler was there, or comes a moment later.
+      // relaxed: either the bit was set before the handler was installed, or the wait may count as
+      // one that began after the signal.
       if ((note->wanted_.load(std::memory_order_relaxed) & bit) == 0) continue;
       // release: pairs with take().
       note->caught_.fetch_or(bit, std::memory_order_release);
@@ -141,10 +148,11 @@ class signal_handlers {
   static inline constinit atomic<unsigned> inside_{0};
 };
 
-/// What an executor's coroutines have awaited in this run, and what came while none did.
+/// The signals that an executor's coroutines have awaited in this run, and those that arrived while
+/// no coroutine waited.
 class pending_signals final : public signal_slot, end_of_run {
  public:
-  /// Those of the calling thread's executor, `wanted` among them. Throws.
+  /// Returns the object of the calling thread's executor, with `wanted` added to it. Throws.
   static pending_signals& of(signal_bits wanted) {
     executor& here = executor::current();
     auto* all = static_cast<pending_signals*>(find(here, &ended));
@@ -168,7 +176,7 @@ class pending_signals final : public signal_slot, end_of_run {
     int error = 0;
     for_each(wanted & ~mine_, [&](int number) {
       signal_bits const bit = signal_bits{1} << (number - 1);
-      wanted_.fetch_or(bit, std::memory_order_relaxed);  // relaxed: before there is a handler
+      wanted_.fetch_or(bit, std::memory_order_relaxed);  // relaxed: there is no handler yet
       if (int const r = signal_handlers::add(number); r < 0) {
         wanted_.fetch_and(~bit, std::memory_order_relaxed);
         error = r;
@@ -194,7 +202,7 @@ class pending_signals final : public signal_slot, end_of_run {
   sigset_t were_blocked_;
 };
 
-/// A wait's own note, with a bell.
+/// The slot of one wait, with an eventfd.
 class signal_event final : public signal_slot {
  public:
   explicit signal_event(signal_bits wanted) {
@@ -217,7 +225,7 @@ task<int> await_signal(signal_bits wanted) {
   pending_signals& all = pending_signals::of(wanted);
   if (int const number = all.take(wanted); number != 0) co_return number;
   signal_event bell{wanted};
-  // It may have come before the bell was there.
+  // The signal may have arrived before the eventfd was in the list.
   if (int const number = all.take(wanted); number != 0) co_return number;
   co_await poll(bell.descriptor(), POLLIN);
   int const number = bell.take(wanted);
@@ -227,15 +235,15 @@ task<int> await_signal(signal_bits wanted) {
 
 }  // namespace detail
 
-/// Signals by their numbers: `{SIGINT, SIGTERM}`. No std::initializer_list, of which g++ 12 makes
-/// nothing inside a co_await expression.
+/// Signals by their numbers: `{SIGINT, SIGTERM}`. The constructor is a template and takes no
+/// std::initializer_list, which g++ 12 does not handle inside a co_await expression.
 class signal_set {
  public:
   template <std::convertible_to<int>... Numbers>
   constexpr signal_set(Numbers... numbers) noexcept {
     (add(numbers), ...);
   }
-  /// None if one of them is none that can be awaited.
+  /// The signals as bits; 0 if one of them cannot be awaited.
   [[nodiscard]] constexpr detail::signal_bits bits() const noexcept { return valid_ ? bits_ : 0; }
 
  private:
@@ -249,12 +257,13 @@ class signal_set {
   bool valid_ = true;
 };
 
-/// Waits until the process gets one of these signals, and yields its number. Every executor that
-/// awaits it is told. From here until the executor's run() ends they do nothing else: one that
-/// comes while nobody awaits it is yielded by the next await, and a second SIGTERM does not kill a
-/// program that is putting things in order. Then what was there before is put back. A signal that
-/// cannot be caught, or that a fault raises (SIGSEGV), is invalid_argument. Where the calling
-/// thread blocks them, it does not until then.
+/// Waits until the process receives one of these signals, and yields its number. Every executor
+/// that awaits the signal receives it. From the first await until the executor's run() ends, these
+/// signals have no other effect. A signal that arrives while no coroutine awaits it is yielded by
+/// the next await, so a second SIGTERM does not kill a program that is shutting down. Then the
+/// previous actions are restored. If the calling thread blocks these signals, they are unblocked
+/// for the same time. Fails with invalid_argument for a signal that cannot be caught or that a
+/// fault raises (such as SIGSEGV).
 ///
 ///     int const why = co_await iowq::until_signal({SIGINT, SIGTERM});
 template <class = void>

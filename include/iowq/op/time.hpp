@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/op/time.hpp -- waiting for a time.
+// iowq/op/time.hpp -- waits until a time.
 //
-// All deadlines of a loop are in one heap in user space; the kernel gets one timeout, the next
-// of them, as an argument of the call that waits anyway. They are of the steady clock, which nobody
-// sets. Who waits for a time of day wants it by the clock on the wall, however that is set
-// meanwhile: only the kernel sees that, so each such wait is a timeout of the kernel's own.
+// All deadlines of a loop are in one heap in user space. The kernel gets only the earliest one, as
+// the timeout of the call in which the loop waits anyway. These deadlines use the steady clock,
+// which cannot be set. A wait for a time of day must follow the system clock even if it is set
+// during the wait. Only the kernel notices that, so each such wait is a timeout of its own in the
+// kernel.
 #pragma once
 
 #include <poll.h>
@@ -28,7 +29,8 @@ namespace iowq::inline v0 {
 
 namespace detail {
 
-/// `d` from `now`, saturated: what lies beyond a century is never.
+/// `now` plus `d`, rounded up and saturated: `now` if `d` is not positive, `never` if it is longer
+/// than a century.
 template <class Rep, class Period>
 [[nodiscard]] time_point deadline_after(time_point now,
                                         std::chrono::duration<Rep, Period> d) noexcept {
@@ -40,8 +42,8 @@ template <class Rep, class Period>
   return now + std::chrono::ceil<time_point::duration>(d);
 }
 
-/// `when` of the system clock as the kernel takes it, saturated: what lies before 1970 is 1970,
-/// what it could not count in nanoseconds lies beyond its reach.
+/// Converts a time of the system clock for the kernel, saturated: a time before 1970 becomes 1970,
+/// and a time that the kernel's nanoseconds may not reach becomes the year 2255.
 template <class Duration>
 [[nodiscard]] __kernel_timespec time_of_day(
     std::chrono::time_point<std::chrono::system_clock, Duration> when) noexcept {
@@ -79,7 +81,8 @@ struct day_sleep_call {
     int const r = wait_for_events(clock.get(), POLLIN, stop);
     return r < 0 ? r : 0;
   }
-  /// Armed at first, so never over at once: a time that has passed ends at the next turn.
+  /// The first call arms the timer and returns -EAGAIN, so that a time that has passed completes
+  /// the operation in the next turn of the loop, and not immediately.
   int try_nonblocking() noexcept {
     if (!clock) {
       int const r = arm();
@@ -94,7 +97,7 @@ struct day_sleep_call {
   }
 
   __kernel_timespec until;
-  fd clock = {};  // timerfd(2), off the ring
+  fd clock = {};  // a timerfd(2), if not on the ring
 
  private:
   int arm() noexcept {
@@ -107,7 +110,7 @@ struct day_sleep_call {
   }
 };
 
-/// Sleeps until a deadline of the loop's clock.
+/// Sleeps until a deadline of the steady clock.
 class [[nodiscard("co_await it")]] sleep_operation : public operation_base {
  public:
   static constexpr operation_row row_of_all{
@@ -123,7 +126,7 @@ class [[nodiscard("co_await it")]] sleep_operation : public operation_base {
     set_action(&on_item);
   }
   ~sleep_operation() {
-    // Before its timer says it in other words.
+    // Checked here, before the destructor of the timer fails with a less clear message.
     IOWQ_ASSERT(stage_ <= stage::completed || at_fault(source_),
                 "a coroutine was destroyed while it sleeps: request a stop and await its end");
   }
@@ -179,8 +182,8 @@ class [[nodiscard("co_await it")]] sleep_operation : public operation_base {
 
 }  // namespace detail
 
-/// Suspends for `d`, or a little longer. Nothing or less than nothing ends at the next turn of
-/// the loop, a century or more never. Throws operation_canceled when stopped.
+/// Suspends for at least `d`. If `d` is zero or negative, resumes in the next turn of the loop; if
+/// it is longer than a century, never. Throws operation_canceled after a stop request.
 template <class Rep, class Period>
 [[nodiscard("co_await it")]] detail::sleep_operation sleep_for(
     std::chrono::duration<Rep, Period> d,
@@ -188,7 +191,7 @@ template <class Rep, class Period>
   return {detail::deadline_after(detail::linux_policy::now(), d), at};
 }
 
-/// Suspends until `when` of the steady clock.
+/// Suspends until `when` of the steady clock. Throws operation_canceled after a stop request.
 template <class Duration>
 [[nodiscard("co_await it")]] detail::sleep_operation sleep_until(
     std::chrono::time_point<detail::steady_clock, Duration> when,
@@ -196,9 +199,10 @@ template <class Duration>
   return {detail::deadline_after(detail::time_point{}, when.time_since_epoch()), at};
 }
 
-/// Suspends until `when` by the system clock: sooner or later if that is set meanwhile. A time that
-/// has passed ends at the next turn of the loop, one beyond 2255 never. A wait of the kernel's own,
-/// where the others are the loop's: for a time of day, not for many short ones.
+/// Suspends until `when` of the system clock, even if that clock is set during the wait. If `when`
+/// has passed, resumes in the next turn of the loop; a time beyond the year 2255 counts as never.
+/// Each wait is a timer in the kernel, and not in the loop's heap: use it for times of day, not for
+/// many short waits. Throws operation_canceled after a stop request.
 template <class Duration>
 [[nodiscard("co_await it")]] operation<detail::day_sleep_call> sleep_until(
     std::chrono::time_point<std::chrono::system_clock, Duration> when,

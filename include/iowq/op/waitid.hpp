@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/op/waitid.hpp -- waiting for what becomes of a child.
+// iowq/op/waitid.hpp -- waits until a child process changes state.
 #pragma once
 
 #include <poll.h>
@@ -44,7 +44,8 @@ struct waitid_call {
     info = {};
     int const r = or_errno(::waitid(which, id, &info, options | WNOHANG));
     if (r < 0 || info.si_pid != 0 || (options & WNOHANG) != 0) return r;
-    // Where nothing tells, or it has told of an end that we were not given, a worker looks again.
+    // A worker polls instead if no descriptor announces the change, or if the pidfd is readable
+    // but waitid(2) reports nothing yet (see call()).
     readiness const told = waits_for();
     return told.events != 0 && look_for_events(told.file, POLLIN) == -EAGAIN ? -EAGAIN
                                                                              : -EOPNOTSUPP;
@@ -55,7 +56,9 @@ struct waitid_call {
   }
   int call(const stop_token& stop) noexcept {
     fd opened;
-    bool told = false;  // ... of an end that we were not given: a debugger comes first
+    // The last wait was for the pidfd. If waitid(2) still reports nothing, a debugger gets the
+    // status first, and a readable pidfd no longer helps: the next wait is a pause.
+    bool told = false;
     for (int pause = 1;; pause = std::min(2 * pause, 50)) {
       info = {};
       int const r = or_errno(::waitid(which, id, &info, options | WNOHANG));
@@ -71,7 +74,8 @@ struct waitid_call {
   [[nodiscard]] ::siginfo_t value(int) const noexcept { return info; }
 
  private:
-  /// What becomes readable when it has happened; -1: nothing does, look again.
+  /// A descriptor that becomes readable when the child has ended; without one, -1:
+  /// call() then tries again after a pause.
   int announcer(fd& opened) const noexcept {
     if ((options & (WSTOPPED | WCONTINUED)) != 0) return -1;
     if (which == P_PIDFD) return static_cast<int>(id);
@@ -84,8 +88,8 @@ struct waitid_call {
 
 }  // namespace detail
 
-/// waitid(2): P_PID, P_PIDFD, P_PGID or P_ALL; WEXITED, WSTOPPED and so on in `options`. Yields
-/// its siginfo_t; with WNOHANG its si_pid may be 0.
+/// waitid(2). `which`: P_PID, P_PIDFD, P_PGID or P_ALL. `options`: WEXITED, WSTOPPED and so on.
+/// Yields the siginfo_t; with WNOHANG its si_pid is 0 if no child has changed state.
 template <class = void>
 [[nodiscard("co_await it")]] operation<detail::waitid_call> waitid(
     ::idtype_t which, ::id_t id, int options,
