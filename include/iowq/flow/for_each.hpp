@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/flow/for_each.hpp -- the same for every item of a range, some at a time.
+// iowq/flow/for_each.hpp -- awaits a function for every item of a range, with bounded concurrency.
 //
-// `limit` walkers take the next item from the range whenever they are free, so memory grows with
-// the limit, not with the range, which may be infinite. Everything is on one thread: the walkers
-// share the iterator without a lock.
+// Up to `limit` tasks ("walkers") each take the next item from the range when they have finished
+// one. So memory grows with the limit and not with the range, which may be infinite. All walkers
+// run on one thread and share the iterator without a lock.
 #pragma once
 
 #include <cerrno>
@@ -46,7 +46,7 @@ struct for_each_state {
   task_group walkers;
 };
 
-/// A walker gets its first item from whoever starts it, so none is started for nothing.
+/// The coroutine that starts a walker passes the first item, so no walker is started without work.
 template <class State>
 task<> walk(State& state, typename State::item first) {
   co_await state.function(static_cast<typename State::item&&>(first));
@@ -57,7 +57,7 @@ task<> walk(State& state, typename State::item first) {
   }
 }
 
-/// `R` is a reference for a range that stays the caller's, else the range itself.
+/// `R` is a reference if the caller keeps the range, else the range itself.
 template <class R, class F>
 task<> for_each_of(R range, std::size_t limit, F function) {
   using state_of = for_each_state<std::remove_reference_t<R>, F>;
@@ -71,22 +71,25 @@ task<> for_each_of(R range, std::size_t limit, F function) {
       state.walkers.spawn(walk(state, static_cast<typename state_of::item&&>(item)));
     }
   } catch (...) {
-    broken = std::current_exception();  // the range, or memory: those that run come first
+    broken = std::current_exception();  // the range threw, or no memory: join the walkers first
     state.walkers.request_stop();
   }
   co_await state.walkers.join();
   if (broken) std::rethrow_exception(broken);
-  // Asked of the group: under a shield the executor's own stop reaches it, and not `outer`.
+  // Asks the group and not `outer`: under with_stop({}, ...) `outer` is empty, and the group then
+  // inherits the executor's own stop.
   if (state.walkers.stop_requested() && state.next != state.end)
     throw_error(-ECANCELED, "for_each");
 }
 
 }  // namespace detail
 
-/// Awaits `f(item)` for every item of `range`, at most `limit` of them at a time. `f` returns a
-/// task<>; a range given as an lvalue is borrowed, else moved in; `f` is moved in. Items are taken
-/// in order, one when there is room for it. The first exception stops the others and is rethrown
-/// when they have ended; nothing of it outlives the await. A limit of 0 is invalid_argument.
+/// Awaits `f(item)` for every item of `range`, for at most `limit` items at a time. `f` returns a
+/// task<>. A range given as an lvalue is borrowed and must outlive the await; an rvalue is moved
+/// in. `f` is moved in. Items are taken in order, each when a walker is free for it. The first
+/// exception stops the others and is rethrown after they have ended, so nothing outlives the await.
+/// A limit of 0 throws invalid_argument. A stop request reaches the calls of `f` that are running;
+/// if items are left, the await then throws operation_canceled.
 ///
 ///     co_await iowq::for_each(paths, 64, [](const std::string& p) { return copy_file(p); });
 ///

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/flow/ranges.hpp -- range-v3's pipes end in an await.
-// Layer flow; needs op, and range-v3. Not in iowq.hpp: include it where you want it.
+// iowq/flow/ranges.hpp -- for_each, transform, when_all and when_any at the end of a range-v3 pipe.
 //
-// Everything in flow/ takes any range already. What range-v3 adds is the direction: from the
-// source through the views to what is done with each, and views alone can be piped into these as
-// well, to be given their source later.
+// iowq.hpp does not include this header, because it needs range-v3: include it where you use it.
+//
+// Everything in flow/ already accepts any range. These overloads add the pipe syntax, which reads
+// from the source through the views to the await. A pipe of views without a source can also be
+// composed with them and given its source later.
 #pragma once
 
 #include <sys/uio.h>
@@ -29,7 +30,8 @@ namespace iowq::inline v0 {
 
 namespace detail {
 
-/// Bytes that are somewhere else than in the element, which may be gone after the next step.
+/// An element that refers to bytes stored outside of it, so the bytes outlive the element, which
+/// may be gone after the next step of the iterator.
 template <class Element>
 concept refers_to_bytes =
     (std::is_lvalue_reference_v<Element> || std::ranges::borrowed_range<Element>) &&
@@ -59,7 +61,7 @@ template <class F>
   });
 }
 
-/// `range | transform(limit, f)`: see transform(range, limit, f). What comes out is a stream.
+/// `range | transform(limit, f)`: see transform(range, limit, f). The result is a stream.
 template <class F>
 [[nodiscard]] auto transform(std::size_t limit, F f) {
   return ranges::make_pipeable([limit, f = std::move(f)]<class R>(R&& range) mutable {
@@ -79,8 +81,9 @@ template <class F>
       []<class R>(R&& range) { return iowq::when_any(std::forward<R>(range)); });
 }
 
-/// What readv() and writev() take, of a range of spans, strings or arrays of bytes. Keep it, and
-/// the bytes, until they have ended. Of bytes that are const it is for writev() alone.
+/// Returns the iovecs for readv() and writev() from a range of spans, strings or arrays of bytes.
+/// Keep the result and the bytes alive until those calls have completed. The result for const bytes
+/// may be passed to writev() only. Throws std::bad_alloc.
 ///
 ///     auto const parts = iowq::buffers(chunks);      // or: chunks | ... | iowq::buffers()
 ///     co_await iowq::writev(file, parts);

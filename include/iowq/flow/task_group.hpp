@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/flow/task_group.hpp -- a nursery: as many tasks as come, and none outlives it.
+// iowq/flow/task_group.hpp -- a scope for any number of tasks, joined before the scope ends.
 #pragma once
 
 #include <coroutine>
@@ -20,21 +20,23 @@
 
 namespace iowq::inline v0 {
 
-/// Tasks that run beside their parent and are joined before it goes on: the group is destroyed
-/// only after join(), or the program stops. The first failure stops the others. It is stopped with
-/// the token it was made with (else its executor's), with whoever joins it, and by request_stop().
-/// Owner thread, but for request_stop().
+/// Tasks that run concurrently with their parent and are joined before the parent continues. The
+/// destructor asserts that all tasks have ended, so join() must have been awaited. The first
+/// failure of a task stops the others. A group is stopped by the token it was constructed with
+/// (without one, by its executor's), by the token of the coroutine that joins it, and by
+/// request_stop(). Only the owner thread may use a group, except for request_stop().
 ///
 ///     iowq::task_group group;
 ///     for (auto& peer : peers) group.spawn(talk_to(peer));
 ///     co_await group.join();
 ///
-/// What may throw between spawn() and join() would leave tasks behind: catch it, request a stop,
-/// and join.
+/// An exception between spawn() and join() would leave tasks running: catch it, call request_stop()
+/// and await join().
 class task_group {
  public:
   task_group(std::source_location at = std::source_location::current()) noexcept : source_{at} {}
-  /// Stops when `outer` does: pass `co_await ambient_stop()` where it may wait long to be joined.
+  /// Stops the tasks when `outer` is stopped. Pass `co_await ambient_stop()` if a long time may
+  /// pass before the group is joined.
   explicit task_group(stop_token outer,
                       std::source_location at = std::source_location::current()) noexcept
       : outer_{outer}, source_{at} {}
@@ -45,8 +47,9 @@ class task_group {
                 "a task_group was destroyed while tasks of it run: co_await its join()");
   }
 
-  /// Starts `child` at the next turn of the loop, after those spawned before; also from within a
-  /// task of the group. It is destroyed at its end, not with the group. Throws std::bad_alloc.
+  /// Starts `child` at the next turn of the loop, after the tasks that were spawned before. A task
+  /// of the group may also call it. The task is destroyed when it ends, not with the group. Throws
+  /// std::bad_alloc.
   void spawn(task<> child) {
     IOWQ_ASSERT(child, "a task was spawned after it had been moved away");
     detail::loop& here = detail::loop::current();
@@ -59,18 +62,19 @@ class task_group {
     here.ready(*fresh);
   }
 
-  /// Asks all of them to stop, and those that are spawned later. They are still to be joined; that
-  /// they were stopped is then no failure. Any thread.
+  /// Requests a stop of all tasks of the group, including those that are spawned later. The tasks
+  /// must still be joined; after this call a task that ends with a cancellation does not count as
+  /// failed. Any thread.
   void request_stop() noexcept {
-    // relaxed: a flag of its own; who acts on the stop reads it on the owner's thread after the
-    // stop's own release and acquire.
+    // relaxed: this flag publishes no other data. failed() reads it on the owner's thread after a
+    // task has seen the stop, and the stop has its own release and acquire.
     asked_.store(true, std::memory_order_relaxed);
     stop_.request_stop();
   }
   [[nodiscard]] bool stop_requested() const noexcept { return stop_.stop_requested(); }
-  /// Under which its tasks run.
+  /// The token under which the tasks run.
   [[nodiscard]] stop_token token() const noexcept { return stop_.get_token(); }
-  /// Tasks that have not ended.
+  /// The number of tasks that have not ended.
   [[nodiscard]] std::size_t size() const noexcept { return running_; }
 
  private:
@@ -91,14 +95,14 @@ class task_group {
       auto& one = *static_cast<member*>(self);
       one.work_.start(one, one.group_.token());
     }
-    /// The task is still at its last step: its frame goes at the next turn.
+    /// The task's coroutine is still in its final suspend. Destroys its frame at the next turn.
     static void over(completion_callback* self) noexcept {
       auto& one = *static_cast<member*>(self);
       detail::loop& here = *detail::this_thread_loop;
       detail::loop& home = *one.group_.owner_;
       one.set_action(&here == &home ? &dispose : &dispose_at_home);
       if (&here == &home) return home.ready(one);
-      here.migrate_to(home, one);  // it was away by resume_on()
+      here.migrate_to(home, one);  // the task ended on another thread, by resume_on()
     }
     static void dispose_at_home(loop_item* self) noexcept {
       detail::this_thread_loop->arrive();
@@ -139,9 +143,9 @@ class task_group {
   };
 
  public:
-  /// Awaits the end of all tasks of the group, those spawned meanwhile too, and rethrows the first
-  /// failure. A stop ends the tasks, not the join. The group may be used again, under the stop it
-  /// got, if any.
+  /// Waits until all tasks of the group have ended, including those spawned while it waits, and
+  /// rethrows the first failure. A stop request cancels the tasks; the join still waits for them.
+  /// The group may be used again afterwards. A stop that it has received stays in effect.
   [[nodiscard("co_await it")]] joiner join() noexcept { return joiner{*this}; }
 
  private:
@@ -171,8 +175,8 @@ class task_group {
   stop_source stop_;
   detail::atomic<bool> asked_{false};
   stop_token outer_;
-  std::source_location source_;    // where it was made
-  detail::loop* owner_ = nullptr;  // of those that run
+  std::source_location source_;    // where the group was constructed
+  detail::loop* owner_ = nullptr;  // the executor of the running tasks
   std::size_t running_ = 0;
   detail::continuation waiter_;
   std::exception_ptr error_;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/flow/timeout.hpp -- not longer than that.
+// iowq/flow/timeout.hpp -- stops an await that takes longer than a given time.
 #pragma once
 
 #include <cerrno>
@@ -18,7 +18,7 @@ namespace iowq::inline v0 {
 
 namespace detail {
 
-/// An `A` and a sleep; whichever ends first stops the other.
+/// An `A` and a sleep. The one that completes first stops the other.
 template <class A>
 class [[nodiscard("co_await it")]] within_time final : public concurrent_awaiter<within_time<A>> {
   using part = child<within_time, A>;
@@ -35,7 +35,7 @@ class [[nodiscard("co_await it")]] within_time final : public concurrent_awaiter
 
   bool begin(continuation waiter, stop_token outer) noexcept {
     return this->begin_each(waiter, outer, 2, [this] {
-      limit_.start(*this);  // first: so it is there although the other ends at once
+      limit_.start(*this);  // first: work_ may complete in start() and then stops limit_
       work_.start(*this);
     });
   }
@@ -71,9 +71,10 @@ class [[nodiscard("co_await it")]] within_time final : public concurrent_awaiter
 
 }  // namespace detail
 
-/// Awaits `awaitable`, `limit` long at most: then it is stopped and, when it has ended, the await
-/// fails with errc::timed_out. What succeeds all the same, since the stop came too late, has
-/// succeeded: its result is yielded, not lost. The time runs from this call on.
+/// Awaits `awaitable` for at most `limit`. When the time has passed, the awaitable is stopped; the
+/// await waits until it has ended and then throws timed_out. If the awaitable succeeds although the
+/// stop was requested, its result is yielded and not lost. If it fails for another reason than the
+/// stop, that failure is rethrown. The time starts with this call, not with the await.
 ///
 ///     auto n = co_await as_result(iowq::timeout(iowq::recv(socket, buffer), 5s));
 template <awaitable A, class Rep, class Period>

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/flow/transform.hpp -- a result for every item of a range, some at a time, in order.
+// iowq/flow/transform.hpp -- an ordered stream of results for the items of a range.
 //
-// A ring of `limit` slots: the oldest is awaited, its result yielded, its slot used again. What is
-// finished early waits in its slot, so memory and work ahead of the consumer are bounded alike.
+// A ring of `limit` slots: the consumer awaits the oldest slot, takes its result and reuses the
+// slot. An item that finishes early keeps its result in its slot. So the limit bounds both the
+// memory and the work ahead of the consumer.
 #pragma once
 
 #include <cerrno>
@@ -31,7 +32,7 @@ namespace iowq::inline v0 {
 
 namespace detail {
 
-/// The items in work, oldest first: `A` is what awaits an `Item`. Owner thread only.
+/// The items in progress, oldest first. `A` is the awaitable for an `Item`. Owner thread only.
 template <class Item, class A>
 class window {
  public:
@@ -44,7 +45,7 @@ class window {
                 "its end, or co_await finish(stream)");
   }
 
-  /// Nothing to wait for, nor to throw.
+  /// Returns true if there is no item to wait for and no exception to throw.
   [[nodiscard]] bool empty() const noexcept { return used_ == 0 && !error_; }
   [[nodiscard]] bool has_room() const noexcept { return used_ < limit_ && !stop_.stop_requested(); }
   [[nodiscard]] stop_token token() const noexcept { return stop_.get_token(); }
@@ -53,7 +54,7 @@ class window {
   template <class F>
   void start(F& function, Item item) {
     slot& fresh = slots_[(first_ + used_) % limit_];
-    // Kept beside its work, which may refer to it.
+    // The slot keeps the item, because the work may refer to it.
     if constexpr (std::is_reference_v<Item>) {
       fresh.work.emplace(function(static_cast<Item>(item)));
     } else {
@@ -74,7 +75,8 @@ class window {
     if (waiter_ && oldest_is_over()) std::exchange(waiter_, {}).run();
   }
 
-  /// Awaits the oldest's end, and after a failure the end of all; yields its result.
+  /// Waits for the oldest item to complete, and yields its result. After a failure it waits for all
+  /// items to complete, and throws.
   auto oldest() noexcept {
     struct awaiter {
       window& all;
@@ -95,7 +97,7 @@ class window {
     };
     return awaiter{*this};
   }
-  /// What failed beside the items: the range, or `f` itself.
+  /// Records an exception of the range or of `f` itself.
   void failed(std::exception_ptr error) noexcept {
     if (!error_) error_ = std::move(error);
     stop_.request_stop();
@@ -123,7 +125,7 @@ class window {
 template <class R, class F>
 using work_on = std::remove_cvref_t<std::invoke_result_t<F&, item_of<R>>>;
 
-/// `R` is a reference for a range that stays the caller's, else the range itself.
+/// `R` is a reference if the caller keeps the range, else the range itself.
 template <class R, class F>
 stream<value_of<work_on<R, F>>> transform_of(R range, std::size_t limit, F function) {
   using item_type = item_of<R>;
@@ -133,7 +135,7 @@ stream<value_of<work_on<R, F>>> transform_of(R range, std::size_t limit, F funct
   for (;;) {
     std::optional<value_of<work_on<R, F>>> result;
     {
-      // Only while next() is awaited: between two of them its token may be gone.
+      // Registered only while next() is awaited: between two calls of next() its token may be gone.
       auto const pass_on = [&in_work] { in_work.request_stop(); };
       stop_token const token = co_await ambient_stop();
       stop_callback<decltype(pass_on)> const inherited{token, pass_on};
@@ -159,16 +161,17 @@ stream<value_of<work_on<R, F>>> transform_of(R range, std::size_t limit, F funct
 
 }  // namespace detail
 
-/// A stream of what `f(item)` yields for every item of `range`, in the order of the range; at most
-/// `limit` of them are in work or finished ahead of the consumer. `f` returns a task or an
-/// operation that yields a value. A range given as an lvalue is borrowed, else moved in; `f` is
-/// moved in. The first exception stops the others and is rethrown by next() when they have ended.
-/// A limit of 0 is invalid_argument.
+/// Returns a stream of the results of `f(item)` for every item of `range`, in the order of the
+/// range. At most `limit` items are in progress or finished ahead of the consumer. `f` returns a
+/// task or an operation that yields a value. A range given as an lvalue is borrowed and must
+/// outlive the stream; an rvalue is moved in. `f` is moved in. The first exception stops the other
+/// items, and next() rethrows it after they have ended. A limit of 0 throws invalid_argument.
 ///
 ///     auto sizes = iowq::transform(paths, 64, [](const std::string& p) { return size_of(p); });
 ///     while (auto size = co_await sizes.next()) sum += *size;
 ///
-/// Items are in work between two next(), too: whoever leaves early must `co_await finish(sizes)`.
+/// Items also run between two calls of next(). Before a consumer destroys the stream early, it must
+/// `co_await finish(sizes)`.
 template <detail::iterable R, class F>
 [[nodiscard("it does nothing until next() is awaited")]] auto transform(R&& range,
                                                                         std::size_t limit, F f) {
@@ -179,7 +182,8 @@ template <detail::iterable R, class F>
   return detail::transform_of<R, F>(std::forward<R>(range), limit, std::move(f));
 }
 
-/// Ends a stream before its end: asks what is in work in it to stop, and awaits that.
+/// Ends a stream early: requests a stop of the items in progress, waits until they have ended, and
+/// discards their results and failures.
 template <class T>
 [[nodiscard("co_await it")]] task<> finish(stream<T>& unwanted) {
   stop_source stopped;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/flow/when_all.hpp -- all at once, and all of their results.
+// iowq/flow/when_all.hpp -- awaits several awaitables concurrently and yields all results.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +17,7 @@ namespace iowq::inline v0 {
 
 namespace detail {
 
-/// The rule: the first failure stops the others, and is what the await throws.
+/// The completion rule of when_all: the first failure stops the others, and the await throws it.
 template <class Derived>
 class all_succeed : public concurrent_awaiter<Derived> {
  public:
@@ -62,7 +62,7 @@ class [[nodiscard("co_await it")]] when_all_tuple final
   std::tuple<child<when_all_tuple, As>...> children_;
 };
 
-/// Of a range: a vector, or nothing at all if there is nothing to put into it.
+/// when_all of a range. Yields a vector of the results, or nothing if they are void.
 template <class A>
 class [[nodiscard("co_await it")]] when_all_range final : public all_succeed<when_all_range<A>> {
   using value = value_of<A>;
@@ -96,9 +96,10 @@ class [[nodiscard("co_await it")]] when_all_range final : public all_succeed<whe
 
 }  // namespace detail
 
-/// Awaits all of them at once and yields a std::tuple of their results, std::monostate for void.
-/// Tasks, operations and whatever else can be awaited, in any mixture; each is moved in. The first
-/// failure stops the others and is rethrown when all have ended.
+/// Awaits all `awaitables` concurrently and yields a std::tuple of their results, with
+/// std::monostate for void. Accepts tasks, operations and any other awaitables, in any mixture;
+/// each is moved in. The first failure stops the others and is rethrown after all have ended. A
+/// stop request reaches all of them.
 ///
 ///     auto read = co_await iowq::when_all(iowq::pread(a, x, 0), iowq::pread(b, y, 0));
 ///     use(std::get<0>(read), std::get<1>(read));
@@ -108,9 +109,9 @@ template <class... As>
   return detail::when_all_tuple<As...>{std::move(awaitables)...};
 }
 
-/// The same for a range of awaitables, which is walked now; its elements are moved out of it.
-/// Yields a std::vector of the results in the order of the range, or nothing for void. Takes memory
-/// once for all of them if the range knows its size, and once for the results.
+/// The same for a range of awaitables. This call iterates over the range and moves its elements
+/// out. Yields a std::vector of the results in the order of the range, or nothing if they are void.
+/// Allocates once for all children if the range knows its size, and once for the results.
 template <detail::iterable R>
   requires(!awaitable<R>)
 [[nodiscard("co_await it")]] auto when_all(R&& range) {

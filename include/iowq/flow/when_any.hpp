@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/flow/when_any.hpp -- all at once, and the first that succeeds.
+// iowq/flow/when_any.hpp -- awaits several awaitables and yields the first that succeeds.
 #pragma once
 
 #include <cerrno>
@@ -19,7 +19,7 @@
 
 namespace iowq::inline v0 {
 
-/// Which of several succeeded first, and what it yielded.
+/// The result of when_any: which awaitable succeeded first, and its result.
 template <class... Ts>
 class when_any_result {
   using choice = std::variant<detail::stored_t<Ts>...>;
@@ -31,9 +31,10 @@ class when_any_result {
   when_any_result(std::in_place_index_t<I> which, Value&& value)
       : choice_{which, std::forward<Value>(value)} {}
 
-  /// Its place among the arguments.
+  /// The index of the winner among the arguments.
   [[nodiscard]] std::size_t index() const noexcept { return choice_.index(); }
-  /// What the one at place `I` yielded, std::monostate for void. It must be the winner.
+  /// The result of the awaitable at index `I`, std::monostate for void. Asserts that it is the
+  /// winner.
   template <std::size_t I>
   [[nodiscard]] auto& get() & {
     return pick<I>(*this);
@@ -60,16 +61,16 @@ class when_any_result {
   choice choice_;
 };
 
-/// The same of a range, whose elements all yield a `T`.
+/// The result of when_any of a range, whose elements all yield a `T`.
 template <class T>
 class when_any_range_result {
  public:
   when_any_range_result(std::size_t index, detail::stored_t<T>&& value)
       : index_{index}, value_(std::move(value)) {}
 
-  /// Its place in the range.
+  /// The index of the winner in the range.
   [[nodiscard]] std::size_t index() const noexcept { return index_; }
-  /// What it yielded, std::monostate for void.
+  /// The result of the winner, std::monostate for void.
   [[nodiscard]] auto& value() & { return pick(*this); }
   [[nodiscard]] const auto& value() const& { return pick(*this); }
   [[nodiscard]] detail::result_t<T> value() && {
@@ -90,7 +91,8 @@ class when_any_range_result {
 
 namespace detail {
 
-/// The rule: the first success stops the others; without one the last failure is thrown.
+/// The completion rule of when_any: the first success stops the others. Without a success the last
+/// failure is thrown.
 template <class Derived>
 class one_succeeds : public concurrent_awaiter<Derived> {
  public:
@@ -184,9 +186,11 @@ class [[nodiscard("co_await it")]] when_any_range final : public one_succeeds<wh
 
 }  // namespace detail
 
-/// Awaits all of them at once. The first to succeed wins, the others are stopped and awaited; if
-/// all fail, the last failure is rethrown. Yields a when_any_result. A loser that succeeded all the
-/// same, since its stop came too late, is dropped with its value, which owns what it opened.
+/// Awaits all `awaitables` concurrently and yields a when_any_result. The first one to succeed
+/// wins; the others are stopped, and the await waits until they have ended. If all fail, the last
+/// failure is rethrown. If a loser succeeds because its stop came too late, its result is
+/// destroyed, which for example closes the descriptor that it opened. A stop request reaches all of
+/// them.
 ///
 ///     auto first = co_await iowq::when_any(iowq::recv(socket, buffer), quit.wait());
 ///     if (first.index() == 0) use(first.get<0>());
@@ -196,8 +200,9 @@ template <class... As>
   return detail::when_any_tuple<As...>{std::move(awaitables)...};
 }
 
-/// The same for a range of awaitables, which is walked now; its elements are moved out of it.
-/// Yields a when_any_range_result. An empty range is invalid_argument: nobody can win.
+/// The same for a range of awaitables. This call iterates over the range and moves its elements
+/// out. Yields a when_any_range_result. An empty range throws invalid_argument, because it has no
+/// winner.
 template <detail::iterable R>
   requires(!awaitable<R>)
 [[nodiscard("co_await it")]] auto when_any(R&& range) {

@@ -52,10 +52,12 @@ class [[nodiscard("co_await it")]] under_stop final : completion_callback {
 }  // namespace detail
 
 /// Awaits `awaitable` under `token` instead of the token that the awaiting task inherited, and
-/// yields what it yields. Under an empty token it runs to its end whatever is requested, short of
-/// the executor's own stop: for what has to be put in order although a stop is on. The executor's
-/// stop ends each wait that is under way, under whichever token, and not those that begin after it:
-/// give them a timeout(), else they end only by a second request.
+/// yields its result. With an empty token only the executor's own stop cancels it. Use that for
+/// clean-up that must run although a stop was requested.
+///
+/// The executor's stop cancels every wait in progress, whatever its token. It does not cancel a
+/// wait that begins afterwards under its own token: bound such a wait with timeout(), or only a
+/// second request cancels it.
 ///
 ///     co_await iowq::with_stop({}, say_goodbye(socket));
 template <awaitable A>

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/flow/detail/concurrent.hpp -- several awaits at once: what when_all, when_any and timeout
-// share.
+// iowq/flow/detail/concurrent.hpp -- the common part of when_all, when_any and timeout.
 //
-// Each of the several is begun with a completion_callback, and the last of them to end lets the one
-// who awaits them all go on. So operations, tasks and waits in line need no coroutine to be awaited
-// by, and those of a tuple no memory at all. Awaitables of somebody else's are put into a task.
+// Each child is started with a completion_callback. The last child to complete resumes the
+// coroutine that awaits the whole. So no wrapper coroutine is needed for operations, tasks and
+// waits of sync/, and no heap memory for the children of a tuple. An awaitable of another library,
+// which takes no completion_callback, is wrapped in a task.
 #pragma once
 
 #include <coroutine>
@@ -35,7 +35,8 @@ task<await_result_t<A>> as_task(A awaitable) {
   co_return co_await std::move(awaitable);
 }
 
-/// What is begun for an `A`: itself, if it takes a listener.
+/// Returns the object to start for an `A`: the awaitable itself if it can be started with a
+/// completion_callback, else a task that awaits it.
 template <class A>
 auto as_startable(A&& awaitable) {
   static_assert(!std::is_lvalue_reference_v<A>, "std::move it in: it can be awaited only once");
@@ -52,7 +53,7 @@ inline constexpr bool is_task = false;
 template <class T>
 inline constexpr bool is_task<task<T>> = true;
 
-/// The result of a started `A` that is over.
+/// The result of a started `A` that has completed.
 template <startable A>
 decltype(auto) result_of(A& over) {
   if constexpr (is_task<A>)
@@ -63,16 +64,16 @@ decltype(auto) result_of(A& over) {
 template <class A>
 using value_of = decltype(result_of(std::declval<startable_of<A>&>()));
 
-/// An operation, which can name its failure without throwing it.
+/// An operation: it can report its failure as a value, together with its name.
 template <class A>
 concept has_error_result = result_awaiter<A> && requires(const A& a) { a.row().name; };
 
-/// How a `T` is kept: a reference as a pointer, nothing as a monostate.
+/// The type in which a `T` is stored: a pointer for a reference, std::monostate for void.
 template <class T>
 using stored_t = typename std::conditional_t<
     std::is_void_v<T>, std::type_identity<std::monostate>,
     std::conditional_t<std::is_reference_v<T>, std::add_pointer<T>, std::remove_cv<T>>>::type;
-/// How it is given away in a tuple or a variant.
+/// The type in which a `T` is returned in a tuple or a variant.
 template <class T>
 using result_t = std::conditional_t<std::is_void_v<T>, std::monostate, T>;
 
@@ -84,8 +85,8 @@ result_t<T> take_stored(stored_t<T>& value) {
     return std::move(value);
 }
 
-/// What the several have in common. Owner thread only. Moves only in so far as one that was not
-/// awaited yet has nothing to move.
+/// State shared by the children of when_all, when_any and timeout. Owner thread only. May be moved
+/// only before it is awaited, when it holds nothing that needs moving.
 class concurrent_base {
  public:
   concurrent_base() noexcept = default;
@@ -98,18 +99,19 @@ class concurrent_base {
                 "several awaits (when_all, when_any, timeout) were destroyed before all had ended");
   }
 
-  /// Under which each of them runs.
+  /// The token under which each child runs.
   [[nodiscard]] stop_token token() const noexcept { return stop_.get_token(); }
 
  protected:
-  /// Begins by `start_each()`. False: all are over already.
+  /// Starts the children by calling `start_each()`. Returns false if all children have completed
+  /// already.
   template <class StartEach>
   bool begin_each(continuation waiter, stop_token outer, std::size_t count,
                   StartEach&& start_each) noexcept {
     IOWQ_ASSERT(!begun_, "several awaits (when_all, when_any, timeout) were awaited twice");
     begun_ = true;
     waiter_ = waiter;
-    running_ = count + 1;  // one more, so that none is the last before all have begun
+    running_ = count + 1;  // one extra: no child can be the last before all are started
     if (outer.stop_possible()) inherited_.emplace(outer, pass_on{&stop_});
     start_each();
     if (--running_ != 0) return true;
@@ -119,7 +121,7 @@ class concurrent_base {
 
   void stop_others() noexcept { stop_.request_stop(); }
 
-  /// The last act at the end of each.
+  /// Counts one child as completed; the last one resumes the waiter, which may destroy *this.
   void child_completed() noexcept {
     if (--running_ != 0) return;
     inherited_.reset();
@@ -139,7 +141,7 @@ class concurrent_base {
   std::optional<stop_callback<pass_on>> inherited_;
 };
 
-/// One of the several, an `A`. `All` is told of its end, in `ended(one&)`.
+/// One child, an `A`. When it completes it calls `All::ended(child&)`.
 template <class All, class A>
 class child final : completion_callback, loop_item {
  public:
@@ -154,8 +156,8 @@ class child final : completion_callback, loop_item {
         loop_item{&begin_task},
         awaitable_(std::move(other.awaitable_)) {}
 
-  /// An operation begins now; a task at the loop's next turn, so that however deep these are in
-  /// each other, the stack is not.
+  /// Starts an operation now, and a task at the loop's next turn. So nested children do not nest on
+  /// the stack, however deep they are.
   void start(All& all) noexcept {
     all_ = &all;
     home_ = &loop::current();
@@ -165,8 +167,9 @@ class child final : completion_callback, loop_item {
       all.ended(*this);
   }
 
-  /// Takes its value out, or what left it. An operation's failure is not thrown for that: most
-  /// often it is a stop, and only the first one is ever looked at.
+  /// Stores the value of the completed child and returns true, or stores its exception in `error`
+  /// and returns false. The failure of an operation is not thrown for that: most failures are
+  /// stops, and only the first failure is ever looked at.
   bool take(std::exception_ptr& error) noexcept {
     try {
       if constexpr (has_error_result<startable_of<A>>) {
@@ -192,11 +195,13 @@ class child final : completion_callback, loop_item {
       return false;
     }
   }
-  /// Nobody wants its value any more; it may own something all the same, a descriptor, say.
+  /// Discards the result. The result is still taken out, because it may own a resource such as a
+  /// descriptor.
   void drop() noexcept {
-    if constexpr (!is_task<startable_of<A>>) (void)succeeds();  // a task's goes with its frame
+    if constexpr (!is_task<startable_of<A>>) (void)succeeds();  // a task's frame owns its result
   }
-  /// Did it succeed? Its value is dropped; an operation's failure costs no exception.
+  /// Returns whether the child succeeded, and discards its value. The failure of an operation costs
+  /// no exception.
   bool succeeds() noexcept {
     try {
       if constexpr (result_awaiter<startable_of<A>>)
@@ -237,7 +242,7 @@ class child final : completion_callback, loop_item {
   std::optional<stored_t<value>> value_;
 };
 
-/// The elements of a range, moved out of it.
+/// One child for each element of `range`, which is moved out of the range.
 template <class All, class A, class R>
 std::vector<child<All, A>> children_of(R& range) {
   std::vector<child<All, A>> ones;
@@ -247,8 +252,8 @@ std::vector<child<All, A>> children_of(R& range) {
   return ones;
 }
 
-/// Makes `Derived` an awaiter that is movable until awaited and can itself be begun with a
-/// completion_callback: it has `bool begin(continuation, stop_token)`.
+/// Makes `Derived` an awaiter that is movable until it is awaited and that can itself be started
+/// with a completion_callback. `Derived` has `bool begin(continuation, stop_token)`.
 template <class Derived>
 class concurrent_awaiter : public concurrent_base {
  public:

@@ -9,7 +9,8 @@
 
 namespace iowq::inline v0::detail {
 
-/// What a for loop can walk: std's ranges and range-v3's alike, single-pass and infinite ones too.
+/// A range that a for loop can iterate over: ranges of std and of range-v3, including single-pass
+/// and infinite ones.
 template <class R>
 concept iterable = requires(std::remove_reference_t<R>& r) {
   std::ranges::begin(r) != std::ranges::end(r);
@@ -20,8 +21,8 @@ template <iterable R>
 using element_of =
     std::remove_cvref_t<decltype(*std::ranges::begin(std::declval<std::remove_reference_t<R>&>()))>;
 
-/// An item as it is handed on: a value where the element lasts no longer than the iterator's next
-/// step, which is so unless the range is multi-pass.
+/// The type in which an item is passed to the user's function. It is a value if the element may be
+/// gone after the next step of the iterator, which is assumed unless the range is multi-pass.
 template <iterable R, class Iterator =
                           decltype(std::ranges::begin(std::declval<std::remove_reference_t<R>&>()))>
 using item_of = std::conditional_t<std::forward_iterator<Iterator>, std::iter_reference_t<Iterator>,
