@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/sync/channel.hpp -- values from some coroutines to others, on whatever thread.
+// iowq/sync/channel.hpp -- a bounded queue between coroutines, on the same or different threads.
 //
-// One short lock guards all of it. Who must wait leaves the value, or the place for it, in its own
-// frame; whoever comes from the other side moves it there and calls the waiter, through the inbox
-// of its executor if that is another's: so a thread is woken only if it sleeps, and once for all
-// that it is sent meanwhile.
+// One lock, held only briefly, guards the whole channel. A sender that must wait keeps its value in
+// its own coroutine frame; a receiver that must wait keeps the place for the value there. The
+// coroutine of the other side moves the value and then completes the waiter. If the waiter belongs
+// to another executor, it is posted to the inbox of that executor. So a thread is woken only if it
+// sleeps, and one wake-up serves everything that arrives before it runs.
 #pragma once
 
 #include <cerrno>
@@ -138,14 +139,16 @@ class [[nodiscard("co_await it")]] channel_recv final : public channel_wait {
   }
   static constexpr operation_kind kind{&row, nullptr, nullptr, nullptr, &disarm, nullptr};
 
-  std::optional<T> value_;  // under the lock while it waits
+  std::optional<T> value_;  // guarded by the lock while the receiver waits
 };
 
 }  // namespace detail
 
-/// A queue of at most `capacity` values (0: a sender waits until its value is taken) between any
-/// number of senders and receivers, on any executors. First come, first served, on both sides.
-/// Takes its memory when it is made. Destroy it when nobody uses it any more.
+/// A queue of at most `capacity` values between any number of senders and receivers, on any
+/// executors. With a capacity of 0 a sender waits until its value is taken. Senders are served in
+/// the order of their awaits, and so are receivers. The constructor allocates all memory. Destroy a
+/// channel only when no coroutine or thread uses it; the destructor asserts that no coroutine
+/// waits.
 ///
 ///     iowq::channel<std::string> names{16};
 ///     co_await names.send(std::move(name));                       // one side, then names.close()
@@ -165,25 +168,27 @@ class channel : private detail::channel_base {
                 "a channel was destroyed while coroutines wait for it");
   }
 
-  /// Waits until there is room. Throws broken_pipe if the channel is closed, or is before there
-  /// was room; operation_canceled if a stop came first. Then the value was not sent.
+  /// Waits until there is room, then moves `value` into the channel. Throws broken_pipe if the
+  /// channel is closed before that, and operation_canceled if a stop is requested before that. In
+  /// both cases the value was not sent.
   [[nodiscard("co_await it")]] detail::channel_send<T> send(
       T value, std::source_location at = std::source_location::current()) noexcept {
     return {*this, std::move(value), at};
   }
-  /// The next value, std::nullopt once the channel is closed and drained. Throws
-  /// operation_canceled if a stop came first.
+  /// Waits for the next value and yields it. Yields std::nullopt once the channel is closed and
+  /// empty. Throws operation_canceled if a stop is requested first.
   [[nodiscard("co_await it")]] detail::channel_recv<T> recv(
       std::source_location at = std::source_location::current()) noexcept {
     return {*this, at};
   }
 
-  /// Sends `value` if there is room now, else leaves it as it is. Any thread.
+  /// Sends `value` and returns true if there is room now. Otherwise returns false and does not move
+  /// from `value`. Any thread.
   [[nodiscard]] bool try_send(T&& value) noexcept {
     lock const held{mutex};
     return put(value) == 0;
   }
-  /// A value if there is one now. Any thread.
+  /// Returns the next value if there is one now, else std::nullopt. Any thread.
   [[nodiscard]] std::optional<T> try_recv() noexcept {
     lock const held{mutex};
     std::optional<T> value;
@@ -191,8 +196,8 @@ class channel : private detail::channel_base {
     return value;
   }
 
-  /// No more values: what is in it can still be received, senders that wait fail. Any thread;
-  /// again is nothing.
+  /// Closes the channel. Values in it can still be received. Waiting senders fail with broken_pipe;
+  /// waiting receivers yield std::nullopt. Another call has no effect. Any thread.
   void close() noexcept {
     lock const held{mutex};
     closed = true;
@@ -205,7 +210,7 @@ class channel : private detail::channel_base {
     lock const held{mutex};
     return closed;
   }
-  /// Values in it, not counting those of senders that wait.
+  /// The number of values in the channel, without the values of waiting senders. Any thread.
   [[nodiscard]] std::size_t size() const noexcept {
     lock const held{mutex};
     return used_;
@@ -217,7 +222,8 @@ class channel : private detail::channel_base {
   friend detail::channel_recv<T>;
   friend detail::channel_wait;
 
-  /// 0, or -EPIPE if it is closed, -EAGAIN if there is no room. Takes `value` only at 0.
+  /// Returns 0, -EPIPE if the channel is closed, or -EAGAIN if there is no room. Moves from `value`
+  /// only if it returns 0. Call under `mutex`.
   int put(T& value) noexcept {
     if (closed) return -EPIPE;
     if (auto* const waiting = static_cast<detail::channel_recv<T>*>(receivers.pop())) {
@@ -245,7 +251,7 @@ class channel : private detail::channel_base {
     return value.has_value();
   }
 
-  // Under `mutex`.
+  // Guarded by `mutex`.
   std::vector<std::optional<T>> slots_;
   std::size_t first_ = 0;
   std::size_t used_ = 0;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/sync/event.hpp -- something has happened.
+// iowq/sync/event.hpp -- a flag that coroutines of one executor can wait for.
 #pragma once
 
 #include <source_location>
@@ -9,8 +9,9 @@
 
 namespace iowq::inline v0 {
 
-/// Set or not set. Who waits goes on once it is set, in the order of the waits; it stays set until
-/// reset(). For the coroutines of one executor, on its thread. Destroy it when nobody waits.
+/// A flag, initially not set. Waiting coroutines resume once it is set, in the order of their
+/// waits. The flag stays set until reset(). For the coroutines of one executor, on its thread. The
+/// destructor asserts that no coroutine waits.
 ///
 ///     iowq::event ready;
 ///     co_await ready.wait();      // until someone calls ready.set()
@@ -23,16 +24,18 @@ class event {
 
   [[nodiscard]] bool is_set() const noexcept { return set_; }
 
-  /// All who wait go on, at the next turn of the loop; who comes later does not wait.
+  /// Sets the flag. Waiting coroutines resume at the next turn of the loop. Until reset(), wait()
+  /// does not block.
   void set() noexcept {
     set_ = true;
     while (waiters_.grant_first<detail::wait_operation<event>>()) {
     }
   }
-  /// Who comes now waits. Whoever was woken by set() goes on all the same.
+  /// Clears the flag: later calls of wait() block. Coroutines that set() has already woken still
+  /// resume.
   void reset() noexcept { set_ = false; }
 
-  /// Waits until it is set. Throws operation_canceled if a stop came first.
+  /// Waits until the flag is set. Throws operation_canceled if a stop is requested first.
   [[nodiscard("co_await it")]] detail::wait_operation<event> wait(
       std::source_location at = std::source_location::current()) noexcept {
     return {*this, at};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/sync/latch.hpp -- all have arrived.
+// iowq/sync/latch.hpp -- a counter that coroutines wait for to reach zero, for one use.
 #pragma once
 
 #include <cstddef>
@@ -10,8 +10,8 @@
 
 namespace iowq::inline v0 {
 
-/// Counts down once; who waits goes on when it has reached 0. For the coroutines of one executor.
-/// Destroy it when nobody waits.
+/// Counts down to 0 once; waiting coroutines resume when it reaches 0. For the coroutines of one
+/// executor, on its thread. The destructor asserts that no coroutine waits.
 class latch {
  public:
   explicit latch(std::size_t expected) noexcept : missing_{expected} {}
@@ -19,7 +19,8 @@ class latch {
   latch& operator=(const latch&) = delete;
   ~latch() { IOWQ_ASSERT(waiters_.empty(), "a latch was destroyed while coroutines wait for it"); }
 
-  /// `n` more have arrived. At 0 all who wait go on, in the order of their waits.
+  /// Decrements the counter by `n`. At 0, all waiting coroutines resume at the next turn of the
+  /// loop, in the order of their waits. Asserts that the counter is at least `n`.
   void count_down(std::size_t n = 1) noexcept {
     IOWQ_ASSERT(n <= missing_, "a latch was counted down below 0");
     missing_ -= n;
@@ -29,12 +30,12 @@ class latch {
   }
   [[nodiscard]] bool try_wait() const noexcept { return missing_ == 0; }
 
-  /// Waits for 0. Throws operation_canceled if a stop came first.
+  /// Waits until the counter is 0. Throws operation_canceled if a stop is requested first.
   [[nodiscard("co_await it")]] detail::wait_operation<latch> wait(
       std::source_location at = std::source_location::current()) noexcept {
     return {*this, at};
   }
-  /// Counts down now, and waits for the others when awaited.
+  /// Counts down in this call, not in the await. The await waits until the counter is 0.
   [[nodiscard("co_await it")]] detail::wait_operation<latch> arrive_and_wait(
       std::source_location at = std::source_location::current()) noexcept {
     count_down();

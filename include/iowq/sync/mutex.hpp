@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/sync/mutex.hpp -- one coroutine at a time, across its awaits.
+// iowq/sync/mutex.hpp -- mutual exclusion of coroutines across their awaits.
 //
-// Coroutines of one executor never run at once, so what is read and written between two awaits
-// needs no lock. This is for what must stay whole across an await.
+// Coroutines of one executor never run at the same time, so data that is read and written between
+// two awaits needs no lock. This mutex protects data that must stay consistent across an await.
 #pragma once
 
 #include <source_location>
@@ -13,8 +13,9 @@
 
 namespace iowq::inline v0 {
 
-/// Excludes the coroutines of one executor from each other. unlock() hands it to the one that has
-/// waited longest, so nobody overtakes. Not recursive. Destroy it unlocked.
+/// Mutual exclusion among the coroutines of one executor, on its thread. unlock() passes the mutex
+/// to the coroutine that has waited longest, so no coroutine overtakes another. Not recursive. The
+/// destructor asserts that the mutex is unlocked and that no coroutine waits.
 ///
 ///     iowq::mutex m;
 ///     auto lock = co_await m.lock();      // until the end of the scope
@@ -28,7 +29,8 @@ class mutex {
     IOWQ_ASSERT(!locked_, "a mutex was destroyed while it is locked");
   }
 
-  /// Holds the mutex until it is destroyed or unlock()ed. Movable; an empty one holds nothing.
+  /// Holds the mutex until the guard is destroyed or unlock() is called. Movable; an empty guard
+  /// holds no mutex.
   class [[nodiscard("the mutex is unlocked when it goes")]] guard {
    public:
     guard() noexcept = default;
@@ -45,7 +47,7 @@ class mutex {
     }
 
     [[nodiscard]] explicit operator bool() const noexcept { return held_ != nullptr; }
-    /// Early. The next in line goes on at the next turn of the loop.
+    /// Unlocks before the guard is destroyed. The next waiter resumes at the next turn of the loop.
     void unlock() noexcept {
       IOWQ_ASSERT(held_ != nullptr, "a mutex was unlocked by a guard that does not hold it");
       std::exchange(held_, nullptr)->hand_on();
@@ -57,12 +59,13 @@ class mutex {
     mutex* held_ = nullptr;
   };
 
-  /// Yields a guard. Throws operation_canceled if a stop came first.
+  /// Waits for the mutex and yields a guard. Throws operation_canceled if a stop is requested
+  /// first.
   [[nodiscard("co_await it")]] detail::wait_operation<mutex> lock(
       std::source_location at = std::source_location::current()) noexcept {
     return {*this, at};
   }
-  /// A guard that is empty if somebody else holds the mutex.
+  /// Returns a guard, which is empty if the mutex is locked.
   [[nodiscard]] guard try_lock() noexcept { return take() ? guard{*this} : guard{}; }
 
   [[nodiscard]] bool is_locked() const noexcept { return locked_; }
@@ -73,7 +76,8 @@ class mutex {
       .name = "mutex.lock", .first = route::inline_, .reason = "a line in user space"};
   bool take() noexcept { return !std::exchange(locked_, true); }
   [[nodiscard]] guard given() noexcept { return guard{*this}; }
-  /// To the first in line, without being free in between.
+  /// Hands the lock directly to the first waiter, without unlocking in between; unlocks if there is
+  /// no waiter.
   void hand_on() noexcept { locked_ = waiters_.grant_first<detail::wait_operation<mutex>>(); }
 
   bool locked_ = false;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/sync/semaphore.hpp -- so many at a time.
+// iowq/sync/semaphore.hpp -- limits how many coroutines of one executor do something concurrently.
 #pragma once
 
 #include <cstddef>
@@ -10,8 +10,9 @@
 
 namespace iowq::inline v0 {
 
-/// A number of permits. acquire() takes one, or waits for one in the order of arrival; release()
-/// gives it back. For the coroutines of one executor. Destroy it when nobody waits.
+/// A number of permits. acquire() takes one, and waits if all are taken; waiters are served in the
+/// order of their awaits. release() returns permits. For the coroutines of one executor, on its
+/// thread. The destructor asserts that no coroutine waits.
 ///
 ///     iowq::semaphore connections{64};
 ///     co_await connections.acquire();
@@ -26,18 +27,20 @@ class semaphore {
     IOWQ_ASSERT(waiters_.empty(), "a semaphore was destroyed while coroutines wait for it");
   }
 
-  /// Permits that nobody holds.
+  /// The number of free permits.
   [[nodiscard]] std::size_t available() const noexcept { return free_; }
 
-  /// Takes a permit. Throws operation_canceled, without one, if a stop came first.
+  /// Takes a permit, and waits for one if none is free. Throws operation_canceled, without a
+  /// permit, if a stop is requested first.
   [[nodiscard("co_await it")]] detail::wait_operation<semaphore> acquire(
       std::source_location at = std::source_location::current()) noexcept {
     return {*this, at};
   }
-  /// The same if there is one now, which there never is while anybody waits.
+  /// Takes a permit and returns true if one is free now. No permit is free while a coroutine waits.
   [[nodiscard]] bool try_acquire() noexcept { return take(); }
 
-  /// Gives `permits` back, or adds them: first to those who wait.
+  /// Returns `permits` to the semaphore, or adds new ones. Waiting coroutines get them first, and
+  /// resume at the next turn of the loop.
   void release(std::size_t permits = 1) noexcept {
     while (permits != 0 && waiters_.grant_first<detail::wait_operation<semaphore>>()) --permits;
     free_ += permits;

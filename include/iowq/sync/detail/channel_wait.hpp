@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// iowq/sync/detail/channel_wait.hpp -- waits of a channel, across threads.
+// iowq/sync/detail/channel_wait.hpp -- the waits of a channel, which other threads can complete.
 #pragma once
 
 #include <cerrno>
@@ -12,23 +12,24 @@
 
 namespace iowq::inline v0::detail {
 
-/// What does not depend on the type of the values.
+/// The part of a channel that does not depend on the type of the values.
 struct channel_base {
   using lock = linux_policy::lock;
 
-  /// Every so many awaits that need not wait go around the loop all the same: else a busy other
-  /// side would keep everything else on this thread from its turn.
+  /// One of `budget` awaits that need not wait goes through the loop anyway. Otherwise a busy peer
+  /// would keep all other coroutines of this thread from running.
   static constexpr unsigned budget = 64;
 
   mutable linux_policy::mutex mutex;
-  // Under `mutex`.
-  wait_queue senders;    // none while there is room, or a receiver
-  wait_queue receivers;  // none while there is a value, or a sender
+  // Guarded by `mutex`.
+  wait_queue senders;    // empty while there is room or a waiting receiver
+  wait_queue receivers;  // empty while there is a value or a waiting sender
   bool closed = false;
   unsigned complete_inline = 0;
 };
 
-/// A send or a recv. It is its owner's, but for what is marked, which is under the channel's lock.
+/// A send or a recv. Only the owner thread uses its members, except those marked below, which the
+/// channel's lock guards.
 class channel_wait : public waiter {
  protected:
   channel_wait(const operation_kind& kind, std::source_location at, channel_base& all) noexcept
@@ -41,7 +42,8 @@ class channel_wait : public waiter {
     IOWQ_ASSERT(is_fresh(), "a send or recv of a channel was awaited twice");
   }
 
-  /// Begins, under the lock, by `done(self)`: true if it need not wait. False: it is over.
+  /// Calls `done()` under the lock; it returns true if the operation need not wait. Otherwise the
+  /// operation enters the queue `line`. Returns false if the operation is complete.
   template <class Done>
   bool begin(stop_token token, wait_queue& line, Done&& done) noexcept {
     loop& here = loop::current();
@@ -54,7 +56,7 @@ class channel_wait : public waiter {
         if (++all_.complete_inline % channel_base::budget != 0) return !over();
         stage_ = stage::ready;
         here.ready(*this);
-        ambient = true;  // a stop would come too late: it is not registered
+        ambient = true;  // not registered with `token`: a stop would come too late
       } else if (ambient ? here.stopping() : token.stop_requested()) {
         result_.set(-ECANCELED);
         return !over();
@@ -70,7 +72,8 @@ class channel_wait : public waiter {
     return true;
   }
 
-  /// The lock is held, by any thread; *this has left the line.
+  /// Grants this wait with the result `res`, and makes its owner complete it. Call from any thread,
+  /// with the lock held, after *this has left its queue.
   void call(int res) noexcept {
     in_line_ = false;
     result_.set(res);
@@ -83,12 +86,14 @@ class channel_wait : public waiter {
     }
   }
 
-  /// Before the end: who called still holds the lock, of a channel that may be gone after this.
+  /// Call before completing a wait that another thread has granted by call(). That thread may still
+  /// hold the lock, and the channel may be destroyed after the completion. Taking the lock waits
+  /// until that thread has released it.
   void let_caller_go() noexcept {
     if (from_afar_) channel_base::lock const held{all_.mutex};
   }
 
-  /// Unless it was called already, by whatever thread.
+  /// Leaves the queue. Returns false if a thread has already granted the wait by call().
   bool leave(wait_queue& line) noexcept {
     channel_base::lock const held{all_.mutex};
     if (!in_line_) return false;
@@ -105,7 +110,7 @@ class channel_wait : public waiter {
     return true;
   }
   loop* owner_ = nullptr;
-  // Under the lock.
+  // Guarded by the lock.
   bool in_line_ = false;
   bool from_afar_ = false;
 };

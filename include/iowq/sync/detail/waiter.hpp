@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/sync/detail/waiter.hpp -- a queue of waiting coroutines.
 //
-// A wait is an operation like any other: it lives in the frame of its coroutine, is counted and
-// dumped, and a stop reaches it the same way. It differs in who ends it: not the kernel, but
-// whoever owns what it waits for. So there is nothing here but the line.
+// A wait is an operation like any other. It lives in the frame of its coroutine, is counted, is
+// listed by dump(), and can be cancelled in the same way. The difference is that the owner of the
+// awaited object completes it, and not the kernel. So this header contains only the queue and the
+// wait.
 #pragma once
 
 #include <cerrno>
@@ -19,7 +20,7 @@
 
 namespace iowq::inline v0::detail {
 
-/// One wait, of whatever sort. Owner thread only.
+/// A wait of any kind. Owner thread only.
 class waiter : public operation_base {
  public:
   waiter* next;
@@ -35,15 +36,16 @@ class waiter : public operation_base {
   }
 };
 
-/// Those who wait for one thing, first come, first served.
+/// The coroutines that wait for one object, first in, first out.
 class wait_queue {
  public:
   [[nodiscard]] bool empty() const noexcept { return waiters_.empty(); }
   void join(waiter& w) noexcept { waiters_.push_back(w); }
   void leave(waiter& w) noexcept { waiters_.erase(w); }
-  /// The first one, or null.
+  /// Removes and returns the first waiter, or returns null.
   waiter* pop() noexcept { return waiters_.pop_front(); }
-  /// The first one's turn, at the loop's next: false if there was none.
+  /// Grants the first waiter what it waits for; it resumes at the loop's next turn. Returns false
+  /// if the queue is empty.
   template <class Wait>
   bool grant_first() noexcept {
     auto* const first = static_cast<Wait*>(pop());
@@ -55,8 +57,8 @@ class wait_queue {
   intrusive_list<&waiter::next, &waiter::prev> waiters_;
 };
 
-/// The wait for a `Thing`, which has a `row`, a `waiters_`, a `bool take()` that gives what is free
-/// and a `given()` that says what the await yields. Movable until awaited.
+/// The wait for a `Thing`, which has a `row`, a `waiters_`, a `bool take()` that succeeds if no
+/// wait is needed, and a `given()` that returns the result of the await. Movable until awaited.
 template <class Thing>
 class [[nodiscard("co_await it")]] wait_operation final : public waiter {
  public:
@@ -103,7 +105,7 @@ class [[nodiscard("co_await it")]] wait_operation final : public waiter {
     return true;
   }
 
-  /// False: it is over already.
+  /// Returns false if the wait is already complete.
   bool begin(stop_token token) noexcept {
     loop& here = loop::current();
     bool const ambient = token == here.ambient();
@@ -116,7 +118,7 @@ class [[nodiscard("co_await it")]] wait_operation final : public waiter {
     return true;
   }
 
-  /// What it waited for is its own now; it has left the line.
+  /// Completes the wait after it has left the queue: the awaited object now belongs to this wait.
   void granted() noexcept {
     IOWQ_ASSERT(this_thread_loop == owner_,
                 "a coroutine was woken from another thread than its executor's: between executors "
