@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: BSL-1.0
-// A chat server with rooms, on all processors: try it with several `nc localhost 7777`. The first
-// line is your name, `/join ROOM` takes you there, everything else is said in the room you are in.
+// A chat server with rooms, on all processors. Try it with several `nc localhost 7777`: the first
+// line is your name, `/join ROOM` moves you to that room, and every other line is sent to your
+// room.
 //
-// Each executor accepts on a listener of its own, of one port (SO_REUSEPORT: the kernel spreads the
-// clients), and has those rooms whose names fall to it. Nothing is shared and nothing is locked:
-// whoever speaks sends to the channel of the room's executor, which sends to the channel of each
-// member, wherever that is. A member who does not read fills its own channel and is shown out;
-// nobody waits for it.
+// Each executor accepts connections on its own listener. All listeners share one port
+// (SO_REUSEPORT: the kernel spreads the clients over them). Each room belongs to the executor that
+// the hash of its name selects. Executors share no data and take no locks: a line goes to the
+// channel of the room's executor, which sends it to the channel of each member, on whatever
+// executor the member is. A member that does not read fills its own channel and is disconnected; no
+// other member waits for it.
 #include <sys/socket.h>
 
 #include <CLI/CLI.hpp>
@@ -31,12 +33,12 @@
 namespace {
 
 using namespace std::chrono_literals;
-using line = std::shared_ptr<const std::string>;  // one for all who get it
+using line = std::shared_ptr<const std::string>;  // shared by all its receivers
 
 constexpr std::size_t longest_line = 1024;
-constexpr std::size_t patience = 4096;  // lines that a member may leave unread, beside its socket's
+constexpr std::size_t patience = 4096;  // unread lines of a member, not counting its socket's
 
-/// Somebody connected. Its outbox is filled by rooms on any thread.
+/// A connected client. Rooms on any thread fill its outbox.
 struct member {
   std::string name;
   iowq::channel<line> outbox{patience};
@@ -51,7 +53,7 @@ struct happening {
   std::string text = {};
 };
 
-/// The rooms of one executor, and what is new in them.
+/// The rooms of one executor, and the channel of events for them.
 struct hall {
   iowq::channel<happening> news{128};
   std::map<std::string, std::set<guest>, std::less<>> rooms;
@@ -71,7 +73,7 @@ void tell(std::set<guest>& room, std::string text) {
   auto const shared = std::make_shared<const std::string>(std::move(text));
   std::erase_if(room, [&](const guest& one) {
     if (one->outbox.try_send(line{shared})) return false;
-    one->shown_out.request_stop();  // it does not read, or has left
+    one->shown_out.request_stop();  // the member does not read, or has left
     return true;
   });
 }
@@ -96,12 +98,12 @@ iowq::task<> run_rooms(hall& here) {
   }
 }
 
-/// The lines of a client, however they come in pieces.
+/// Splits what a client sends into lines.
 class reader {
  public:
   explicit reader(int client) : client_{client} {}
 
-  /// Empty: no more, or too long.
+  /// Returns std::nullopt at the end of the stream or if a line is too long.
   iowq::task<std::optional<std::string>> next() {
     for (;;) {
       if (auto const end = text_.find('\n'); end != text_.npos) {
@@ -128,7 +130,7 @@ iowq::task<> report(server& all, happening news) {
   co_await there.send(std::move(news));
 }
 
-/// Out of `room` and into `to`; "": into none.
+/// Leaves `room` and joins `to`. An empty `to` means no room.
 iowq::task<> go(server& all, guest self, std::string& room, std::string to) {
   if (!room.empty()) {
     happening left{happening::leaves, std::exchange(room, {}), self};
@@ -160,7 +162,8 @@ iowq::task<> listen_to(server& all, int client, guest self, std::string& room) {
       }
     }
   } catch (const std::system_error&) {
-    // Gone, reset, shown out or stopped: there is nobody to tell.
+    // The client left, reset the connection, was disconnected, or the server stops: no error to
+    // report.
   }
 }
 
@@ -168,7 +171,7 @@ iowq::task<> talk_to(int client, guest self) {
   try {
     while (auto first = co_await self->outbox.recv()) {
       std::string text = **first;
-      while (text.size() < 65536) {  // what came meanwhile goes along
+      while (text.size() < 65536) {  // lines that arrived since then are sent with it
         auto const more = self->outbox.try_recv();
         if (!more) break;
         text += **more;
@@ -183,7 +186,7 @@ iowq::task<> connection(server& all, iowq::fd client) {
   auto const self = std::make_shared<member>();
   std::string room;
   {
-    // Until one of the two ends; both end when the member is shown out, or all is stopped.
+    // Runs until one of the two ends. Both end when the member is disconnected or the server stops.
     iowq::stop_token const everything = co_await iowq::ambient_stop();
     auto const pass_on = [&self] { self->shown_out.request_stop(); };
     iowq::stop_callback<decltype(pass_on)> const inherited{everything, pass_on};
@@ -192,7 +195,7 @@ iowq::task<> connection(server& all, iowq::fd client) {
     (void)co_await iowq::with_stop(self->shown_out.get_token(), std::move(both));
   }
   auto goodbye = iowq::as_result(go(all, self, room, {}));
-  (void)co_await goodbye;  // the rooms may be stopped, too
+  (void)co_await goodbye;  // fails if the rooms are stopped already
   self->outbox.close();
   co_await iowq::close(std::move(client));
 }
@@ -204,7 +207,7 @@ iowq::task<> accept_clients(server& all, iowq::fd listener) {
       iowq::executor::current().spawn(connection(all, *std::move(client)));
     else if (client.error() == std::errc::operation_canceled)
       co_return;
-    else  // out of descriptors: others must leave first
+    else  // out of descriptors: wait until other clients leave
       co_await iowq::sleep_for(10ms);
   }
 }
@@ -218,7 +221,7 @@ iowq::task<std::vector<iowq::fd>> listen_on_all(iowq::endpoint where, std::size_
     ::setsockopt(one.get(), SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
     co_await iowq::bind(one, where);
     co_await iowq::listen(one);
-    where = iowq::endpoint::local_of(one.get());  // the next ones get the port of the first
+    where = iowq::endpoint::local_of(one.get());  // later listeners use the port of the first
     listeners.push_back(std::move(one));
   }
   std::cout << "chat on " << where.to_string() << ", " << count << " threads" << std::endl;

@@ -13,8 +13,7 @@
 //   contents, as with `cp -a`, which unlinks a target that has several links. Unlike with `cp -a`,
 //   a target with one link also becomes a new file, and a symbolic link in the way is replaced.
 // - A file that cannot be copied is named and counted, and the others are copied. The exit status
-// is
-//   then 1, and the file does not count as verified.
+//   is then 1, and the file does not count as verified.
 //
 // The program keeps the names and identities of all directories of the source, and lists files in
 // batches, so memory grows with the number of directories, not of files. Hard links of the source
@@ -84,7 +83,7 @@ struct job {
   options wanted;
   totals sum;
   std::vector<directory> directories;  // readable ones of the source; parents before children
-  std::set<file_id> source_ids;        // of all directories of the source
+  std::set<file_id> source_ids;        // the ids of all directories of the source
   std::set<std::string> failed;        // names of entries that were not copied
   bool finished = false;               // false after a stop
 };
@@ -118,7 +117,7 @@ void pass_on_stop(const std::runtime_error& error) {
   if (system != nullptr && system->code() == std::errc::operation_canceled) throw;
 }
 
-/// From here to the next hole; false behind the last data.
+/// Finds the next data at or after `begin`, up to the next hole. Returns false after the last data.
 iowq::task<bool> next_data(int file, off_t& begin, off_t& end) {
   int error = 0;
   auto const seek = [&] {
@@ -274,7 +273,7 @@ iowq::task<bool> same_bytes(const std::string& a, const std::string& b) {
   }
 }
 
-/// What copy_attributes() gives a file that has the owner of `target`.
+/// The mode that copy_attributes() gives to a file that has the owner of `target`.
 unsigned expected_mode(const iowq::file_status& source, const iowq::file_status& target) {
   bool const owner_kept = source.uid() == target.uid() && source.gid() == target.gid();
   unsigned const cleared = owner_kept ? 0U : static_cast<unsigned>(S_ISUID | S_ISGID);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
-// Fetches a list of URLs, so many at a time. Each attempt has a time limit, and what may go better
-// the next time is tried again, a little later each time: no answer, a connection that breaks, a
-// server that says it is busy. What is wrong for good, as 404, is not.
+// Fetches a list of URLs, at most `--jobs` at a time. Each attempt has a time limit. A failure that
+// may be temporary is retried, with a longer pause each time: no answer, a broken connection, or a
+// server that says it is busy. A permanent failure, such as 404, is not retried.
 #include <netinet/in.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -35,7 +35,7 @@ struct address {
   std::string host, port, path;
 };
 
-/// Of "http://host[:port][/path]"; throws invalid_argument for what is none.
+/// Splits "http://host[:port][/path]". Throws invalid_argument for anything else.
 address address_of(std::string_view url) {
   auto const fail = [] { throw std::system_error{EINVAL, std::system_category(), "not a URL"}; };
   constexpr std::string_view scheme = "http://";
@@ -75,13 +75,13 @@ iowq::task<answer> fetch_once(const address& from) {
       case response_parser::state::complete:
         co_return answer{parser.status(), parser.body()};
       case response_parser::state::malformed:
-        // Cut off in the middle, or not HTTP at all.
+        // The response was cut off, or is not HTTP.
         throw std::system_error{EPROTO, std::system_category(), "the response"};
     }
   }
 }
 
-/// Too many requests, or the server's trouble: both may pass.
+/// Too many requests, or an error of the server: both may be temporary.
 bool may_pass(int status) { return status == 429 || status >= 500; }
 
 iowq::task<bool> fetch(const options& wanted, const std::string& url) {
@@ -96,7 +96,7 @@ iowq::task<bool> fetch(const options& wanted, const std::string& url) {
       co_return got->status < 400;
     }
     if (!got && got.error() == std::errc::operation_canceled)
-      throw std::system_error{got.error(), url};  // we are to end
+      throw std::system_error{got.error(), url};  // this program was asked to stop
     why = got ? "status " + std::to_string(got->status) : got.error().message();
   }
   std::cout << "failed: " << why << ": " << url << '\n';

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
-// What this machine offers an executor, what iowq makes of it and why, and what to change. For
-// people, or with --json for programs. Looks only; exit status 1: an executor cannot run here.
+// Prints what this machine offers an executor, which features iowq uses and why, and what to
+// change. The output is for people, or for programs with --json. It changes no settings. The exit
+// status is 1 if an executor cannot run here.
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <fstream>
@@ -26,7 +27,7 @@ namespace {
 
 using json = nlohmann::ordered_json;
 
-/// The first word of a file that the kernel writes; empty if it is not there.
+/// Returns the first word of a file of the kernel (/proc, /sys), or "" if the file does not exist.
 std::string word_of(const std::string& path) {
   std::string word;
   std::ifstream{path} >> word;
@@ -107,7 +108,7 @@ constexpr const char* features[] = {
     "rsrc_tags",   "cqe_skip",    "linked_file",     "reg_reg_ring", "recvsend_bundle",
     "min_timeout", "rw_attr",     "no_iowait"};
 
-/// Bits of io_uring_params::flags that we ask for.
+/// Bits of io_uring_params::flags that iowq requests.
 constexpr struct {
   unsigned bit;
   const char* name;
@@ -117,7 +118,8 @@ constexpr struct {
               {iowq::detail::compat::setup_submit_all, "submit_all"},
               {iowq::detail::compat::setup_no_sqarray, "no_sqarray"}};
 
-/// Whether a ring is to be had, and what it can do. Not asked for where the user forbids it.
+/// Reports whether a ring can be created, and what it supports. Creates no ring if the user forbids
+/// it.
 json look_at_io_uring() {
   json all;
   std::string const disabled = word_of("/proc/sys/kernel/io_uring_disabled");
@@ -156,7 +158,8 @@ json limit_of(__rlimit_resource_t what) {
   return limit.rlim_cur == RLIM_INFINITY ? json{} : json(limit.rlim_cur);
 }
 
-/// What the cgroup of this process says of `file`: of version 2, or of 1 at the usual places.
+/// Returns the limit in the file `file` of this process's cgroup, by version 2 or by version 1 at
+/// its usual paths.
 json cgroup_limit(const std::string& controller, const std::string& file) {
   std::ifstream groups{"/proc/self/cgroup"};
   for (std::string line; std::getline(groups, line);) {
@@ -188,13 +191,14 @@ json look_at_processors() {
   all["online"] = ::sysconf(_SC_NPROCESSORS_ONLN);
   all["nodes"] = json::array();
   auto const nodes = iowq::topology::system().resolve();
-  // One that names no processors is the whole machine.
+  // A node without a list of processors stands for the whole machine.
   for (unsigned i = 0; i < nodes.size(); ++i)
     all["nodes"].push_back(nodes.cpus(i).empty() ? mine.count() : nodes.cpus(i).count());
   return all;
 }
 
-/// What the file system of `folder` does without waiting. Makes a file there that has no name.
+/// Reports what the file system of `folder` can do without blocking. Creates a file without a name
+/// in `folder`.
 json look_at_folder(const std::string& folder) {
   json all;
   all["path"] = folder;
@@ -226,7 +230,7 @@ json look_at_folder(const std::string& folder) {
   return all;
 }
 
-// ---- What comes of it ----
+// ---- The result ----
 
 json look_at_backend() {
   json all;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
-// How many bytes a tree holds: the output of `du -s --apparent-size -b`. One walk lists the tree,
-// and up to `--jobs` entries of it are asked about at a time.
+// Prints how many bytes a tree holds, like `du -s --apparent-size -b`. One walk lists the tree, and
+// the status of up to `--jobs` entries is read at a time.
 //
-// A file with several names counts once. What cannot be read is named on standard error, and the
-// rest is counted all the same. Newer ones of GNU's du leave out the directories themselves, as
-// --files-only does here.
+// A file with several names counts once. An entry that cannot be read is named on standard error,
+// and the rest is still counted. Newer versions of GNU du do not count the directories themselves;
+// --files-only does the same here.
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <iostream>
@@ -27,12 +27,12 @@ struct options {
   bool stats = false;
 };
 
-/// What has been counted so far. All of it is on the owner's thread.
+/// The running total. Only the owner's thread uses it.
 struct account {
   bool directories = true;
   std::uint64_t bytes = 0;
   bool complete = true;
-  std::set<std::pair<std::uint64_t, std::uint64_t>> counted;  // of the files with several names
+  std::set<std::pair<std::uint64_t, std::uint64_t>> counted;  // files with several names
 
   void add(const iowq::file_status& status) {
     bool const more_names = status.links() > 1 && !status.is_directory();
@@ -50,11 +50,11 @@ iowq::task<> count(account& sum, std::string path) {
   auto const status = co_await iowq::as_result(iowq::lstat(path));
   if (status)
     sum.add(*status);
-  else if (status.error() != std::errc::no_such_file_or_directory)  // gone since it was listed
+  else if (status.error() != std::errc::no_such_file_or_directory)  // removed after it was listed
     sum.complain(path, status.error());
 }
 
-/// Walks ahead of the counting by one batch, so that a large tree does not fill the memory.
+/// Reads one batch of entries ahead of the counting, so a large tree does not fill the memory.
 iowq::task<> count_tree(account& sum, std::string root, unsigned jobs) {
   sum.add(co_await iowq::lstat(root));
   auto tree = iowq::walk(root);

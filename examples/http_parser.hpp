@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// The library that parses HTTP/1.1: llhttp where there is one (Debian 13), else its predecessor
-// http-parser (Debian 12). The two differ in names and in how they stop.
+// Selects the library that parses HTTP/1.1: llhttp if it is installed (Debian 13), else its
+// predecessor http-parser (Debian 12). The two differ in names and in how they stop.
 #pragma once
 
 #if defined(EXAMPLE_LLHTTP)
@@ -21,12 +21,12 @@ using http_settings = ::http_parser_settings;
 using http_kind = ::http_parser_type;
 #endif
 
-/// A parser for the next message, whose callbacks find `owner` in its `data`.
+/// Prepares `parser` for the next message. Its callbacks find `owner` in its `data`.
 inline void start(http_parser& parser, http_kind kind, const http_settings& settings, void* owner) {
 #if defined(EXAMPLE_LLHTTP)
   llhttp_init(&parser, kind, &settings);
 #else
-  static_cast<void>(settings);  // handed over with the bytes
+  static_cast<void>(settings);  // passed with the bytes instead
   http_parser_init(&parser, kind);
 #endif
   parser.data = owner;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// What a file server says: status lines, content types, ranges, names in URLs and in HTML.
+// The parts of a file server's replies: status lines, content types, ranges, and the encoding of
+// names in URLs and in HTML.
 #pragma once
 
 #include <array>
@@ -42,7 +43,8 @@ inline std::string_view reason_of(int status) {
   }
 }
 
-/// By the name's ending; what has none is served as text, which is what it mostly is.
+/// The content type for the extension of `path`. A file without an extension is served as text,
+/// which it usually is.
 inline std::string_view content_type_of(std::string_view path) {
   static constexpr std::pair<std::string_view, std::string_view> known[] = {
       {"html", "text/html; charset=utf-8"},
@@ -80,7 +82,7 @@ inline std::string_view content_type_of(std::string_view path) {
   return "application/octet-stream";
 }
 
-/// IMF-fixdate, as HTTP wants it.
+/// Formats `when` as an IMF-fixdate, as HTTP requires.
 inline std::string http_date(std::time_t when) {
   std::tm utc{};
   ::gmtime_r(&when, &utc);
@@ -89,7 +91,8 @@ inline std::string http_date(std::time_t when) {
   return {text.data(), size};
 }
 
-/// The path of a request target, decoded and without the leading slash; none if it is no path.
+/// Returns the decoded path of a request target, without the leading slash, or std::nullopt if
+/// `target` is not a path.
 inline std::optional<std::string> path_of(std::string_view target) {
   if (target.substr(0, 7) == "http://") {
     auto const slash = target.find('/', 7);
@@ -150,7 +153,7 @@ inline std::string html_escaped(std::string_view text) {
   return html;
 }
 
-/// Some bytes of a file: [first, first + size).
+/// Bytes of a file: [first, first + size).
 struct byte_range {
   std::uint64_t first, size;
 };
@@ -159,8 +162,8 @@ struct range_answer {
   byte_range bytes;
 };
 
-/// One "bytes=" range of a file of `size`. Several, or what is not understood: the whole file,
-/// as RFC 9110 allows.
+/// Parses a header with one "bytes=" range for a file of `size` bytes. Several ranges, and a header
+/// that cannot be parsed, select the whole file, as RFC 9110 allows.
 inline range_answer range_of(std::string_view header, std::uint64_t size) {
   range_answer const whole{range_answer::whole, {0, size}};
   if (header.substr(0, 6) != "bytes=") return whole;
@@ -173,7 +176,7 @@ inline range_answer range_of(std::string_view header, std::uint64_t size) {
   };
   std::string_view const from = header.substr(0, dash), to = header.substr(dash + 1);
   std::uint64_t first = 0, last = 0;
-  if (from.empty()) {  // the last so many bytes
+  if (from.empty()) {  // "-N": the last N bytes
     if (!number(to, last)) return whole;
     if (last == 0 || size == 0) return {range_answer::unsatisfiable, {}};
     std::uint64_t const n = last < size ? last : size;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// HTTP/1.1 requests, parsed by a library made for it.
+// Parses HTTP/1.1 requests with a parser library.
 #pragma once
 
 #include <algorithm>
@@ -12,14 +12,14 @@
 
 namespace example {
 
-/// What the server wants to know of a request.
+/// The parts of a request that the server uses.
 struct http_request {
   std::string method, target, range, if_range;
   bool keep_alive = false;
 };
 
-/// Takes bytes as they come, gives one request after the other; pipelined ones stay unread until
-/// the one before was taken.
+/// Takes bytes as they arrive and returns one request after the other. Pipelined requests stay
+/// unread until the request before them was taken.
 class request_parser {
  public:
   static constexpr std::size_t longest_target = 4096;
@@ -61,7 +61,8 @@ class request_parser {
     next();
   }
 
-  /// Parses `bytes`; `used` says how many of them. Complete: take the request, then next().
+  /// Parses `bytes` and sets `used` to the number of bytes consumed. If the state is `complete`,
+  /// take the request and then call next().
   state feed(std::string_view bytes, std::size_t& used) {
 #if defined(EXAMPLE_LLHTTP)
     auto const error = llhttp_execute(&parser_, bytes.data(), bytes.size());
@@ -81,7 +82,7 @@ class request_parser {
 
   [[nodiscard]] const http_request& request() const { return request_; }
 
-  /// Ready for the next one.
+  /// Prepares the parser for the next request.
   void next() {
     start(parser_, HTTP_REQUEST, settings_, this);
     request_ = {};

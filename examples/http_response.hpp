@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// HTTP/1.1 responses, parsed by a library made for it.
+// Parses HTTP/1.1 responses with a parser library.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +10,7 @@
 
 namespace example {
 
-/// Takes the bytes of one response as they come.
+/// Takes the bytes of one response as they arrive.
 class response_parser {
  public:
   enum class state { incomplete, complete, malformed };
@@ -29,7 +29,8 @@ class response_parser {
   response_parser(const response_parser&) = delete;
   response_parser& operator=(const response_parser&) = delete;
 
-  /// None are the end of the connection, which may be the end of the response.
+  /// Parses `bytes`. An empty `bytes` means the end of the connection, which may be the end of the
+  /// response.
   state feed(std::string_view bytes) {
     if (state_ != state::incomplete) return state_;
 #if defined(EXAMPLE_LLHTTP)

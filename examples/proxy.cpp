@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: BSL-1.0
-// Passes TCP connections on: what comes from a client goes to the server and back, by splice(2)
-// through a pipe, so that no byte is ever copied into this process.
+// Forwards TCP connections. Data from a client goes to the server, and data from the server to the
+// client, by splice(2) through a pipe, so no byte is copied into this process.
 //
-// The two directions of a connection end one by one: whoever has no more to say shuts down his
-// side, which is passed on, and goes on listening. A reset is passed on as a reset.
+// The two directions of a connection end separately. When one side shuts down its sending
+// direction, the proxy shuts down the same direction towards the other side and keeps forwarding
+// the opposite direction. A reset is forwarded as a reset.
 //
-// A splice that waits would keep a worker, so it never does: the sockets are O_NONBLOCK, and their
-// readiness is waited for on the ring. An idle connection costs no thread.
+// A blocking splice would occupy a worker. So splice never blocks here: the sockets are O_NONBLOCK,
+// and the proxy waits on the ring until they are ready. An idle connection uses no thread.
 #include <fcntl.h>
 #include <netinet/tcp.h>
 
@@ -37,7 +38,7 @@ struct options {
 
 constexpr std::size_t pipe_size = 65536;
 
-/// splice(2) that waits on the ring, for whichever end is not ready.
+/// A splice(2) that waits on the ring until the end that is not ready becomes ready.
 iowq::task<std::size_t> splice_when_ready(const iowq::fd& from, const iowq::fd& to,
                                           const iowq::fd& socket, short events, std::size_t size) {
   for (;;) {
@@ -50,7 +51,7 @@ iowq::task<std::size_t> splice_when_ready(const iowq::fd& from, const iowq::fd& 
   }
 }
 
-/// One direction, until whoever speaks has no more to say.
+/// Forwards one direction until its sender shuts down.
 iowq::task<> relay(const iowq::fd& from, const iowq::fd& to) {
   auto ends = co_await iowq::pipe();
   for (;;) {
@@ -67,11 +68,11 @@ iowq::task<> pass_on(iowq::fd client, const options& wanted) {
   ::fcntl(server.get(), F_SETFL, ::fcntl(server.get(), F_GETFL) | O_NONBLOCK);
   for (const iowq::fd* end : {&client, &server})
     co_await iowq::setsockopt(*end, IPPROTO_TCP, TCP_NODELAY, true);
-  // Who is reset can neither be read nor written: the other direction ends with this one.
+  // A connection that was reset can be neither read nor written, so both directions end together.
   auto both = iowq::when_all(relay(client, server), relay(server, client));
   auto const ended = co_await iowq::as_result(std::move(both));
   if (!ended) {
-    // ... and the other side shall not take what came for all there was.
+    // Reset the other side too, so that it does not take the data it has received for complete.
     ::linger const at_once{.l_onoff = 1, .l_linger = 0};
     for (const iowq::fd* end : {&client, &server})
       co_await iowq::setsockopt(*end, SOL_SOCKET, SO_LINGER, at_once);
@@ -105,7 +106,8 @@ iowq::task<> serve(const options& wanted) {
     }
     room.release();
     if (client.error() == std::errc::operation_canceled) break;
-    // Out of descriptors: others must end first. Other errors are one client's.
+    // Out of descriptors: wait until other connections end. Any other error concerns one client
+    // only.
     if (client.error() == std::errc::too_many_files_open) co_await iowq::sleep_for(10ms);
   }
   co_await all.join();

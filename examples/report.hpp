@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// How the examples end: a table of where the work went.
+// Prints the table with which the examples end: which route the operations took.
 #pragma once
 
 #include <algorithm>
@@ -11,7 +11,7 @@
 
 namespace example {
 
-/// One line for each operation, their sum, and what the pool and the ring did for them.
+/// Prints one line for each operation, their sum, and what the pool and the ring did for them.
 inline void print_where_the_work_went(std::ostream& out, iowq::executor_stats stats) {
   auto const line = [&out](std::string_view name, const iowq::operation_stats& e) {
     out << std::left << std::setw(12) << name << std::right;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
-// Where a service is: prints the addresses of HOST and SERVICE, best first. With --connect it says
-// to which of them a connection could be made; with --timeout it gives up in time, although
-// nothing can make getaddrinfo(3) return.
+// Prints the addresses of HOST and SERVICE, best first. With --connect it prints the address that a
+// connection could be made to. With --timeout it gives up in time, although a blocked
+// getaddrinfo(3) cannot be interrupted.
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdlib>
@@ -45,11 +45,12 @@ iowq::task<int> answer(const options& wanted) {
     exit_code = 1;
   }
   if (found.error() == std::errc::operation_canceled) {
-    // The worker still asks. An executor waits for its workers; a program that ends need not.
+    // The worker is still in getaddrinfo(3). An executor waits for its workers, but a program that
+    // exits need not.
     std::cout.flush();
     std::_Exit(exit_code);
   }
-  here.request_stop();  // the clock need not run out
+  here.request_stop();  // cancel the timer
   co_return exit_code;
 }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
-// Runs command lines by the shell, so many at a time: the arguments, or the lines of the input.
-// What a command says is collected and printed as a whole, in the order of the input, as soon as
-// all before it have been printed; so the memory needed is that of the commands in work.
-//
+// Runs command lines with the shell, at most `--jobs` at a time: the arguments, or the lines of
+// standard input. The output of a command is collected and printed as a whole, in the order of the
+// input, as soon as all outputs before it are printed. So the memory needed is that of the commands
+// in progress.
 //     run_all --jobs 8 < commands
 //     run_all "make -C a" "make -C b"
 #include <CLI/CLI.hpp>
@@ -28,7 +28,7 @@ struct outcome {
   iowq::exit_status status;
 };
 
-/// What one says, on either of its outputs, and how it ends.
+/// Runs `command`, and returns its status and everything it wrote to stdout and stderr.
 iowq::task<outcome> run_one(const std::string& command) {
   auto ends = co_await iowq::pipe();
   iowq::fd const nothing = co_await iowq::open("/dev/null", O_RDONLY);
@@ -36,7 +36,7 @@ iowq::task<outcome> run_one(const std::string& command) {
       {"sh", "-c", command},
       {.in = nothing.get(), .out = ends.second.get(), .err = ends.second.get()});
   iowq::process const child = co_await std::move(spawn);
-  co_await iowq::close(std::move(ends.second));  // or we would be one of those who may write
+  co_await iowq::close(std::move(ends.second));  // else read_all() never sees end of file
   std::string output = co_await iowq::read_all(ends.first);
   auto const status = co_await iowq::wait_for(child);
   co_return outcome{command, std::move(output), status};
@@ -50,7 +50,7 @@ void complain(const outcome& one) {
     std::cerr << "signal " << one.status.signal() << '\n';
 }
 
-/// How many failed.
+/// Runs all commands, and returns how many failed.
 iowq::task<int> run_all(const options& wanted) {
   std::vector<std::string> commands = wanted.commands;
   if (commands.empty()) {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
 // A static-file HTTP/1.1 server: GET, HEAD, keep-alive, pipelining, ranges, directories.
 //
-// A connection is a coroutine and nothing else: one that stalls costs its frame, not a thread.
-// Every path is opened beneath the root by openat2(RESOLVE_BENEATH), so neither "..", nor a link,
-// nor a rename in between leads out of it; what is served is what was opened, never a name twice.
+// A connection is one coroutine. A connection that stalls costs the memory of its coroutine frame,
+// not a thread. Every path is opened beneath the root by openat2(RESOLVE_BENEATH), so neither "..",
+// nor a link, nor a rename during the request leads out of the root. The server sends the file that
+// it has opened, and never resolves a name a second time.
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <netinet/in.h>
@@ -39,7 +40,8 @@ struct server {
   unsigned connections = 0;
 };
 
-/// A client that went away, or a file that shrank under us: the connection ends without a word.
+/// Thrown if a client left or a file shrank while it was sent: the connection then ends without a
+/// reply.
 struct connection_over {};
 
 std::string head_of(int status, std::string_view type, std::uint64_t length, bool keep_alive,
@@ -79,10 +81,10 @@ int status_of(std::error_code error) {
       return 503;
     case EACCES:
     case EPERM:
-    case EXDEV:  // leads out of the root
+    case EXDEV:  // the path leads out of the root
     case ELOOP:
     case ENXIO:
-      return 403;  // a socket
+      return 403;  // the file is a socket
     default:
       return 500;
   }
@@ -112,7 +114,7 @@ iowq::task<> send_file(int client, iowq::fd file, iowq::file_status status, std:
             '/' + size + "\r\n";
   std::string const head = head_of(part ? 206 : 200, type, left, request.keep_alive, more);
   if (request.method == "HEAD") left = 0;
-  // The head travels with the first bytes of the file: most files are one packet, one call.
+  // The head is sent with the first bytes of the file, so most files need one packet and one call.
   std::array<char, 32768> buffer;
   std::size_t filled = head.copy(buffer.data(), buffer.size());
   while (filled != 0) {
@@ -120,7 +122,7 @@ iowq::task<> send_file(int client, iowq::fd file, iowq::file_status status, std:
       std::size_t const want = std::min<std::uint64_t>(buffer.size() - filled, left);
       std::size_t const got = co_await iowq::pread(file, std::span(buffer).subspan(filled, want),
                                                    static_cast<std::int64_t>(next));
-      if (got == 0) throw connection_over{};  // it shrank: what was promised cannot be sent
+      if (got == 0) throw connection_over{};  // the file shrank below the announced length
       filled += got, next += got, left -= got;
     }
     co_await iowq::send_all(client, std::span(buffer).first(filled));
@@ -160,7 +162,8 @@ iowq::task<> answer(server& here, int client, const http_request& request) {
   auto const path = example::path_of(request.target);
   if (!path) co_return co_await reply_error(client, 400, request);
 
-  // O_NONBLOCK: a FIFO opens at once, and is then refused; a file does not mind.
+  // O_NONBLOCK: opening a FIFO does not block, and the FIFO is then refused. Regular files ignore
+  // it.
   ::open_how how{};
   how.flags = O_RDONLY | O_NONBLOCK | O_NOCTTY;
   how.resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS;
@@ -188,7 +191,8 @@ iowq::task<> answer(server& here, int client, const http_request& request) {
                      request);
 }
 
-/// Requests of one client, one after the other, until one of us has enough.
+/// Serves the requests of one client in order, until the client or the server closes the
+/// connection.
 iowq::task<> converse(server& here, int client) {
   request_parser parser;
   std::array<char, 4096> buffer;
@@ -210,7 +214,7 @@ iowq::task<> converse(server& here, int client) {
       http_request const nonsense{.method = "GET", .target = {}, .range = {}, .if_range = {}};
       co_await reply_error(client, status, nonsense);
       co_await iowq::shutdown(client, SHUT_WR);
-      // What is still on its way must be read, or the reset overtakes our answer.
+      // Read the data still in flight. Otherwise the reset could overtake the reply.
       for (int rounds = 0; rounds < 64; ++rounds) {
         std::size_t const more = co_await iowq::recv(client, buffer);
         if (more == 0) break;
@@ -233,7 +237,7 @@ iowq::task<> connection(server& here, iowq::fd client) {
     co_await converse(here, client.get());
   } catch (const connection_over&) {
   } catch (const std::system_error&) {
-    // Gone, reset, or stopped: there is nobody to tell.
+    // The client left, reset the connection, or the server stops: no error to report.
   }
   co_await iowq::close(std::move(client));
 }
@@ -255,7 +259,8 @@ iowq::task<> serve(server& here, iowq::endpoint where, std::string root) {
     } else if (client.error() == std::errc::operation_canceled) {
       break;
     }
-    // Out of descriptors or connections: others must end first. Other errors are one client's.
+    // Out of descriptors or connections: wait until others end. Any other error concerns one client
+    // only.
     // error() does not read the value, which was moved.  NOLINTNEXTLINE(bugprone-use-after-move)
     bool const exhausted = client.error() == std::errc::too_many_files_open ||
                            client.error() == std::errc::too_many_files_open_in_system;

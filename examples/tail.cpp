@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
-// The end of files, and what is added to them: as `tail -F`, which follows a name and not a file.
+// Prints the end of files and the data that is added to them, like `tail -F`, which follows a name
+// and not an open file.
 //
-// A coroutine for each file waits for inotify to say that something happened there, reads what is
-// new, and then looks whether the name still means the file that it has open: if it was rotated,
-// the old one is read to its end first, so that no line is lost.
+// One coroutine for each file waits until inotify reports an event. It then reads the new data and
+// checks whether the name still refers to the file that it has open. If the file was rotated, it
+// reads the old file to its end first, so no line is lost.
 #include <sys/inotify.h>
 
 #include <CLI/CLI.hpp>
@@ -33,7 +34,8 @@ struct options {
   bool quiet = false;
 };
 
-/// What all share: one standard output, with a line between the files that says whose turn it is.
+/// Standard output, shared by all files. Prints a header line when the output changes to another
+/// file.
 class output {
  public:
   explicit output(bool headers) : headers_{headers} {}
@@ -58,7 +60,7 @@ bool same_file(const iowq::file_status& a, const iowq::file_status& b) {
   return a.device() == b.device() && a.inode() == b.inode();
 }
 
-/// One name, and the file that it means.
+/// One name, and the file that it refers to.
 class followed {
  public:
   followed(std::string name, output& to) : name_{std::move(name)}, out_{to} {}
@@ -79,12 +81,13 @@ class followed {
     std::string const file = path.filename().string();
     iowq::fd const events{::inotify_init1(IN_CLOEXEC | IN_NONBLOCK)};
     if (!events) throw std::system_error{errno, std::generic_category(), "inotify_init1"};
-    // The directory tells of the name, the file of itself, which may lie behind a symbolic link.
+    // The directory reports changes of the name. The file, which may be behind a symbolic link,
+    // reports changes of its contents.
     constexpr std::uint32_t of_name = IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE;
     if (::inotify_add_watch(events.get(), directory.c_str(), of_name | IN_ONLYDIR) < 0)
       throw std::system_error{errno, std::generic_category(), directory};
     for (;;) {
-      // Watch, then look: what happens in between is seen by one or the other.
+      // Add the watch first and read then: a change in between is noticed by one or the other.
       ::inotify_add_watch(events.get(), name_.c_str(), IN_MODIFY | IN_ATTRIB);
       co_await catch_up();
       co_await wait_for_news(events, file);
@@ -106,12 +109,13 @@ class followed {
     at_ = 0;
   }
 
-  /// Where the last `lines` lines begin. Reads from the end backwards, no more than it needs.
+  /// Returns where the last `lines` lines begin. Reads backwards from the end, no more than it
+  /// needs.
   iowq::task<std::uint64_t> start_of_last(std::uint64_t lines) {
     std::array<char, 32768> block;
     if (lines == 0) co_return status_.size();
     std::uint64_t end = status_.size(), wanted = lines;
-    bool is_end = true;  // the newline that ends the file ends its last line, and begins none
+    bool is_end = true;  // the final newline ends the last line and does not begin another
     while (end != 0) {
       std::uint64_t const begin = end - std::min<std::uint64_t>(end, block.size());
       auto const part = std::span{block}.first(static_cast<std::size_t>(end - begin));
@@ -142,7 +146,7 @@ class followed {
     if (!named) {
       if (file_ && !gone_) say("has become inaccessible", named.error());
       gone_ = true;
-      // One that was only renamed may be written to until its successor is there.
+      // A file that was only renamed may be written to until its successor exists.
       if (file_ && status_.links() == 0) co_await iowq::close(std::move(file_));
       co_return;
     }
@@ -152,7 +156,7 @@ class followed {
     }
     bool const appeared = gone_ || !file_;
     if (file_) {
-      co_await read_on();  // what came before its successor did
+      co_await read_on();  // the data written before the successor existed
       co_await iowq::close(std::move(file_));
     }
     co_await open();
@@ -171,7 +175,7 @@ class followed {
     co_await print_new();
   }
 
-  /// Returns when something happened to the file or to its name.
+  /// Returns when the file or its name has changed.
   static iowq::task<> wait_for_news(const iowq::fd& events, const std::string& file) {
     alignas(::inotify_event) std::array<char, 4096> buffer;
     for (std::size_t got = 0; !concerns(file, {buffer.data(), got});)
@@ -180,11 +184,11 @@ class followed {
 
   static bool concerns(const std::string& file, std::string_view events) {
     while (!events.empty()) {
-      std::uint32_t size;  // of the name, with the NULs behind it
+      std::uint32_t size;  // length of the name, including the NULs that pad it
       std::memcpy(&size, events.data() + offsetof(::inotify_event, len), sizeof size);
       std::string_view const padded = events.substr(sizeof(::inotify_event), size);
       std::string_view const name = padded.substr(0, padded.find('\0'));
-      if (name.empty() || name == file) return true;  // the rest is seen by looking
+      if (name.empty() || name == file) return true;  // later events are covered by the next check
       events.remove_prefix(sizeof(::inotify_event) + size);
     }
     return false;
@@ -199,9 +203,9 @@ class followed {
   std::string name_;
   output& out_;
   iowq::fd file_;
-  iowq::file_status status_;  // when it was last looked at
-  bool gone_ = false;         // the name means nothing
-  std::uint64_t at_ = 0;      // what was printed ends here
+  iowq::file_status status_;  // at the last check
+  bool gone_ = false;         // the name does not exist
+  std::uint64_t at_ = 0;      // offset of the end of the printed data
   std::error_code error_;
 };
 

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: BSL-1.0
 // A write-ahead log: many writers append to a few logs, and an append returns when its record is on
-// the disk. Who comes while a log is being written waits for the next batch, so that one fdatasync
-// serves them all; the busier it is, the less each pays.
+// the disk. Writers that arrive while a log is being written wait for the next batch, and one
+// fdatasync serves the whole batch. So the more writers there are, the less each of them pays.
 //
 // A log is locked while a process writes it; readers need no lock. When a log is opened for
-// writing, what a crash left at its end is cut off. Damage that has acknowledged records behind it
-// is never cut off: the program names the place and refuses to write. wal_format.hpp says how the
-// two are told apart.
+// writing, the torn end that a crash left is cut off. Damage that has acknowledged records behind
+// it is never cut off: the program names the place and refuses to write. wal_format.hpp says how
+// the two are told apart.
 #include <fcntl.h>
 #include <sys/file.h>
 
@@ -47,7 +47,7 @@ class write_ahead_log {
     torn_ = found.size() - found_.whole;
   }
 
-  /// Cuts off what is torn, and flushes the log: a record that was written but not flushed when its
+  /// Cuts off a torn end and flushes the log. A record that was written but not flushed when its
   /// writer died must be on the disk before the next batch is.
   iowq::task<> repair() {
     if (torn_ != 0) {
@@ -65,8 +65,8 @@ class write_ahead_log {
     co_await iowq::fdatasync(file_);
   }
 
-  /// Returns the record's number when it is on the disk. Throws if that could not be done; then the
-  /// log takes no more.
+  /// Returns the record's number when the record is on the disk. Throws if it could not be written;
+  /// the log then accepts no more records.
   iowq::task<std::uint64_t> append(std::string_view bytes) {
     if (broken_) throw std::system_error{broken_, path_};
     if (bytes.size() > wal::largest_record)
@@ -75,10 +75,10 @@ class write_ahead_log {
     std::uint64_t const number = next_++;
     if (mine->bytes.empty()) mine->first = number;
     format_->append(mine->bytes, number, mine->first, bytes);
-    // The first of a batch to get the lock writes it, for all of them.
+    // The first writer of a batch to get the lock writes the batch for all its writers.
     auto const turn = co_await one_writes_.lock();
     if (!mine->over) {
-      filling_ = std::make_shared<batch>();  // who comes now is of the next
+      filling_ = std::make_shared<batch>();  // later writers join the next batch
       // A stop of this writer must not tear the records of the others.
       auto written = iowq::as_result(iowq::with_stop({}, write(mine->bytes)));
       if (auto const done = co_await written; !done) broken_ = mine->error = done.error();
@@ -99,7 +99,7 @@ class write_ahead_log {
   };
 
   iowq::task<> write(std::string_view bytes) {
-    // After a failure nothing is tried again: the kernel may have dropped the very pages that it
+    // After a failure no write is retried: the kernel may have dropped exactly the pages that it
     // could not write.
     if (broken_) throw std::system_error{broken_};
     ++batches_;
@@ -124,7 +124,7 @@ class write_ahead_log {
 struct options {
   std::string directory;
   unsigned logs = 4, writers = 64;
-  std::uint64_t records = 1000;  // of each writer
+  std::uint64_t records = 1000;  // for each writer
   std::size_t size = 100;
 };
 
@@ -132,7 +132,7 @@ std::string path_of(const options& wanted, unsigned log) {
   return wanted.directory + "/" + std::to_string(log) + ".wal";
 }
 
-/// Says of each record that it was acknowledged, when it was.
+/// Appends the records of one writer, and prints a line for each record once it is acknowledged.
 iowq::task<> write_records(const options& wanted, std::deque<write_ahead_log>& logs,
                            unsigned writer) {
   for (std::uint64_t n = 0; n != wanted.records; ++n) {
@@ -153,7 +153,7 @@ iowq::task<> open_logs(const options& wanted, unsigned count, std::deque<write_a
     co_await logs.back().open();
   }
   for (write_ahead_log& log : logs) co_await log.repair();
-  // The files' names must be on the disk as well.
+  // The directory entries of the files must also be on the disk.
   iowq::fd const directory = co_await iowq::open(wanted.directory, O_RDONLY | O_DIRECTORY);
   co_await iowq::fsync(directory);
 }

@@ -106,7 +106,7 @@ inline std::string unstuff(std::string_view bytes) {
 struct record {
   record_head head;
   std::string payload;
-  std::size_t end;  // offset behind it in the file
+  std::size_t end;  // offset in the file after the record
 };
 
 /// Writes and reads the records of one file.
@@ -170,8 +170,9 @@ struct survey {
   std::optional<file_head> head{};  // if it is whole
 };
 
-/// Whether a sector of a torn write is missing from [begin, end). `starts_batch`: the write began
-/// at `begin`; else the sector that holds `begin` was written together with the bytes before it.
+/// Returns whether a sector of a torn write is missing from [begin, end). `starts_batch`: the write
+/// began at `begin`. Otherwise the sector that holds `begin` was written together with the bytes
+/// before it.
 inline bool lost_a_sector(std::string_view file, std::size_t begin, std::size_t end,
                           bool starts_batch) {
   for (std::size_t at = begin / sector * sector; at + sector <= end; at += sector) {
@@ -201,7 +202,7 @@ inline void look_behind(std::string_view file, const format& records, survey& re
   result.state = torn ? condition::torn : condition::damaged;
 }
 
-/// A file without a whole head.
+/// Returns the condition of a file without a whole head.
 inline condition state_without_head(std::string_view file) {
   bool const zeros = file.find_first_not_of('\0') == file.npos;
   if (file.size() < sizeof(file_head) &&
@@ -219,8 +220,8 @@ inline condition state_without_head(std::string_view file) {
   return found == old.checksum ? condition::old : condition::foreign;
 }
 
-/// Calls `use(number, payload)` with each whole record in front of the first one that does not
-/// match, and says what the file is.
+/// Calls `use(number, payload)` with each whole record before the first one that does not match,
+/// and returns what the file is.
 template <class Use>
 survey examine(std::string_view file, Use use) {
   survey result;
