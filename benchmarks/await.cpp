@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// What an await costs over the same work by hand. Floor and layer run in one process, in random
-// order, many times; what counts is the ratio of their medians.
+// The cost of an await compared with the same work on the bare system interface. Floor and layer
+// run in one process, in random order, many times. The result is the ratio of their medians.
 //
 //   await                      the table of ratios (Google Benchmark's options apply)
 //   await --count WAY N        runs WAY for N operations and nothing else: for callgrind
@@ -38,7 +38,7 @@ constexpr unsigned file_size = 1U << 20;
 /// A warm 1 MiB file that has no name.
 int warm_file() {
   static int const fd = [] {
-    char name[] = "/var/tmp/iowq-await-XXXXXX";  // a real file system: tmpfs answers differently
+    char name[] = "/var/tmp/iowq-await-XXXXXX";  // a real file system: tmpfs behaves differently
     int const made = ::mkstemp(name);
     std::vector<char> const block(file_size, 'x');
     if (made < 0 || ::write(made, block.data(), block.size()) != file_size) {
@@ -51,8 +51,9 @@ int warm_file() {
   return fd;
 }
 
-/// Where the reads of a slot go to. Aligned, and the same for floor and layer: at an address a few
-/// bytes into a page, as malloc() gives it, some processors copy a page ten times more slowly.
+/// The buffer for the reads of a slot. It is aligned, and the same for floor and layer: at an
+/// address a few bytes into a page, which malloc() returns, some processors copy a page ten times
+/// more slowly.
 struct alignas(4096) page : std::array<char, 4096> {};
 page& buffer_of(unsigned slot) {
   static std::vector<page> all(64);
@@ -97,7 +98,7 @@ iowq::task<> nops(std::uint64_t n) {
     });
 }
 
-/// `seed` is shared, so that the blocks come in the order in which the floor reads them.
+/// All coroutines share `seed`, so the blocks are read in the same order as by the floor.
 iowq::task<> preads(std::uint64_t n, unsigned slot, unsigned& seed) {
   page& buffer = buffer_of(slot);
   for (; n != 0; --n) {
@@ -106,7 +107,7 @@ iowq::task<> preads(std::uint64_t n, unsigned slot, unsigned& seed) {
   }
 }
 
-/// The same in a slot of the ring's table.
+/// The same file in a slot of the ring's file table.
 iowq::fixed_file in_slot(int number) {
   static iowq::fixed_files table{256};
   return table.add(iowq::fd{::fcntl(number, F_DUPFD_CLOEXEC, 0)});
@@ -120,7 +121,7 @@ iowq::task<> slot_preads(std::uint64_t n, unsigned slot, unsigned& seed) {
   }
 }
 
-/// A byte there and back, by sockets of one thread.
+/// Sends a byte and receives it back, through sockets of one thread.
 template <class Socket>
 iowq::task<> answers(const Socket& there, std::uint64_t n) {
   char byte;
@@ -189,12 +190,12 @@ ratio::tally plain_calls(std::uint64_t n) {
   return {n};
 }
 
-// ---- The ways ----
+// ---- The measured ways ----
 
 struct way {
   std::string name;
   std::function<ratio::tally(std::uint64_t)> run;
-  std::uint64_t operations;  // a sample
+  std::uint64_t operations;  // in each sample
 };
 
 std::vector<way> all_ways() {

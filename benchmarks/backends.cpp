@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// What a program costs without io_uring: the same coroutines on either backend, in one process, in
+// The cost of a program without io_uring: the same coroutines on both backends, in one process, in
 // random order. The floor of each row is the ring.
 #include <benchmark/benchmark.h>
 #include <fcntl.h>
@@ -22,7 +22,7 @@ namespace {
 
 using iowq::task;
 
-/// A warm file of 1 MiB on a real file system; its folder's name stays.
+/// A warm file of 1 MiB on a real file system. Its name remains in the directory.
 const std::string& warm_path() {
   static std::string const path = [] {
     char name[] = "/var/tmp/iowq-backends-XXXXXX";
@@ -40,7 +40,8 @@ const std::string& warm_path() {
 
 struct alignas(4096) page : std::array<char, 4096> {};
 
-/// One side asks, the other answers, a byte each: by sockets of one thread, as a server's.
+/// One side sends a byte and the other replies with a byte, through sockets of one thread, like a
+/// server.
 task<> answers(int socket, std::uint64_t n) {
   char byte;
   for (; n != 0; --n) {

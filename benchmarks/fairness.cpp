@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: BSL-1.0
-// Does anybody starve? One coroutine pings, through the ring or a timer, while others keep the loop
-// busy; and what a million of something cost.
+// Measures starvation: one coroutine pings, through the ring or a timer, while others keep the loop
+// busy. Also measures the cost of a million timers and of a million stop registrations.
 //
-//   fairness [SECONDS]        for each row; default 1
+//     fairness [SECONDS]        for each row; default 1
 //
-// Goals: neither a yield storm nor a flood of completions keeps a ping waiting for longer than its
-// share of two turns (reliability: hazard 96), and with 100,000 operations in flight a timer is
-// less than 5 ms late (hazard 101). A million timers, and a million registrations with a stop
-// source, cost no more each than a thousand do, but for the cache.
+// Goals:
+// - Neither a yield storm nor a flood of completions delays a ping for longer than its share of two
+//   turns (reliability: hazard 96).
+// - With 100,000 operations in flight a timer is less than 5 ms late (hazard 101).
+// - Each of a million timers, and each of a million registrations with a stop source, costs no more
+//   than each of a thousand, except for cache misses.
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -60,7 +62,7 @@ task<> ping(load& all, std::vector<double>& times, clock::duration length) {
   }
   all.over = true;
 }
-/// How late a sleep of a millisecond is.
+/// Measures how late a sleep of one millisecond returns.
 task<> timer(load& all, std::vector<double>& times, clock::duration length) {
   for (auto const end = clock::now() + length; clock::now() < end;) {
     auto const due = clock::now() + std::chrono::milliseconds{1};
@@ -94,7 +96,7 @@ void measure(const char* what, pinger pings, loader loads, unsigned how_many,
 
 // ---- A million of something ----
 
-/// ns for each of `n`: armed in no order, then disarmed or fired.
+/// Nanoseconds for each of `n` timers: to arm it, in no order, and then to disarm or fire it.
 struct cost {
   double begin, end;
 };
@@ -150,7 +152,7 @@ cost registrations(std::size_t n, bool request) {
   return {begin, end};
 }
 
-/// Coroutines that sleep, and are stopped.
+/// The cost of coroutines that sleep and are then stopped.
 cost sleepers(std::size_t n, bool) {
   iowq::executor here;
   double begin = 0;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// So many items in flight, through the pool and through the executor.
+// Loads with a fixed number of items in flight, through the pool and through the executor.
 #pragma once
 
 #include <cstdint>
@@ -16,11 +16,11 @@
 
 namespace bench {
 
-/// How the pool is asked.
+/// How a load uses the pool.
 struct manner {
   iowq::pool_options pool = {};
   iowq::work_flags flags = {.brief = true};
-  bool chained = true;  // what is to be enqueued when the owner wakes up is enqueued as one
+  bool chained = true;  // enqueue the items due at a wake-up as one chain
   unsigned submitters = 1;
 };
 
@@ -34,9 +34,9 @@ struct manner {
   return options;
 }
 
-/// Keeps `depth` items in flight, shared among the submitters, each of which has an owner of its
-/// own. An item calls `call(slot)`; slots of different submitters differ. If a call knows its
-/// key(), each item gets one before it is enqueued.
+/// Keeps `depth` items in flight. They are divided among the submitters, and each submitter has its
+/// own owner. An item calls `call(slot)`; the slots of different submitters differ. If the call has
+/// a key(), each item gets a key before it is enqueued.
 template <class Call>
 class pool_load {
  public:
@@ -105,7 +105,7 @@ class pool_load {
     }
     pool_load& all;
     owner home;
-    std::deque<item> items;  // an item does not move
+    std::deque<item> items;  // items must not move
   };
 
   [[nodiscard]] ratio::tally count() const {
@@ -123,7 +123,7 @@ class pool_load {
   std::deque<submitter> submitters_;
 };
 
-/// Keeps `depth` coroutines going, each awaiting `make(slot)` again and again.
+/// Keeps `depth` coroutines running, each of which awaits `make(slot)` repeatedly.
 template <class Make>
 class executor_load {
  public:
@@ -155,8 +155,8 @@ class executor_load {
   Make make_;
 };
 
-/// A way to do something, one submitter: made anew for each sample, run once to warm up, then
-/// measured.
+/// Measures one way to do something, with one submitter: it is constructed anew for each sample,
+/// run once to warm up, and then measured.
 template <class Make>
 void add(const std::string& name, std::uint64_t operations, Make make,
          ratio::crosses what = ratio::crosses::evenly) {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: BSL-1.0
-// What else the machine does while we measure, and how far apart its processors are.
+// Measures the load by other processes, and the distance between the processors.
 //
-// A virtual machine's processors may sit beside each other or on different chips, and its host
-// moves them every few minutes without a sign: whatever crosses processors then takes two to three
-// times as long. So who measures such things measures this before and after each sample, and
-// compares like with like. The same goes for what other processes do meanwhile. Nor are they
-// equally fast: where the host gives the other half of a core to somebody else, all calls take a
-// third longer there.
+// The processors of a virtual machine may be adjacent or on different chips, and the host moves
+// them every few minutes without notice. Work that crosses processors then takes two to three times
+// as long. So a benchmark of such work measures the distance before and after each sample, and
+// compares only samples with the same distance. The same applies to the load by other processes.
+// Processors are also not equally fast: if another virtual machine uses the other half of a core,
+// all calls take a third longer.
 #pragma once
 
 #include <fcntl.h>
@@ -44,14 +44,15 @@ using clock = std::chrono::steady_clock;
   return all;
 }
 
-/// Two of them, or the one there is.
+/// Two of these processors, or the only one.
 [[nodiscard]] inline std::vector<int> pair() {
   std::vector<int> two = processors();
   two.resize(std::min<std::size_t>(two.size(), 2));
   return two;
 }
 
-/// Keeps the calling thread, and all threads that it makes meanwhile, on one processor.
+/// Pins the calling thread to one processor, and also all threads that it creates during this
+/// object's lifetime.
 class pinned {
  public:
   explicit pinned(int cpu) {
@@ -70,12 +71,13 @@ class pinned {
   cpu_set_t before_;
 };
 
-/// A cache line's way to another processor, in ns, at its best; 0 where there is but one.
+/// The time of a cache line's transfer to another processor, in ns: the minimum. 0 if there is only
+/// one processor.
 [[nodiscard]] inline double ping_pong() {
   static constexpr unsigned batches = 20, trips = 50;
   std::vector<int> const cpus = pair();
   if (cpus.size() < 2) return 0;
-  // Even: ours. acquire and release: each side continues what the other wrote.
+  // Even: this thread's turn. acquire and release: each side continues from what the other wrote.
   alignas(64) std::atomic<unsigned> turn{0};
   pinned const here(cpus[0]);
   std::thread there([&] {
@@ -101,7 +103,7 @@ class pinned {
   return best;
 }
 
-/// The least system call, in ns: what every call to the kernel pays first.
+/// The time of the cheapest system call, in ns: the minimum that every call to the kernel costs.
 [[nodiscard]] inline double system_call() {
   static constexpr unsigned batches = 20, calls = 500;
   double best = 1e9;
@@ -113,13 +115,13 @@ class pinned {
   return best;
 }
 
-/// Beside each other, or not. Measured: 55 and 400 ns.
+/// Whether two processors are far apart. Measured: 55 ns if adjacent, and 400 ns if not.
 [[nodiscard]] constexpr bool is_far(double ping) { return ping > 130; }
 
-/// Time on processors so far, in ns.
+/// CPU time used so far, in ns.
 struct cpu_time {
-  double own = 0;  // of this process, the kernel's threads in it included
-  double all = 0;  // of everything; to 10 ms where cgroups do not say it better
+  double own = 0;  // this process, including the kernel's threads in it
+  double all = 0;  // all processes; accurate to 10 ms unless cgroups report it
 
   [[nodiscard]] static cpu_time now() {
     timespec t{};
@@ -152,7 +154,8 @@ struct cpu_time {
   }
 };
 
-/// What others use of one processor while this lives: 0.1 is a tenth of one.
+/// The CPU time that other processes use during this object's lifetime, in processors: 0.1 is a
+/// tenth of one processor.
 class others {
  public:
   [[nodiscard]] double share() const {
@@ -160,7 +163,7 @@ class others {
     double const theirs = (now.all - start_.all) - (now.own - start_.own);
     return std::max(0.0, theirs / ns_since(began_));
   }
-  /// Time on processors that this process has used since.
+  /// CPU time that this process has used since the construction.
   [[nodiscard]] double own_ns() const { return cpu_time::now().own - start_.own; }
 
  private:
@@ -168,15 +171,15 @@ class others {
   clock::time_point began_ = clock::now();
 };
 
-/// Whether we are real-time threads, as `chrt -r 1` makes us: others then run only where we leave a
-/// processor idle.
+/// Whether this process has real-time priority, as with `chrt -r 1`: other processes then run only
+/// on processors that it leaves idle.
 [[nodiscard]] inline bool has_priority() {
   int const policy = ::sched_getscheduler(0);
   return policy == SCHED_RR || policy == SCHED_FIFO;
 }
 
-/// Sleeps until the others leave the machine alone, for as long as the patience of this process
-/// lasts: `BENCH_PATIENCE` seconds in all, or 20.
+/// Sleeps until other processes use little CPU time, for at most the patience of this process:
+/// `BENCH_PATIENCE` seconds in all, or 20.
 inline void wait_for_quiet() {
   static double left = [] {
     const char* const told = std::getenv("BENCH_PATIENCE");

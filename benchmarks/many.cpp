@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
-// What one request for many answers saves: datagrams, bytes of a stream, connections; taken by one
-// await each, by a stream of single operations, and by a stream of one multishot request. The
-// other side is a plain system call in the same thread, and part of every number.
+// The gain of multishot requests, for datagrams, bytes of a stream and connections. Each is
+// received by one await for each result, by a stream of single operations, and by a stream of one
+// multishot request. The other side is a plain system call in the same thread and is part of every
+// number.
 #include <benchmark/benchmark.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
@@ -52,7 +53,7 @@ two tcp() {
   two both;
   both.out.reset(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (::connect(both.out.get(), where.address(), where.size()) != 0) fail("connect");
-  int const yes = 1;  // the end of a burst waits for no acknowledgement
+  int const yes = 1;  // else the end of a burst waits for an acknowledgement
   ::setsockopt(both.out.get(), IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
   both.in.reset(::accept4(from.get(), nullptr, nullptr, SOCK_CLOEXEC));
   return both;
@@ -60,7 +61,7 @@ two tcp() {
 
 enum class how { calls, awaits, stream_of_single, stream_of_many };
 
-/// `n` messages of `size` bytes, `at_once` sent before the first is taken.
+/// Receives `n` messages of `size` bytes. `at_once` messages are sent before the first is received.
 task<> messages(how way, two& ends, unsigned n, std::size_t size, unsigned at_once) {
   std::vector<char> const text(size, 'm');
   std::vector<char> buffer(size);
@@ -83,7 +84,8 @@ task<> messages(how way, two& ends, unsigned n, std::size_t size, unsigned at_on
   }
 }
 
-/// One message goes to and fro between two coroutines: who receives has asked before it comes.
+/// Passes one message back and forth between two coroutines. The receiver waits before the message
+/// is sent.
 task<> player(how way, int in, int out, unsigned n, bool begins) {
   std::array<char, 64> text{};
   iowq::buffer_ring buffers{8, text.size(),
@@ -113,7 +115,7 @@ task<> connections(how way, unsigned n) {
   auto incoming = iowq::accept_many(
       from, 0, way == how::stream_of_many ? multishot::automatic : multishot::off);
   std::vector<iowq::fd> clients(burst);
-  ::linger const hard{1, 0};  // no TIME_WAIT, of which there would soon be too many
+  ::linger const hard{1, 0};  // avoid too many sockets in TIME_WAIT
   for (unsigned done = 0; done < n; done += burst) {
     for (iowq::fd& one : clients) {
       one.reset(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
-// A thread that hands items to a pool and sleeps until they come back: the least that somebody
-// who uses the pool without an executor needs. The protocol is the executor's: park in the inbox,
-// then sleep; who posts to a parked inbox kicks, nobody else does.
+// A thread that submits items to a pool and sleeps until they come back: the minimum for a program
+// that uses the pool without an executor. The protocol is the executor's: the owner parks in the
+// inbox and then sleeps. A thread that posts to a parked inbox wakes the owner; other posts do not.
 #pragma once
 
 #include <chrono>
@@ -25,12 +25,13 @@ class owner {
   void post(node& back) noexcept {
     if (!inbox_.post(back)) return;
     kicks_.fetch_add(1, std::memory_order_relaxed);  // relaxed: a count
-    // relaxed: the inbox synchronises; this only ends the sleep.
+    // relaxed: the inbox synchronises; this access only ends the sleep.
     word_.fetch_add(1, std::memory_order_relaxed);
     iowq::detail::linux_policy::futex_wake(word_, 1);
   }
 
-  /// Owner only. What has come back, oldest first; at least one.
+  /// Waits for items that have come back, and returns them, oldest first: at least one. Owner
+  /// thread only.
   [[nodiscard]] node* wait() noexcept {
     for (;;) {
       if (node* const oldest = inbox_.drain()) return oldest;

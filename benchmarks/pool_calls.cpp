@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: BSL-1.0
-// System calls that a pool exists for, made by somebody else: 64 in flight, and alone. Beside the
-// pool: the kernel's own io-wq, which runs the same call when told to (IOSQE_ASYNC), and which
-// pays no system call for it; and the ring where it would not punt the call. Floor: the bare call
-// in a loop on one thread. The same loop in a process that has another thread, which sleeps, shows
-// what the kernel takes for that alone: to find an open file it must count a reference.
+// System calls that a pool exists for, made by another thread: with 64 in flight, and alone. Rivals
+// of the pool:
+// - the kernel's own io-wq, which runs the same call if IOSQE_ASYNC is set, and which needs no
+//   system call of its own for it
+// - the ring, where it would not punt the call
 //
-// Those that do wait: fdatasync of a file system on a disk, with 64 workers here and there; and
-// buffered writes to one file, which its file system serialises, so that more workers only get
-// into each other's way unless the pool keeps them in a line (hashed work).
+// The floor is the bare call in a loop on one thread. The same loop in a process that has a second
+// thread, which sleeps, shows the cost of a second thread alone: to look up an open file, the
+// kernel must then count a reference.
+//
+// The calls that block are:
+// - fdatasync of a file system on a disk, with 64 workers in the pool and in io-wq
+// - buffered writes to one file, which its file system serialises; so more workers only contend for
+//   the file, unless the pool runs them one after the other (hashed work)
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -34,7 +39,7 @@ namespace {
 
 constexpr unsigned depth = 64, block = 4096, blocks = 256;
 
-/// What the calls are made on. Removed at the end.
+/// The files that the calls use. The destructor removes them.
 class files {
  public:
   files() : memory_{::memfd_create("iowq-bench", MFD_CLOEXEC)} {
@@ -55,7 +60,7 @@ class files {
 
   [[nodiscard]] int in_memory() const { return memory_.get(); }
   [[nodiscard]] int on_disk() const { return disk_.get(); }
-  /// For the executor, which keeps in it what it knows of the file.
+  /// For the executor, which stores its knowledge of the file in the iowq::fd.
   [[nodiscard]] const iowq::fd& on_disk_owned() const { return disk_; }
   [[nodiscard]] const char* path() const { return path_.c_str(); }
 
@@ -75,7 +80,7 @@ void must(bool good) {
   std::exit(1);
 }
 
-/// A slot's buffer and where in the file it is at.
+/// The buffer of a slot and its position in the file.
 struct slot_data {
   alignas(4096) std::array<char, block> buffer;  // see await.cpp, page
   struct ::statx status;
@@ -92,7 +97,7 @@ slot_data& data_of(unsigned slot) {
   return all[slot];
 }
 
-// ---- The calls, each as itself, as an SQE, and as an await ----
+// ---- The calls, each as a plain call, as an SQE, and as an await ----
 
 struct fdatasync_in_memory {
   static constexpr const char* name = "fdatasync tmpfs";
@@ -161,7 +166,7 @@ struct cached_pread {
   }
 };
 
-// ---- The ways ----
+// ---- The measured ways ----
 
 template <class Call>
 struct plain_loop {
@@ -171,7 +176,8 @@ struct plain_loop {
   }
 };
 
-/// As much as any pool's thread could reach.
+/// The plain loop in a process that has a second thread: the best that a thread of any pool can
+/// reach.
 template <class Call>
 class loop_beside_a_thread {
  public:
@@ -184,13 +190,13 @@ class loop_beside_a_thread {
   struct waker {
     std::binary_semaphore& ends;
     ~waker() { ends.release(); }
-  } waker_{ends_};  // goes before who waits for it
+  } waker_{ends_};  // declared last, so it wakes sleeper_ before sleeper_ is joined
 };
 
 template <class Call>
 class kernel_workers {
  public:
-  /// `flags`: IOSQE_ASYNC, or what the kernel would do by itself.
+  /// `flags`: IOSQE_ASYNC, or 0 for the kernel's own choice.
   explicit kernel_workers(unsigned in_flight, unsigned flags = IOSQE_ASYNC, unsigned workers = 0)
       : ring_{in_flight}, flags_{flags} {
     if (workers != 0) ring_.max_workers(workers);
@@ -223,7 +229,7 @@ auto through_the_executor(unsigned in_flight, iowq::pool_options options) {
   };
 }
 
-/// Calls that do not wait, which is where a pool costs most.
+/// Calls that do not block. Here the overhead of a pool is largest.
 template <class Call>
 void short_calls() {
   static constexpr std::uint64_t n = 12'800;
@@ -280,9 +286,9 @@ void alone() {
   ratio::goal_rate(row, "executor", 1, {"executor, no spin"});
 }
 
-// ---- Calls that wait ----
+// ---- Calls that block ----
 
-/// Each slot a file of its own, on the disk.
+/// A separate file on the disk for each slot.
 int own_file(unsigned slot) {
   static std::vector<int> const all = [] {
     std::vector<int> made;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
-// What it costs to have somebody else do nothing: one item there and back, many in flight, many
-// who submit. Beside the pool: asio::thread_pool with an io_context to come back to, libuv's
-// uv_queue_work, std::async, each used as its own examples do. Four workers each.
+// The cost of running an empty function on another thread: one item there and back, many in flight,
+// and many submitters. Rivals of the pool: asio::thread_pool with an io_context to return to,
+// libuv's uv_queue_work, and std::async, each used as in its own examples. Four workers each.
 //
-// Floor of one in flight: two threads that hand a word to and fro by futex, which is what any
-// hand-over between sleepers contains. Floor of many: a call that cannot be inlined.
+// The floor for one in flight is two threads that pass a word back and forth by futex, which every
+// hand-over between sleeping threads includes. The floor for many is a call that cannot be inlined.
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -79,7 +79,7 @@ class bare_hand_over {
   std::thread other_;
 };
 
-// ---- A rival of its own ----
+// ---- std::async ----
 
 class std_async {
  public:
@@ -143,7 +143,8 @@ void alone() {
   ratio::goal_rate("alone", "executor", 1, {"executor, no spin"});
 }
 
-/// Alone where a spin cannot pay. `conditions` lives as long as a sample.
+/// One item in flight, under conditions in which spinning cannot pay. `conditions` lives as long as
+/// a sample.
 template <class Conditions>
 void alone_under(const std::string& row) {
   static constexpr std::uint64_t n = 1000;
@@ -159,7 +160,7 @@ void alone_under(const std::string& row) {
         way->run(n / 4);
         ratio::measure(state, ratio::crosses::processors, [&] { return way->run(n); });
       }
-      state.counters["ping before"] = before;  // under the conditions it says nothing
+      state.counters["ping before"] = before;  // it would mean nothing under the conditions
       state.counters["ping after"] = machine::ping_pong();
     });
   };
@@ -175,12 +176,12 @@ void alone_under(const std::string& row) {
   ratio::goal_rate(row, "executor", 0.97, {"executor, no spin"});
 }
 
-/// Everything on one processor. (libuv's threads were made before, and would not move.)
+/// Everything on one processor. (libuv's threads exist already and would not move.)
 struct one_processor {
   machine::pinned here{machine::processors().back()};
 };
 
-/// Somebody computes all the time, wherever the scheduler puts him.
+/// A thread that computes all the time, on the processor that the scheduler chooses.
 class busy_neighbour {
  public:
   busy_neighbour()

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: BSL-1.0
-// How soon the pool notices that its workers sleep, and what its manager does when there is
-// nothing to notice.
+// Measures how soon the pool notices that its workers sleep, and what its manager does when there
+// is nothing to notice.
 //
-//   pool_growth [TRIALS]
+//     pool_growth [TRIALS]
 //
-// Reaction: from the last running worker's falling asleep, with runnable work in the queue and
-// room for another worker, to that work's first instruction. Goal: p99 below 2 ms. The floor is
-// what a thread's creation takes from the call to its first instruction.
+// Reaction: the time from the moment when the last running worker falls asleep to the first
+// instruction of the waiting work. The queue then has runnable work, and there is room for another
+// worker. Goal: p99 below 2 ms. The floor is the time from the call that creates a thread to the
+// thread's first instruction.
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -38,7 +39,7 @@ using clock = machine::clock;
 
 double us(clock::duration d) { return std::chrono::duration<double, std::micro>(d).count(); }
 
-/// A number between 0 and `below`, other each time.
+/// A random number between 0 and `below`, different for each call.
 unsigned any(unsigned below) {
   static std::uint64_t state = 1;
   state = state * 6364136223846793005U + 1442695040888963407U;
@@ -50,7 +51,7 @@ void compute(std::chrono::microseconds how_long) {
   }
 }
 
-/// What sleepers read: nothing is in it until open().
+/// A descriptor that sleepers read. It has no data until open().
 class barrier {
  public:
   barrier() : fd_{::eventfd(0, EFD_SEMAPHORE | EFD_CLOEXEC)} {}
@@ -70,7 +71,7 @@ class barrier {
   int fd_;
 };
 
-/// An item that is a function, and says when it is done.
+/// An item that runs a function and reports when it is done.
 class job final : public iowq::work {
  public:
   job(iowq::work_flags flags, std::function<void()> f) : work{flags}, function_{std::move(f)} {}
@@ -87,8 +88,8 @@ class job final : public iowq::work {
   std::binary_semaphore done_{0};
 };
 
-/// One reaction in us: `sleepers` workers run; they compute for some milliseconds and fall asleep
-/// one after the other, while one more item waits.
+/// Returns one reaction in us. `sleepers` workers compute for up to 4 ms and fall asleep one after
+/// the other, while one more item waits in the queue.
 double reaction(unsigned sleepers, bool says_so) {
   barrier const wall;
   std::atomic<unsigned> running{0};
@@ -116,10 +117,10 @@ double reaction(unsigned sleepers, bool says_so) {
   for (job& one : jobs) one.wait();
   clock::time_point last = asleep[0];
   for (auto& each : asleep) last = std::max<clock::time_point>(last, each);
-  return std::max(0.0, us(waits.started - last));  // before: it was taken for asleep too early
+  return std::max(0.0, us(waits.started - last));  // < 0: the pool thought it asleep too early
 }
 
-/// The same where the worker sleeps already, for long, when the work comes.
+/// The same if the worker has been asleep for a long time when the work is enqueued.
 double reaction_late() {
   barrier const wall;
   std::binary_semaphore runs{0};
@@ -140,8 +141,8 @@ double reaction_late() {
   return us(waits.started - start);
 }
 
-/// From the enqueueing of many items that sleep to the moment when all of them do, each in a
-/// worker of its own.
+/// Returns the time from the enqueueing of many items that sleep until all of them sleep, each in
+/// its own worker.
 double burst(unsigned items, bool concurrent) {
   barrier const wall;
   std::atomic<unsigned> running{0};
@@ -189,7 +190,7 @@ double burst_of_threads(unsigned threads) {
   return took;
 }
 
-/// The clean ones, if they are a quarter of all.
+/// Prints the undisturbed trials if they are at least a quarter of all trials, else all trials.
 void print(const char* what, const std::vector<double>& clean, std::vector<double> all,
            double goal) {
   bool const disturbed = 4 * clean.size() < all.size();
@@ -205,10 +206,10 @@ void print(const char* what, const std::vector<double>& clean, std::vector<doubl
   std::printf("\n");
 }
 
-// ---- What the manager does ----
+// ---- The manager ----
 
-/// How often a thread of this process, found by the beginning of its name, gave its processor
-/// away. Each futex it sleeps on is one.
+/// Returns how often the threads with this name prefix gave up their processor. Each futex wait
+/// that sleeps counts as one.
 std::uint64_t switches_of(const std::string& name) {
   std::uint64_t sum = 0;
   DIR* const tasks = ::opendir("/proc/self/task");
@@ -235,7 +236,7 @@ struct sleeps_shortly {
 
 template <class Load, class Run>
 void print_manager(const char* what, Load& load, Run&& run) {
-  std::this_thread::sleep_for(std::chrono::milliseconds{50});  // it parks
+  std::this_thread::sleep_for(std::chrono::milliseconds{50});  // the manager parks
   std::uint64_t const before = switches_of("iow-mgr");
   std::uint64_t const unparks = load.pool().stats().unparks;
   auto const start = clock::now();
@@ -268,7 +269,7 @@ void manager() {
   print_manager("64 short items in flight", many, for_a_while(many));
 }
 
-/// Items that sleep, but for less than a tick each: are there workers for them?
+/// Measures whether the pool starts workers for items that each sleep for less than a tick.
 void short_sleeps() {
   static constexpr std::uint64_t n = 6400;
   std::printf("\n%-52s %9s %9s\n", "64 items in flight that sleep 0.1 ms each", "items/s",
@@ -298,7 +299,7 @@ int main(int argc, char** argv) {
     const char* name;
     double (*run)();
     double goal;
-    bool rare = false;  // takes long
+    bool rare = false;  // takes a long time
   } static constexpr ways[] = {
       {"a thread is created and runs (floor)", [] { return burst_of_threads(1); }, 0},
       {"one runs, then sleeps", [] { return reaction(1, false); }, 2000},
@@ -311,7 +312,7 @@ int main(int argc, char** argv) {
       {"burst: 64 items that sleep, concurrent", [] { return burst(64, true); }, 0, true},
   };
   static constexpr std::size_t nr_ways = std::size(ways);
-  // In blocks, so that those during which others used the machine can be left out.
+  // In blocks, so that blocks in which other processes used the machine can be left out.
   static constexpr unsigned block = 5;
   std::vector<double> clean[nr_ways], all[nr_ways];
   for (unsigned trial = 0; trial < trials; trial += block) {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSL-1.0
-// Hashed work: what the order of a key costs, with few keys and with a million. And whether a long
-// queue makes its ends slower: an item's price with a hundred of them queued and with a million.
+// Hashed work: the cost of the order of a key, with few keys and with a million. Also measures
+// whether a long queue slows down its two ends: the cost of an item with a hundred and with a
+// million queued items.
 //
-// Floor: the same pool without keys. Rival: a strand of asio's for each key.
+// The floor is the same pool without keys. The rival is an asio strand for each key.
 #include <atomic>
 #include <cstdint>
 #include <deque>
@@ -97,8 +98,8 @@ void throughput(const std::string& row, unsigned keys) {
 
 // ---- A long queue ----
 
-/// Holds the only worker, enqueues so many items, then lets them run: the price of an item when it
-/// is enqueued, and when it is taken, run and finished.
+/// Blocks the only worker, enqueues many items, then lets them run. Measures the cost of an item
+/// when it is enqueued, and when it is taken, run and finished.
 class backlog {
  public:
   backlog(std::size_t queued, bool with_keys) : queued_{queued}, with_keys_{with_keys} {

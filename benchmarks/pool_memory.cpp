@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
-// What a pool holds while it has nothing to do: memory, threads, descriptors; by itself, and for
-// each of 64 workers that it was made to have. Floor: bare threads with stacks of the same size.
+// The memory, threads and descriptors that an idle pool holds: for the pool itself, and for each
+// worker after the pool has started 64. The floor is bare threads with stacks of the same size.
 //
-// Each is measured in a process of its own, five times.
+// Each case is measured in its own process, five times.
 #include <dirent.h>
 #include <pthread.h>
 #include <sys/wait.h>
@@ -45,9 +45,9 @@ long entries(const char* directory) {
 }
 
 held now() {
-  std::this_thread::sleep_for(std::chrono::milliseconds{20});  // whoever starts has started
+  std::this_thread::sleep_for(std::chrono::milliseconds{20});  // let new threads finish starting
   held all;
-  // Private pages, written ones: what the process would give back if it were not there.
+  // Private dirty pages: the memory that would be free if this process did not exist.
   if (std::FILE* const file = std::fopen("/proc/self/smaps_rollup", "re")) {
     char line[256];
     while (std::fgets(line, sizeof line, file) != nullptr)
@@ -62,7 +62,7 @@ held operator-(held a, held b) {
   return {a.kib - b.kib, a.threads - b.threads, a.descriptors - b.descriptors};
 }
 
-/// Keeps `many` threads of whatever runs `post` busy at once.
+/// Keeps `many` threads busy at the same time: attend() blocks until all of them have called it.
 struct meeting {
   std::latch there{many};
   std::atomic<unsigned> left{many};
@@ -90,7 +90,7 @@ void meet(iowq::pool& pool) {
   while (pool.stats().bound.idle != many) std::this_thread::sleep_for(std::chrono::milliseconds{1});
 }
 
-// ---- Each prepares, and says what it holds more than before ----
+// ---- The cases: each returns what it holds in addition to before ----
 
 held bare_threads(unsigned n) {
   static std::atomic<std::uint32_t> never{0};
@@ -111,7 +111,7 @@ held many_threads() { return bare_threads(many); }
 
 held idle_pool() {
   held const before = now();
-  new iowq::pool{};  // the process ends with it
+  new iowq::pool{};  // not deleted: the process exits with it
   return now() - before;
 }
 held grown_pool() {
@@ -139,7 +139,7 @@ held asio_one() { return asio_pool(1); }
 held asio_many() { return asio_pool(many); }
 #endif
 
-/// In a process of its own.
+/// Measures in a separate process.
 std::optional<held> apart(held (*what)()) {
   int pipe[2];
   if (::pipe(pipe) != 0) return {};

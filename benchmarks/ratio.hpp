@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
-// Google Benchmark, reported as ratios. Benchmarks are called "row/rival"; the first rival of a
-// row is its floor. Repetitions are interleaved at random, so that a noisy minute hits them all.
+// Google Benchmark, reported as ratios. Benchmarks are called "row/rival"; the first rival of a row
+// is its floor. Repetitions are interleaved at random, so that a noisy minute affects all of them.
 //
-// What crosses processors is compared within one placement only, that of most samples, and without
-// the samples during which others used the machine (see machine.hpp), if enough are left.
+// Work that crosses processors is compared within one placement only, that of most samples. Samples
+// during which other processes used the machine (see machine.hpp) are left out if enough others
+// remain.
 #pragma once
 
 #include <benchmark/benchmark.h>
@@ -84,7 +85,7 @@ class reporter : public benchmark::BenchmarkReporter {
 
  private:
   samples& find(const std::string& row, const std::string& rival) {
-    // Interleaving brings them in any order: keep the order in which they were added.
+    // Interleaving reports them in any order: keep the order in which they were added.
     if (all_.empty())
       for (const auto& [known_row, known_rival] : order())
         all_.push_back({known_row, known_rival, {}});
@@ -106,14 +107,14 @@ class reporter : public benchmark::BenchmarkReporter {
 
   using keep = std::function<bool(const sample&)>;
 
-  /// Of the filters, the one that leaves each rival of a row the most samples is applied to all of
-  /// them. How many that is, for the one that has the fewest.
+  /// Chooses the filter that leaves the most samples, and applies it to all rivals of the row. The
+  /// rival with the fewest samples counts. Returns how many that rival has.
   std::size_t choose(std::size_t begin, std::size_t end, const std::vector<keep>& filters) {
     std::size_t best = 0;
     for (const keep& good : filters) {
       std::size_t fewest = SIZE_MAX;
       for (std::size_t i = begin; i < end; ++i)
-        if (auto const& all = all_[i].all; !all.empty())  // else filtered out by the user
+        if (auto const& all = all_[i].all; !all.empty())  // else the user filtered it out
           fewest = std::min(fewest,
                             static_cast<std::size_t>(std::count_if(all.begin(), all.end(), good)));
       if (fewest == SIZE_MAX || fewest <= best) continue;
@@ -127,7 +128,8 @@ class reporter : public benchmark::BenchmarkReporter {
     return best;
   }
 
-  /// Chooses samples of one placement, and of a quiet machine if there are enough; says which.
+  /// Chooses samples of one placement, and of a quiet machine if there are enough. Returns a
+  /// description of the choice.
   std::string choose(std::size_t begin, std::size_t end) {
     static constexpr std::size_t enough = 5;
     auto one_place = [](bool far, bool dirty_too) {
@@ -244,7 +246,8 @@ class reporter : public benchmark::BenchmarkReporter {
   std::vector<std::string> columns_;
 };
 
-/// One sample: `run()` again and again, each time a tally. To be called once in a benchmark.
+/// Measures one sample: calls `run()` repeatedly; each call returns a tally. Call it once in a
+/// benchmark.
 template <class Run>
 void measure(benchmark::State& state, crosses what, Run&& run) {
   tally all;
@@ -259,7 +262,7 @@ void measure(benchmark::State& state, crosses what, Run&& run) {
       for (int const cpu : machine::pair()) {
         state.PauseTiming();
         machine::pinned const here{cpu};
-        untimed += run().operations;  // until whoever was there has made room
+        untimed += run().operations;  // lets other threads leave this processor
         state.ResumeTiming();
         all += run();
       }
@@ -287,7 +290,7 @@ inline void add(const std::string& name, std::function<void(benchmark::State&)> 
   })->UseRealTime();
 }
 
-/// Runs what matches the command line; without options of its own, interleaved repetitions.
+/// Runs the benchmarks that match the command line. Without options, repetitions are interleaved.
 inline int main(int argc, char** argv, unsigned repetitions = 21) {
   std::vector<std::string> arguments(argv, argv + argc);
   auto preset = [&](const std::string& option, const std::string& value) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// What the kernel can do by itself: a loop on liburing, with the set-up flags that iowq uses.
+// The kernel alone: a loop on liburing, with the set-up flags that iowq uses.
 #pragma once
 
 #include <liburing.h>
@@ -15,8 +15,9 @@
 
 namespace bench {
 
-/// `depth` operations in flight. `prepare(sqe, slot)` fills in the next one of a slot,
-/// `ended(slot, res)` says whether that was all of it: if not, prepare() is called for the rest.
+/// Keeps `depth` operations in flight. `prepare(sqe, slot)` fills in the next operation of a slot.
+/// `ended(slot, res)` returns whether the operation is complete; if not, prepare() is called for
+/// the rest.
 class raw_ring {
  public:
   explicit raw_ring(unsigned depth) : depth_{depth} {
@@ -37,7 +38,7 @@ class raw_ring {
   raw_ring& operator=(const raw_ring&) = delete;
   ~raw_ring() { io_uring_queue_exit(&ring_); }
 
-  /// Of the kernel's own bounded workers.
+  /// Limits the kernel's own bounded workers.
   void max_workers(unsigned most) {
     unsigned limits[2] = {most, 0};
     if (io_uring_register_iowq_max_workers(&ring_, limits) < 0) std::abort();

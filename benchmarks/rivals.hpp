@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
-// The same load through other people's thread pools, as their own examples do it: so many calls in
-// flight, each made by a worker, each cqe_handler delivered to the loop of the thread that asked.
+// The same load through thread pools of other libraries, as in their own examples. A fixed number
+// of calls is in flight. A worker makes each call, and each completion is delivered to the loop of
+// the submitting thread.
 #pragma once
 
 #include <algorithm>
@@ -34,10 +35,10 @@ inline void print_who_is_missing() {
   if (!BENCH_UV) std::puts("libuv1-dev is not installed: libuv is left out");
 }
 
-/// libuv's pool is one for the process, made at its first use. Call before.
+/// libuv has one pool for the whole process, created at its first use. Call this before that.
 inline void uv_workers(unsigned n) { ::setenv("UV_THREADPOOL_SIZE", std::to_string(n).c_str(), 1); }
 
-/// Runs `part(i)` in as many threads, the caller's included.
+/// Runs `part(i)` in that many threads, including the caller's.
 template <class Part>
 void side_by_side(unsigned threads, Part&& part) {
   std::vector<std::thread> others;
@@ -47,7 +48,7 @@ void side_by_side(unsigned threads, Part&& part) {
 }
 
 #if BENCH_ASIO
-/// asio::thread_pool, and an io_context to come back to.
+/// asio::thread_pool, with an io_context to return to.
 template <class Call>
 class asio_pool {
  public:
@@ -86,7 +87,7 @@ class asio_pool {
 #endif
 
 #if BENCH_UV
-/// uv_queue_work, from a loop for each submitter.
+/// uv_queue_work, with one loop for each submitter.
 template <class Call>
 class uv_pool {
  public:

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// What a benchmark measures, keeps, and hopes for.
+// The samples of a benchmark, and its goals.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +14,7 @@
 
 namespace ratio {
 
-/// What was done, and what was counted meanwhile: system calls, wakes, ...
+/// The number of operations of a run, and counts of events during it: system calls, wakes, ...
 struct tally {
   std::uint64_t operations = 0;
   std::map<std::string, std::uint64_t> counts = {};
@@ -26,10 +26,11 @@ struct tally {
   }
 };
 
-/// Does what is measured cross processors? `evenly`: one half of it is done with the caller on one
-/// processor, the other half on another, for they are not equally fast; then what runs beside the
-/// caller, as its pool does, has its share of both, and so has what runs on the caller alone. No
-/// threads may be made meanwhile.
+/// Whether the measured work crosses processors. `evenly`: half of the work runs with the caller on
+/// one processor, and the other half with the caller on another, because processors are not equally
+/// fast. So both processors have the same share in work that runs beside the caller, such as in its
+/// pool, and in work that runs on the caller alone. No threads may be created during the
+/// measurement.
 enum class crosses { no, processors, evenly };
 
 struct sample {
@@ -48,14 +49,14 @@ struct samples {
   std::string row, rival;
   std::vector<sample> all;
   std::vector<sample> chosen = {};
-  bool disturbed = false;  // by others, in the chosen ones
+  bool disturbed = false;  // the chosen samples, by other processes
 
   [[nodiscard]] double quantile(double q) const {
     std::vector<double> sorted;
     for (const sample& s : chosen) sorted.push_back(s.ns);
     return of(std::move(sorted), q);
   }
-  /// The median of something counted; negative if it was not.
+  /// The median of the count `name`; negative if it was not counted.
   [[nodiscard]] double counted(const std::string& name) const {
     std::vector<double> sorted;
     for (const sample& s : chosen)
@@ -72,13 +73,13 @@ struct samples {
   }
 };
 
-/// Something to reach. It is printed, met or missed, and fails nothing.
+/// A goal. It is printed as met or missed; a missed goal fails nothing.
 struct goal {
   enum class what { rate, time, count, same } of;
   std::string row, rival;
   double limit;                           // rate: at least; others: at most
   std::vector<std::string> against = {};  // rate: the fastest of these
-  std::string counted = {}, also = {};    // count; same: of these two, in all
+  std::string counted = {}, also = {};    // count; same: the totals of these two
 };
 
 [[nodiscard]] inline std::vector<goal>& goals() {
@@ -95,13 +96,13 @@ inline void goal_rate(std::string row, std::string rival, double limit,
 inline void goal_time(std::string row, std::string rival, double ns) {
   goals().push_back({goal::what::time, std::move(row), std::move(rival), ns});
 }
-/// At most `limit` of what is counted as `counted` an operation.
+/// At most `limit` of the count `counted` for each operation.
 inline void goal_count(std::string row, std::string rival, std::string counted, double limit) {
   goals().push_back(
       {goal::what::count, std::move(row), std::move(rival), limit, {}, std::move(counted)});
 }
 
-/// As many of the one as of the other, over all samples.
+/// The count `counted` equals the count `also`, over all samples.
 inline void goal_same(std::string row, std::string rival, std::string counted, std::string also) {
   goals().push_back({goal::what::same,
                      std::move(row),
