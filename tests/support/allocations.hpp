@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// Counts what the whole program takes from the heap and gives back. Replaces the global operator
-// new. A sanitizer has an operator new of its own: nothing is counted there, and `counted` says so.
+// Counts the heap allocations and deallocations of the whole program. Replaces the global operator
+// new. A sanitizer has its own operator new: then nothing is counted, and `counted` is false.
 #pragma once
 
 #include <atomic>
@@ -20,10 +20,10 @@ struct allocations {
   long freed = 0;
 
   static inline std::atomic<long> all_made{}, all_freed{};
-  static inline thread_local bool refused = false;  // the calling thread gets no more
+  static inline thread_local bool refused = false;  // allocations of the calling thread fail
   static allocations now() noexcept { return {all_made, all_freed}; }
 
-  /// Those since `earlier`.
+  /// The calls since `earlier`.
   friend allocations operator-(allocations later, allocations earlier) noexcept {
     return {later.made - earlier.made, later.freed - earlier.freed};
   }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
-// Waits of tests that have a deadline. A wait that reaches its deadline prints its source line and
-// stops the program: what the case waits for will not happen, so the case can neither go on nor
-// end, and the line names the fault. For coroutines: waiting.hpp.
+// Bounded waits for tests. A wait that reaches its deadline prints its source line and stops the
+// program. The condition will not become true, so the case cannot continue, and the printed line
+// identifies the failed wait. For coroutines: waiting.hpp.
 //
 //     iowq_test::spin_until([&] { return begun.load(); });
 #pragma once
@@ -17,20 +17,20 @@
 
 namespace iowq_test {
 
-/// How long a wait of a test may take: far more than a loaded machine needs.
+/// The longest time that a wait of a test may take: far more than a loaded machine needs.
 inline std::chrono::seconds longest_wait() {
   // Set by op/mutants.py: some mutants are found by a wait that reaches its deadline.
   static const char* const wanted = std::getenv("IOWQ_TEST_WAIT_SECONDS");
   return std::chrono::seconds{wanted != nullptr ? std::atoi(wanted) : 60};
 }
 
-/// The deadline of one wait, which is named after the source line that made it.
+/// The deadline of one wait, identified by the source line that started the wait.
 class wait_limit {
  public:
   explicit wait_limit(std::source_location at = std::source_location::current()) noexcept
       : at_{at} {}
 
-  /// Has the deadline passed?
+  /// Returns whether the deadline has passed.
   [[nodiscard]] bool is_over() const { return std::chrono::steady_clock::now() > deadline_; }
 
   [[noreturn]] void fail(const char* missing) const {
@@ -40,7 +40,8 @@ class wait_limit {
     std::abort();
   }
 
-  /// To be called each time that a loop looks again. Stops the program after the deadline.
+  /// Call this each time before the condition is tested again. Stops the program after the
+  /// deadline.
   void check() const {
     if (is_over()) fail("what this line waits for");
   }
@@ -51,7 +52,7 @@ class wait_limit {
       std::chrono::steady_clock::now() + longest_wait();
 };
 
-/// Does the kernel report that this thread of ours sleeps?
+/// Returns whether the kernel reports that this thread of the process sleeps.
 inline bool is_asleep(const std::string& thread) {
   std::ifstream file{"/proc/self/task/" + thread + "/stat"};
   std::string const text{std::istreambuf_iterator<char>{file}, {}};
@@ -59,7 +60,7 @@ inline bool is_asleep(const std::string& thread) {
   return name_end != text.npos && (text[name_end + 2] == 'S' || text[name_end + 2] == 'D');
 }
 
-/// Gives up the processor until `holds()`.
+/// Yields the processor until `holds()` is true.
 template <class Condition>
 void spin_until(Condition holds, std::source_location at = std::source_location::current()) {
   wait_limit const limit{at};

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// For what must stop the program: runs it in a child and brings back how it ended and what it said.
+// Runs a function that must stop the program in a child process, and returns how the child ended
+// and what it printed.
 //
 //     const auto end = iowq_test::death_output([] { IOWQ_ASSERT(1 == 2); });
 //     CHECK(end.signal == SIGABRT);
@@ -25,7 +26,7 @@ namespace iowq_test {
 
 struct death {
   int exit_code = -1;  ///< as passed to exit(), or -1
-  int signal = 0;      ///< what killed it, or 0; SIGALRM: it hung
+  int signal = 0;      ///< the signal that killed the child, or 0; SIGALRM: it hung
   std::string text;    ///< what it wrote to stderr
 
   bool survived() const { return exit_code == 0; }
@@ -35,7 +36,7 @@ struct death {
 namespace detail {
 template <class F>
 [[noreturn]] void die_in_child(int stderr_fd, F&& callable) noexcept {
-  // doctest catches these to report them; here they shall kill.
+  // doctest catches these signals to report them; here they must kill the child.
   for (int number : {SIGABRT, SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTERM, SIGINT})
     std::signal(number, SIG_DFL);
   const rlimit no_core{0, 0};
@@ -47,19 +48,19 @@ template <class F>
 }
 }  // namespace detail
 
-/// Ends the child with a word about the first thing that is not as it should be.
+/// Exits the child with a message if `holds` is false.
 inline void demand(bool holds, const char* what) {
   if (holds) return;
   std::fprintf(stderr, "not so: %s", what);
   ::_exit(1);
 }
 
-/// Runs `callable` in a child process. It survived if it returned: then exit_code is 0.
+/// Runs `callable` in a child process. If it returned, the child survived and exit_code is 0.
 template <class F>
 death death_output(F&& callable) {
   std::array<int, 2> ends{};
   if (::pipe(ends.data()) != 0) std::abort();
-  std::fflush(nullptr);  // or the child would print it again
+  std::fflush(nullptr);  // else the child would print the buffered output again
   const pid_t child = ::fork();
   if (child < 0) std::abort();
   if (child == 0) detail::die_in_child(ends[1], std::forward<F>(callable));

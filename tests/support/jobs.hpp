@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// Work for the pool's tests, and things to wait for. Every wait has a deadline far beyond what a
-// loaded machine needs: a test that would hang fails instead.
+// Work items for the tests of the pool, and things to wait for. Every wait has a deadline far
+// beyond what a loaded machine needs: a test that would hang fails instead.
 #pragma once
 
 #include <atomic>
@@ -21,7 +21,7 @@ namespace iowq_test {
 
 inline const std::chrono::seconds patience = longest_wait();
 
-/// Counts up; whoever waits for a number sees what happened before it was reached.
+/// A counter. A thread that waits for a value sees all writes made before the value was reached.
 class counter {
  public:
   void add(int by = 1) {
@@ -44,7 +44,7 @@ class counter {
   int value_ = 0;
 };
 
-/// Closed at first. Waiting for it is a sleep that the kernel shows as one.
+/// A gate, initially closed. The kernel shows a thread that waits for it as sleeping.
 class gate {
  public:
   void open() { opened_.add(); }
@@ -58,7 +58,7 @@ class gate {
   counter opened_;
 };
 
-/// One item that calls what it was given, and keeps books.
+/// A work item that calls a given function, and counts its starts, ends and cancellations.
 class job : public iowq::work {
  public:
   using body = std::function<void(const iowq::stop_token&)>;
@@ -82,7 +82,7 @@ class job : public iowq::work {
   [[nodiscard]] int ends() { return finished_.value(); }
   [[nodiscard]] int cancellations() const { return cancellations_.load(); }
 
-  std::function<void(job&)> then;  // what finished() does
+  std::function<void(job&)> then;  // called by finished()
 
  private:
   body does_;
@@ -90,7 +90,7 @@ class job : public iowq::work {
   std::atomic<int> cancellations_{0};
 };
 
-/// Many of them, at addresses that stay.
+/// Many jobs at stable addresses.
 class jobs {
  public:
   job& add(job::body does = {}, iowq::work_flags flags = {}) {
@@ -115,7 +115,8 @@ class jobs {
   std::vector<std::unique_ptr<job>> all_;
 };
 
-/// Asks until `holds`, politely: for states that a snapshot shows and nothing announces.
+/// Polls until `holds()` is true, and yields in between. For states that only a snapshot shows.
+/// Returns false after the deadline.
 template <class Condition>
 bool eventually(Condition holds) {
   auto const deadline = std::chrono::steady_clock::now() + patience;
@@ -126,7 +127,7 @@ bool eventually(Condition holds) {
   return true;
 }
 
-/// Every worker is idle and nothing waits.
+/// Returns whether every worker is idle and no work is queued.
 template <class Pool>
 bool quiet(const Pool& pool) {
   auto const stats = pool.stats();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// The books must balance: what a case opens, starts or creates is gone when the case ends.
+// Checks for leaks: everything that a case opens, starts or creates is gone when the case ends.
 //
 //     TEST_CASE("...") {
 //       iowq_test::leak_check books;               // first, so that it closes last
@@ -21,8 +21,8 @@
 
 namespace iowq_test {
 
-/// How many entries a directory of /proc/self has; both are read the same way, so that the
-/// descriptor opened for reading cancels out.
+/// Counts the entries of a directory of /proc/self. Both directories are read in the same way, so
+/// the descriptor opened for reading cancels out.
 inline int count_entries(const char* directory) {
   DIR* dir = ::opendir(directory);
   REQUIRE(dir != nullptr);
@@ -34,8 +34,9 @@ inline int count_entries(const char* directory) {
 
 inline int open_descriptors() { return count_entries("/proc/self/fd"); }
 
-/// Names of ours. Before Linux 6.4 a pipe, and on any kernel an on_ring() that would block, makes
-/// io_uring start a worker of its own, and that one stays for some seconds.
+/// The names of this process's threads, without the kernel's. Before Linux 6.4 a pipe, and on any
+/// kernel an on_ring() that would block, makes io_uring start its own worker, which stays for some
+/// seconds.
 inline std::vector<std::string> thread_names() {
   DIR* dir = ::opendir("/proc/self/task");
   REQUIRE(dir != nullptr);
@@ -44,7 +45,7 @@ inline std::vector<std::string> thread_names() {
     if (entry->d_name[0] == '.') continue;
     std::string name;
     std::getline(std::ifstream{std::string{"/proc/self/task/"} + entry->d_name + "/comm"}, name);
-    bool const is_gone = name.empty();  // since it was listed
+    bool const is_gone = name.empty();  // the thread ended after it was listed
     if (!is_gone && !name.starts_with("iou-")) ours.push_back(name);
   }
   ::closedir(dir);
@@ -52,8 +53,9 @@ inline std::vector<std::string> thread_names() {
 }
 inline int threads() { return static_cast<int>(thread_names().size()); }
 
-/// Polls `holds` each millisecond for at most `seconds`. For states that only /proc can show, as
-/// that a joined thread, or one of the kernel's, has really gone; for all else use a latch.
+/// Polls `holds()` each millisecond for at most `seconds`. For states that only /proc can show,
+/// such as that a joined thread or a kernel thread has really gone. For all other waits use a
+/// latch.
 template <class Condition>
 bool within(int seconds, Condition holds) {
   for (int tick = 0; tick < seconds * 1000; ++tick) {
@@ -64,7 +66,8 @@ bool within(int seconds, Condition holds) {
   return holds();
 }
 
-/// Checks at the end of its scope that descriptors and threads are as many as at its start.
+/// Checks at the end of its scope that the process has as many descriptors and threads as at its
+/// start.
 class leak_check {
  public:
   leak_check() = default;
@@ -73,15 +76,15 @@ class leak_check {
 
   ~leak_check() {
     std::vector<std::string> left;
-    within(5, [&] {  // a joined thread leaves /proc later
+    within(5, [&] {  // a joined thread disappears from /proc later
       left = thread_names();
       return static_cast<int>(left.size()) <= threads_;
     });
     std::string names;
     for (const std::string& name : left) names += name + ' ';
     CAPTURE(names);
-    // Not counted again: one of the kernel's has our name until it first runs.
-    CHECK(static_cast<int>(left.size()) <= threads_);  // fewer: one that was joined before we began
+    // Does not count again: a kernel worker has the program's name until it first runs.
+    CHECK(static_cast<int>(left.size()) <= threads_);  // fewer: a thread joined earlier is gone
     within(1, [this] { return open_descriptors() <= descriptors_; });
     CHECK(open_descriptors() == descriptors_);
   }
@@ -91,7 +94,7 @@ class leak_check {
   const int threads_ = threads();
 };
 
-/// Counts its instances, the moved-from included: at the end `created() == destroyed()`.
+/// Counts its instances, including moved-from ones: at the end `created() == destroyed()`.
 class counted {
  public:
   explicit counted(int number = 0) : value(number) { ++created_; }

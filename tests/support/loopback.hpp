@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSL-1.0
-// Somebody to connect to, as plain system calls. What is not granted ends the program.
+// A listening socket for tests to connect to, made with plain system calls. If a call fails, the
+// program stops.
 //
-//     iowq_test::listening completion_callback;
+//     iowq_test::listening listener;
 //     iowq::fd client = listener.call();
 #pragma once
 
@@ -24,23 +25,23 @@ inline bool has_ipv6() {
   return socket && ::bind(socket.get(), any.address(), any.size()) == 0;
 }
 
-/// A completion_callback on the loopback.
+/// A listening socket on the loopback address.
 struct listening {
   explicit listening(int mode = 0) : socket{stream(mode)} {
-    int const yes = 1;  // whoever binds there next finds connections in TIME_WAIT
+    int const yes = 1;  // the next bind of the port meets connections in TIME_WAIT
     ::setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
     auto const any = iowq::endpoint::ip("127.0.0.1", 0);
     must(::bind(socket.get(), any.address(), any.size()) == 0, "bind");
     must(::listen(socket.get(), 1000) == 0, "listen");
     where = iowq::endpoint::local_of(socket.get());
   }
-  /// A client; with a backlog that has room it is connected at once.
+  /// Returns a connected client. It does not block while the backlog has room.
   [[nodiscard]] iowq::fd call() const {
     iowq::fd client = stream(0);
     must(::connect(client.get(), where.address(), where.size()) == 0, "connect");
     return client;
   }
-  /// The other end of one that called.
+  /// Accepts a connection and returns the server's end of it.
   [[nodiscard]] iowq::fd take() const {
     iowq::fd server{::accept4(socket.get(), nullptr, nullptr, SOCK_CLOEXEC)};
     must(static_cast<bool>(server), "accept4");
@@ -51,7 +52,8 @@ struct listening {
   iowq::endpoint where;
 
  private:
-  /// Small pieces are sent at once. Who is accepted has it from the listener.
+  /// Creates a socket with TCP_NODELAY: small pieces are sent immediately. Accepted sockets inherit
+  /// the option from the listener.
   [[nodiscard]] static iowq::fd stream(int mode) {
     iowq::fd made{::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | mode, 0)};
     must(static_cast<bool>(made), "socket");

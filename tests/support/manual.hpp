@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// Coroutines by hand, without an executor: start one, resume it later, see how it ended.
+// Runs coroutines without an executor: start one, resume it later, and see how it ended.
 //
 //     iowq_test::suspension point;
 //     auto body = [&]() -> iowq::task<> { co_await point; };
@@ -7,7 +7,8 @@
 //     point.resume();                          // as an event loop would
 //     REQUIRE(run.ended());
 //
-// Everything happens on the calling thread. Name the closure: its frame reads the captures.
+// Everything runs on the calling thread. Store the closure in a variable: the coroutine reads its
+// captures.
 #pragma once
 
 #include <coroutine>
@@ -21,7 +22,7 @@
 
 namespace iowq_test {
 
-/// A coroutine that knows nothing of iowq: starts at once and frees itself when it ends.
+/// A coroutine type unrelated to iowq: starts immediately and destroys itself when it ends.
 struct detached {
   struct promise_type {
     detached get_return_object() noexcept { return {}; }
@@ -32,7 +33,7 @@ struct detached {
   };
 };
 
-/// A lazy coroutine of somebody else's library: knows nothing of iowq, transfers symmetrically.
+/// A lazy coroutine type of another library: unrelated to iowq, transfers symmetrically.
 class foreign {
  public:
   struct promise_type {
@@ -71,17 +72,17 @@ class foreign {
   handle own_;
 };
 
-/// `co_await point` waits until someone resumes it.
+/// `co_await point` suspends until resume() or resume_flat() is called.
 class suspension {
  public:
   bool waiting() const noexcept { return static_cast<bool>(waiting_); }
 
-  /// As somebody else's event loop does, or an awaitable that completes inline.
+  /// Resumes like the event loop of another library, or like an awaitable that completes inline.
   void resume() { take().resume(); }
-  /// As our own loop does.
+  /// Resumes like iowq's own loop.
   void resume_flat() { iowq::detail::resume_flat(take()); }
 
-  // Not its own awaiter: g++ 12 copies one that is an lvalue, unless it is a plain variable.
+  // Not its own awaiter: g++ 12 copies an awaiter that is an lvalue, unless it is a plain variable.
   auto operator co_await() noexcept {
     struct awaiter {
       suspension* point;
@@ -100,7 +101,7 @@ class suspension {
   std::coroutine_handle<> waiting_;
 };
 
-/// Awaited by a coroutine of ours: from here on it runs under `token`.
+/// A coroutine of iowq awaits this; from then on it runs under `token`.
 struct under {
   iowq::stop_token token;
   static bool await_ready() noexcept { return false; }
@@ -112,7 +113,7 @@ struct under {
   static void await_resume() noexcept {}
 };
 
-/// A task that was started from plain code, under a stop token if one is given.
+/// A task that plain code started, under a stop token if one is given.
 class started {
  public:
   explicit started(iowq::task<> body, iowq::stop_token token = {}) : body_(std::move(body)) {
@@ -121,7 +122,7 @@ class started {
   started(const started&) = delete;
   started& operator=(const started&) = delete;
 
-  /// Whether it came to its end. Rethrows what left it.
+  /// Returns whether the task has ended. Rethrows its exception.
   bool ended() {
     if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
     return ended_;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// Precompiled for every layer's tests: what all of them include and nobody here edits.
+// Precompiled for the tests of every layer: headers of other libraries that all of them include.
+//
 // No #pragma once: the compiler sees this as a main file.
 
 #include <array>

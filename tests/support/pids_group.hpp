@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSL-1.0
-// A cgroup that holds so many threads and no more, for a child process to move into. Making one
-// takes a hierarchy that we may write to: root on most machines, and in the machines of tests/vm.
+// A cgroup that limits the number of threads, for a child process to move into. Creating one
+// requires a writable cgroup hierarchy: root has it on most machines, and in the virtual machines
+// of tests/vm.
 //
 //     iowq_test::pids_group few{3};
 //     if (!few) SKIP_CASE(few.why_not());
@@ -29,7 +30,8 @@ class pids_group {
       why_not_ = "no pids cgroup is mounted where they usually are";
       return;
     }
-    // Version 2 must be told that children shall be counted; it is no harm if they are already.
+    // Version 2 enforces the limit only if the controller is enabled. Enabling it twice does no
+    // harm.
     std::string const control = parent + "/cgroup.subtree_control";
     if (::access(control.c_str(), F_OK) == 0 && !write(control, "+pids")) return;
     static int number = 0;
@@ -44,7 +46,8 @@ class pids_group {
   }
   pids_group(const pids_group&) = delete;
   pids_group& operator=(const pids_group&) = delete;
-  /// Who was in there has been waited for; the kernel may take a little longer to see it gone.
+  /// All processes of the group have been waited for. The kernel may need some time to remove them
+  /// from it.
   ~pids_group() {
     if (!path_.empty()) CHECK(within(10, [&] { return ::rmdir(path_.c_str()) == 0; }));
   }
@@ -52,13 +55,13 @@ class pids_group {
   explicit operator bool() const { return why_not_.empty(); }
   const std::string& why_not() const { return why_not_; }
 
-  /// The calling process moves in, with the one thread that it has.
+  /// Moves the calling process, which has one thread, into the group.
   void enter() {
     if (!write(path_ + "/cgroup.procs", "0")) ::_exit(126);
   }
 
  private:
-  /// The directory of our own group; empty if there is none.
+  /// Returns the directory of this process's own group, or "" if it does not exist.
   static std::string ours() {
     std::ifstream groups{"/proc/self/cgroup"};
     std::string unified;
@@ -69,7 +72,8 @@ class pids_group {
       if (names.find(",pids,") != names.npos) return existing("/sys/fs/cgroup/pids" + group);
       if (names == ",,") unified = existing("/sys/fs/cgroup" + group);
     }
-    // Where version 1 has other controllers, version 2 lies elsewhere and has none of use.
+    // If version 1 has other controllers, version 2 is mounted elsewhere and has no usable
+    // controller.
     return unified.empty() ? unified : existing(unified + "/cgroup.subtree_control", unified);
   }
   static std::string existing(const std::string& path) { return existing(path, path); }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: BSL-1.0
-// The real machine, except where a test wants another: threads that cannot be created, thread
-// states as told, processors elsewhere, no /proc, and somewhere to stand between two steps.
+// A policy like linux_policy, except for what a test overrides: threads that cannot be created,
+// thread states, the current processor, a missing /proc, and callbacks between two steps of the
+// pool.
 //
-//     iowq_test::script script;              // as the machine is; undone at the end of the scope
-//     script.refuse(EAGAIN, 4);              // the next four threads are not to be had
+//     iowq_test::script script;              // overrides nothing; undone at the end of the scope
+//     script.refuse(EAGAIN, 4);              // the next four thread creations fail
 //     iowq::basic_pool<iowq_test::scripted_policy> pool;
 #pragma once
 
@@ -21,7 +22,7 @@ namespace iowq_test {
 
 struct creation {
   int by;     // thread id
-  int error;  // 0: it was made
+  int error;  // 0: the thread was created
   iowq::detail::time_point at;
 };
 
@@ -36,7 +37,8 @@ class script {
   script& operator=(const script&) = delete;
   ~script() { current_ = nullptr; }
 
-  /// From now on: the first `sparing` threads are made, the `times` after them fail.
+  /// From now on the first `sparing` threads are created, and the `times` creations after them
+  /// fail.
   void refuse(int error, int times = for_ever, int sparing = 0) {
     std::lock_guard lock(mutex_);
     error_ = error, refusals_ = times, spared_ = sparing;
@@ -48,9 +50,9 @@ class script {
 
   std::atomic<probing> probe{probing::real};
   std::atomic<int> looks{0};
-  std::atomic<unsigned> cpu{std::numeric_limits<unsigned>::max()};  // max: the real one
-  std::function<void(iowq::detail::pause_point)> at_pause;          // set before the pool is made
-  std::function<void()> at_ring;  // before a worker\'s descriptor is rung; likewise
+  std::atomic<unsigned> cpu{std::numeric_limits<unsigned>::max()};  // max: the real processor
+  std::function<void(iowq::detail::pause_point)> at_pause;  // set it before the pool is constructed
+  std::function<void()> at_ring;  // called before wake_ring(); set it likewise
 
   [[nodiscard]] static script& current() noexcept { return *current_; }
   [[nodiscard]] int next_creation() {

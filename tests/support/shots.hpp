@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// How doctest prints which of its two forms a stream takes.
+// Lets doctest print which form of a stream is used: single operations or a multishot request.
 #pragma once
 
 #include <ostream>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// For a case that this machine cannot run: leaves it, and the run ends by saying so.
+// Skips a case that this machine cannot run. The run lists the skipped cases at its end.
 #pragma once
 
 #include <string>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// For what must need no stack however long or deep it goes.
+// For operations that must use a bounded amount of stack, however many or deeply nested they are.
 #pragma once
 
 #include <pthread.h>
@@ -10,7 +10,7 @@
 
 namespace iowq_test {
 
-/// Runs `body` on a thread whose whole stack is 256 KiB, and waits for it.
+/// Runs `body` on a thread with a stack of 256 KiB, and waits for it.
 template <class Body>
 void on_small_stack(Body&& body) {
   using callable = std::remove_reference_t<Body>;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSL-1.0
-// To let the kernel do what it can: a yield does not ask it, a timer that is due does.
+// Runs turns of the loop in which the kernel can make progress. yield() does not enter the kernel;
+// a timer that is due does.
 #pragma once
 
 #include <chrono>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// Bounded waits for coroutines: until something holds, and until an operation is seen to wait.
+// Bounded waits for coroutines: until a condition holds, or until an operation is seen waiting.
 //
 // A case that checks that an operation does not complete, or that a stop request ends it while it
 // waits, must first know that it waits. A loop of N yield() does not show that: yield() only runs
@@ -36,7 +36,7 @@ inline void check(const wait_limit& limit, const char* missing) {
   limit.fail(missing);
 }
 
-/// Yields until `holds()`. Everything else that is ready runs in between.
+/// Yields until `holds()` is true. Everything else that is ready runs in between.
 template <class Condition>
 iowq::task<> until(Condition holds, std::source_location at = std::source_location::current()) {
   wait_limit const limit{at};
@@ -46,14 +46,14 @@ iowq::task<> until(Condition holds, std::source_location at = std::source_locati
   }
 }
 
-/// Where the operations of one name are, as executor::dump() reports them.
+/// The places of the operations of one name, as executor::dump() reports them.
 struct places {
   int all = 0;
   int in_kernel = 0;  // an SQE was written for it
-  int in_pool = 0;    // a worker has it, or it is queued for one
+  int in_pool = 0;    // a worker runs it, or it is queued for a worker
   int elsewhere = 0;  // waits by epoll, for a timer, for a coroutine, or for users of a descriptor
-  int all_in_pool = 0;      // of any name
-  int blocked_workers = 0;  // have an item, and sleep in it
+  int all_in_pool = 0;      // operations of any name
+  int blocked_workers = 0;  // run an item, and sleep in it
 
   [[nodiscard]] bool workers_are_blocked() const { return blocked_workers >= all_in_pool; }
   [[nodiscard]] int waiting() const {
@@ -61,7 +61,8 @@ struct places {
   }
 };
 
-/// Is that the name `wanted`, or, if `wanted` ends in '*', does it begin with what stands before?
+/// Returns whether `name` is `wanted` or, if `wanted` ends in '*', begins with the text before the
+/// '*'.
 inline bool is_called(std::string_view name, std::string_view wanted) {
   if (!wanted.ends_with('*')) return name == wanted;
   wanted.remove_suffix(1);
@@ -100,10 +101,10 @@ inline places look_at(std::string_view name) {
 }
 
 /// Returns when `count` operations wait whose name in dump() is `name`, or begins with it where
-/// `name` ends in '*': the kernel has accepted their SQEs and has not completed them, or they wait
-/// by epoll, or all workers that have an operation sleep in it. Each of two looks must find that,
-/// with a turn of the loop in between, in which the loop submits what is pending and takes what has
-/// completed.
+/// `name` ends in '*'. An operation waits if the kernel has accepted its SQE and has not completed
+/// it, or if it waits by epoll, or if all workers that run an operation sleep in it. Two checks in
+/// a row must find that. Between them is a turn of the loop, which submits pending operations and
+/// reaps completed ones.
 inline iowq::task<> until_waiting(std::string_view name, int count = 1,
                                   std::source_location at = std::source_location::current()) {
   wait_limit const limit{at};
@@ -112,17 +113,17 @@ inline iowq::task<> until_waiting(std::string_view name, int count = 1,
     looks_in_a_row = look_at(name).waiting() >= count ? looks_in_a_row + 1 : 0;
     if (looks_in_a_row == 2) co_return;
     check(limit, missing.c_str());
-    // The loop sleeps in the kernel meanwhile, and workers get a processor. A request_stop() of the
-    // executor ends the sleep, which is no reason to end the wait.
+    // The loop sleeps in the kernel during this time, and workers get a processor. A request_stop()
+    // of the executor ends the sleep, but must not end the wait.
     auto const slept = co_await iowq::as_result(iowq::sleep_for(std::chrono::microseconds{200}));
     if (!slept) co_await iowq::yield();
   }
 }
 
-/// When a case acts on an operation that it has spawned.
+/// The moment when a case acts on an operation that it has spawned.
 enum class moment {
-  spawned,    // not begun
-  submitted,  // begun: the kernel or a worker may not have seen it yet
+  spawned,    // not started
+  submitted,  // started: the kernel or a worker may not have seen it yet
   waiting,    // as until_waiting() finds it
 };
 inline std::ostream& operator<<(std::ostream& out, moment when) {

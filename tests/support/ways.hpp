@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// Whatever has two forms behaves the same in both: the ways an operation can be made to go.
+// Forces the route of an operation. An operation with several routes must behave the same on each.
 //
 //     for (way go : all_ways) {
 //       CAPTURE(go);
@@ -28,16 +28,18 @@ inline std::ostream& operator<<(std::ostream& out, way go) {
   return out << (go == way::usual ? "as it is routed" : go == way::ring ? "on_ring" : "on_pool");
 }
 
-/// Are we on an executor that has a ring? Most tests run without one, too (tests/meson.build).
+/// Returns whether the current executor has a ring. Most tests also run without one
+/// (tests/meson.build).
 inline bool on_a_ring() {
   auto const* const here = iowq::detail::this_thread_loop;
   return here != nullptr && here->has_ring();
 }
 
-/// Do executors of this run get a ring? For tests of the ring itself, which do nothing else.
+/// Returns whether executors of this run get a ring. For tests that test only the ring itself.
 inline bool rings_allowed() { return iowq::executor{}.backend() == iowq::backend_kind::io_uring; }
 
-/// The operation, sent that way; as it is routed, if it lacks the form for it or the ring.
+/// Returns `op`, routed as `go` says. If `op` lacks that form, or the executor the ring, the usual
+/// route is used.
 template <class Call>
 iowq::operation<Call> as(way go, iowq::operation<Call> op) {
   if constexpr (iowq::detail::has_sqe<Call>)
@@ -47,13 +49,13 @@ iowq::operation<Call> as(way go, iowq::operation<Call> op) {
   return op;
 }
 
-/// How many operations are in the hands of unbound workers, asleep or not. On the owner.
+/// Returns how many operations unbound workers run, asleep or not. Owner thread only.
 inline unsigned unbound_in_hand() {
   auto const pool = iowq::executor::current().stats().pool;
   return pool.unbound.running + pool.unbound.blocked;
 }
 
-/// A directory that is gone at the end, with all that is in it.
+/// A temporary directory. The destructor removes it and its contents.
 class scratch {
  public:
   explicit scratch(const std::filesystem::path& in = std::filesystem::temp_directory_path()) {
@@ -73,7 +75,7 @@ class scratch {
   std::string path_;
 };
 
-/// A pipe; both ends are closed at the end.
+/// A pipe. The destructor closes both ends.
 struct pipe_pair {
   explicit pipe_pair(int flags = O_CLOEXEC) {
     int ends[2];

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// A kernel that lacks something, as far as the rings of this thread are told.
+// Makes the rings of this thread treat the kernel as one that lacks features.
 //
 //     iowq::detail::lacking old;
 //     old.opcodes.set(IORING_OP_READ);
@@ -10,7 +10,7 @@
 
 namespace iowq_test {
 
-/// On rings whose kernel lacks that, as long as it lives.
+/// As long as this object exists, the rings of this thread behave as if the kernel lacked `what`.
 class without {
  public:
   explicit without(iowq::detail::lacking what) : what_{what} { iowq::detail::pretended = &what_; }
