@@ -28,7 +28,7 @@ struct ear : iowq::detail::completion_callback {
 }  // namespace
 
 TEST_SUITE("coro/continuation") {
-  TEST_CASE("a continuation is a coroutine, a completion_callback, or nobody") {
+  TEST_CASE("a continuation is a coroutine, a completion callback, or nothing") {
     ear who;
     CHECK_FALSE(iowq::detail::continuation{});
     CHECK(iowq::detail::continuation{std::noop_coroutine()});
@@ -38,7 +38,7 @@ TEST_SUITE("coro/continuation") {
     CHECK(who.heard == 1);
   }
 
-  TEST_CASE("a task tells its completion_callback at its end, without a coroutine that awaits it") {
+  TEST_CASE("a task calls its completion callback at its end, without a coroutine that awaits it") {
     ear who;
     iowq_test::suspension point;
     iowq::stop_source source;

@@ -151,7 +151,7 @@ TEST_SUITE("exec/operation") {
   }
 
   TEST_CASE(
-      "an operation ends for a completion_callback as for a coroutine, whichever way it goes") {
+      "an operation ends for a completion callback as for a coroutine, whichever way it goes") {
     struct ear : iowq::detail::completion_callback {
       int heard = 0;
       ear()

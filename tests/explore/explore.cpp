@@ -166,7 +166,7 @@ void watch_out() {
 bool explore_model(const model& one, const settings& wanted) {
   running = &one;
   running_body = one.run;
-  here.drop_queued(false);
+  here.forget(false);
   auto const began = std::chrono::steady_clock::now();
   std::uint64_t schedules = 0;
   std::size_t most_states = 0;
@@ -227,7 +227,7 @@ bool verify_model(const model& one, const settings& wanted) {
   std::set<std::uint64_t> ends[2];
   std::uint64_t schedules[2] = {};
   for (int plain = 0; plain < 2; ++plain) {
-    here.drop_queued(plain == 1);
+    here.forget(plain == 1);
     the_search.cut_nothing(plain == 1);
     for (bool again = true; again;) {
       again = false;
@@ -235,8 +235,7 @@ bool verify_model(const model& one, const settings& wanted) {
       do {
         ++schedules[plain];
         outcome const how = here.run(&whole_model);
-        if (how != outcome::cancel_chain)
-          ends[plain].insert(mix(here.state()) ^ (how == outcome::failed));
+        if (how != outcome::cut) ends[plain].insert(mix(here.state()) ^ (how == outcome::failed));
         again = here.learnt();
       } while (!again && the_search.next());
     }

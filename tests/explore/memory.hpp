@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSL-1.0
-// The memory of one execution. An execution that is cancel_chain short leaves its fibers where they
+// The memory of one execution. An execution that is cut short leaves its fibers where they
 // stand, and nobody runs their destructors: so all that a model allocates lies in one region that
 // begins anew with the next execution. Nothing in it is used twice, so what is used after it was
 // freed is found: it reads 0xdd.

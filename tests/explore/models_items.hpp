@@ -239,7 +239,7 @@ EXPLORE_MODEL(key, leader_cancelled,
 }
 
 EXPLORE_MODEL(key, concurrent_heir,
-              "the next item of a cancelled key_head gets the worker of its own that it wants") {
+              "the next item of a cancelled key head gets the worker of its own that it wants") {
   gate opened;
   job busy{{}, [&](job&, auto&) {
              while (!opened.is_open()) policy::relax();  // computes: the watch finds it running

@@ -7,7 +7,7 @@
 
 A mutant is a name, a header, a text that occurs in it exactly once, what stands there instead, and
 the models that must fail. If the text is gone the test fails: the code has changed, and the mutant
-has to start_successor it, or to go with a reason.
+has to follow it, or to go with a reason.
 """
 
 import pathlib
@@ -168,8 +168,7 @@ MUTANTS = [
            '    Policy::futex_wake(worker_thread.word, 1);\n', '',
            ('cancel.against_end',)),
     Mutant('cancel: who opens its descriptor late is not cancel_requested', 'pool/detail/worker.hpp',
-           '        if (cancel_requested) Policy::wake_ring(fd);  // the canceller looked before there was one\n',
-           '',
+           '        if (cancel_requested) Policy::wake_ring(fd);', '',
            ('cancel.wakes_a_poll',)),
     Mutant('cancel: a descriptor is published by nothing', 'pool/detail/worker.hpp',
            'wake_fd.store(fd, std::memory_order_release);',
@@ -228,9 +227,8 @@ MUTANTS = [
 
     # ---- Quiet, and the end ----
     Mutant('quiet: what is being finished is not published', 'pool/detail/worker_thread.hpp',
-           '''        // release: pairs with is_quiet(); who finds us through also sees what finished() did.
-        self_.finishing.store(0, std::memory_order_release);''',
-           '        self_.finishing.store(0, std::memory_order_relaxed);',
+           '        self_.finishing.store(0, std::memory_order_release);\n        if (leaves_with',
+           '        self_.finishing.store(0, std::memory_order_relaxed);\n        if (leaves_with',
            ('quiet.items',)),
     Mutant('quiet: a canceller is not waited for', 'pool/detail/cancellation.hpp',
            '  if (pool.finishers->any_inside(slot)) return false;\n', '',

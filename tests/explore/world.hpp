@@ -75,7 +75,7 @@ struct fiber {
   [[nodiscard]] bool ready() const noexcept { return watched == nullptr || *watched >= wanted; }
 };
 
-enum class outcome { passed, failed, cancel_chain };
+enum class outcome { passed, failed, cut };
 
 /// What a search decides, and remembers of an execution.
 struct choice {
@@ -149,7 +149,7 @@ class world {
   [[nodiscard]] bool learnt() const noexcept { return learnt_; }
   [[nodiscard]] std::uint64_t total_steps() const noexcept { return total_steps_ + steps_; }
   /// Takes nothing as known of the places; or that each of them takes turns.
-  void drop_queued(bool all_take_turns) noexcept {
+  void forget(bool all_take_turns) noexcept {
     std::memset(shared_, all_take_turns ? 1 : 0, sizeof shared_);
   }
   /// The state in which the execution ended.
@@ -376,7 +376,7 @@ class world {
     for (int i = 0; i < count_; ++i)
       if (fibers_[i].worker != nullptr && stop_requested(fibers_[i].worker))
         state += mix(fibers_[i].history + 3);
-    if (search->known(state, left)) leave(outcome::cancel_chain);
+    if (search->known(state, left)) leave(outcome::cut);
     if (on && left == 0 && !(spinning_ > 0 && spinners_are_free)) return current_;  // no choice
 
     option options[3 * max_fibers];

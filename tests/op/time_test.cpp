@@ -93,7 +93,7 @@ TEST_SUITE("op/time") {
     iowq::detail::day_sleep_call timeout{iowq::detail::time_of_day(in_an_hour)};
     timeout.prepare(sqe);
     CHECK(sqe.timeout_flags == (IORING_TIMEOUT_ABS | IORING_TIMEOUT_REALTIME));
-    CHECK(timeout.once() == -EAGAIN);
+    CHECK(timeout.try_nonblocking() == -EAGAIN);
     std::ifstream info{"/proc/self/fdinfo/" + std::to_string(timeout.clock.get())};
     std::string const text{std::istreambuf_iterator<char>{info}, {}};
     CHECK(text.find("clockid: 0\n") != text.npos);         // CLOCK_REALTIME

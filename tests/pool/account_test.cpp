@@ -61,7 +61,7 @@ TEST_SUITE("pool/account") {
   }
 
   TEST_CASE(
-      "ready items are counted by node_queue and by whether they want a worker of their own") {
+      "ready items are counted by node queue and by whether they want a worker of their own") {
     account all = on_nodes(2, 4);
     item a, b;
     b.node_queue = 1;

@@ -315,7 +315,7 @@ TEST_SUITE("pool/cancellation") {
     }
   }
 
-  TEST_CASE("cancelling the ready key_head of a key lets its follower run") {
+  TEST_CASE("cancelling the ready head of a key lets its follower run") {
     iowq::pool pool{{.max_workers = {1, 1}}};
     gate hold;
     job busy{behind(hold)}, key_head{{}, {.key = 1}}, follower{{}, {.key = 1}};

@@ -26,7 +26,7 @@ int serial(const item* one) { return one == nullptr ? -1 : static_cast<const key
 }  // namespace
 
 TEST_SUITE("pool/key_table") {
-  TEST_CASE("wq-31: the next key_head of a key is the oldest that waits") {
+  TEST_CASE("wq-31: the next head of a key is the oldest that waits") {
     key_table table;
     keyed a{1, 0}, b{1, 1}, c{1, 2};
     CHECK(table.enter(a));
@@ -111,7 +111,7 @@ TEST_SUITE("pool/key_table") {
   TEST_CASE("hazard-57: random entering, leaving and releasing agrees with a model") {
     std::mt19937 random{7};
     key_table table;
-    std::map<std::uint64_t, std::deque<keyed*>> model;  // the front is the key_head
+    std::map<std::uint64_t, std::deque<keyed*>> model;  // the front is the key head
     std::vector<std::unique_ptr<keyed>> items;
     for (int round = 0; round < 20'000; ++round) {
       std::uint64_t const key = random() % 300;

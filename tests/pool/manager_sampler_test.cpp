@@ -88,7 +88,7 @@ TEST_SUITE("pool/manager_sampler") {
     }
   }
 
-  TEST_CASE("only a worker whose progress_counter stood still is looked at") {
+  TEST_CASE("only a worker whose progress counter stood still is looked at") {
     script script;
     script.probe = probing::says_sleeping;
     using policy = iowq_test::scripted_policy;

@@ -469,7 +469,7 @@ TEST_SUITE("pool/pool") {
     CHECK(pool.stats().bound.peak_workers <= 2);  // wq-60: the limit is the pool's
   }
 
-  TEST_CASE("workers keep to the processors they were given, and start_successor a change") {
+  TEST_CASE("workers keep to the processors they were given, and follow a change") {
     cpu_set_t own;
     REQUIRE(iowq::detail::linux_policy::affinity(own));
     unsigned first = 0;

@@ -141,7 +141,7 @@ TEST_SUITE("pool/state") {
     CHECK(pool.take(unbound) == nullptr);
     CHECK(pool.take(bound) == &still::in(a));
     CHECK(pool.take(unbound) == nullptr);
-    CHECK(pool.finish(bound) == nullptr);  // the next_head is of the other class: not ours to run
+    CHECK(pool.finish(bound) == nullptr);  // the next head is of the other class: not ours to run
     CHECK(pool.take(bound) == nullptr);
     CHECK(pool.take(unbound) == &still::in(b));
     CHECK(pool.finish(unbound) == nullptr);
@@ -287,7 +287,7 @@ TEST_SUITE("pool/state") {
     CHECK(pool.state.chains.keys() == 0);
   }
 
-  TEST_CASE("wq-35: the next_head of a withdrawn key_head stands where it stood") {
+  TEST_CASE("wq-35: the next head of a withdrawn key head stands where it stood") {
     still pool{4};
     auto& only = pool.born();
     job &a = pool.make(key(1)), &b = pool.make(key(1)), &plain = pool.make();
@@ -396,7 +396,7 @@ TEST_SUITE("pool/state") {
     CHECK(pool.take(idle) == &still::in(b));
   }
 
-  TEST_CASE("wq-69: the next item of a withdrawn key_head's key gets the worker that it wants") {
+  TEST_CASE("wq-69: the next item of a withdrawn key head's key gets the worker that it wants") {
     still pool{4};
     auto& worker = pool.born();
     job &busy = pool.make(), &a = pool.make(key(1)), &b = pool.make({.key = 1, .concurrent = true});

@@ -14,7 +14,9 @@ using iowq_test::job;
 }  // namespace
 
 TEST_SUITE("pool/worker") {
-  TEST_CASE("every progress_counter differs from the one before and says what the worker is at") {
+  TEST_CASE(
+      "every value of the progress counter differs from the one before and says what the worker is "
+      "at") {
     iowq::detail::pool_state<policy> pool;
     worker one{pool};
     CHECK(one.at() == phase::pool);

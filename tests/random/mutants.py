@@ -7,7 +7,7 @@
     mutants.py --all ROOT SCRATCH -- COMPILER FLAG...    exits 1 if any does; takes ten minutes
 
 A mutant is a name, a header, a text that occurs in it exactly once, and what stands there instead.
-If the text is gone the test fails: the code has changed, and the mutant has to start_successor it, or to go
+If the text is gone the test fails: the code has changed, and the mutant has to follow it, or to go
 with a reason.
 """
 
@@ -145,7 +145,7 @@ def lives(mutant, root, scratch, compiler):
     copy = mutate(mutant, root, scratch)
     source, count = ('between.cpp', '5000') if mutant in BETWEEN else ('random.cpp', '40000')
     program = build(copy, root / 'tests' / 'random' / source, compiler, '-luring')
-    ran = subprocess.run([program, '--cancel_chain-down', 'no', '--seed', '1', '--count', count],
+    ran = subprocess.run([program, '--cut-down', 'no', '--seed', '1', '--count', count],
                          capture_output=True, text=True, check=False)
     print(ran.stdout, flush=True)
     shutil.rmtree(copy)

@@ -66,22 +66,23 @@ Printed by `tests/shape/operations.cpp`: change the rows, not this file.
 
 - **operation**: its name in `executor_stats::operations`, in `dump()` and in what an error says.
 - **first**: where it goes before anything else is known: *inline*, called at once by the owner;
-  *ring*; *pool*, a worker. What the descriptor or the arguments change about that is under
-  **because**, and what "would block" on the ring goes to the pool.
-- **opcode**: its io_uring form, by number; none: it has no such form. What the running kernel does
-  not know goes to the pool.
+  *ring*; *pool*, a worker. The descriptor or the arguments may change it:
+  see **because**. An operation that would block on the ring goes to the pool.
+- **opcode**: the number of its io_uring opcode; none: there is no opcode. An operation whose
+  opcode the running kernel does not have goes to the pool.
 - **kernel**: the first that has the opcode.
-- **account**: which workers run it on the pool. `read`, `write`, `sendfile` and theirs are unbound
-  where the descriptor is no stored file.
+- **account**: which workers run it on the pool. `read`, `write`, `sendfile` and their variants are
+  unbound if the descriptor is not a stored file.
 - **ordered by**: on the pool, never beside another of the same key, and in the order awaited.
-- **stopped**: until when a stop request ends it, where it goes first. A worker is not torn out of a
-  system call that nothing announces the end of: that runs to its end, and says what came of it.
-  What waits inline, for the loop, is always stopped.
+- **stopped**: until when a stop request can end it on its first route. A worker's system call that
+  cannot be interrupted runs to its end, and its real result is reported.
+  A stop request always ends an inline wait for the loop.
 
 The functions that are coroutines made of these (`read_exactly`, `read_all`, `write_all`,
 `send_all`, `read_directory`, `connect_to`, `listen_on`, `until_signal`) have no row, nor has
-`linked`, which sends several of these as one chain. What else is done with a `fixed_file` has the row
-of the same operation on a descriptor; a file that has none goes to the ring where that is the pool's.
+`linked`, which sends several of these as one chain. Other operations on a `fixed_file` have the row
+of the same operation on a descriptor; where that row says pool, a file without a descriptor
+goes to the ring.
 )";
   family("Open and close", {{calls::open_call::row, "`open` `openat` `openat2`"},
                             {calls::close_call::row, "`close`"},

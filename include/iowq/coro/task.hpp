@@ -107,7 +107,7 @@ class task_promise final : public task_promise_base<T> {
 ///     iowq::task<int> answer() { co_return 42; }
 ///     int n = co_await answer();
 template <class T>
-class [[nodiscard("co_await it, or it detail::never starts")]] task {
+class [[nodiscard("co_await it, or it never starts")]] task {
  public:
   using promise_type = detail::task_promise<T>;
   using value_type = T;

@@ -65,9 +65,9 @@ class without_sigpipe {
   without_sigpipe(const without_sigpipe&) = delete;
   without_sigpipe& operator=(const without_sigpipe&) = delete;
   ~without_sigpipe() {
-    timespec const complete_inline{};
+    timespec const no_wait{};
     if (!was_pending_)
-      while (::sigtimedwait(&only_sigpipe(), nullptr, &complete_inline) < 0 && errno == EINTR) {
+      while (::sigtimedwait(&only_sigpipe(), nullptr, &no_wait) < 0 && errno == EINTR) {
       }
     ::pthread_sigmask(SIG_SETMASK, &before_, nullptr);
   }

@@ -167,8 +167,7 @@ namespace iowq::inline v0 {
 /// stop request on the awaiting task's token cancels the operation if its row is `cancellable`.
 /// Buffers must stay valid and untouched until the operation has completed.
 template <class Call>
-class [[nodiscard("co_await it, or it detail::never happens")]] operation
-    : public detail::operation_base {
+class [[nodiscard("co_await it, or it never happens")]] operation : public detail::operation_base {
   using base = detail::operation_base;
   static constexpr detail::forms forms = detail::forms_of<Call>();
   static_assert(forms.sqe || forms.call);

@@ -46,7 +46,8 @@ class endpoint {
       v6.sin6_port = htons(port);
       return {reinterpret_cast<::sockaddr*>(&v6), sizeof v6};
     }
-    detail::throw_error(-EINVAL, ("endpoint: \"" + text + "\" is no IPv4 or IPv6 address").c_str());
+    detail::throw_error(-EINVAL,
+                        ("endpoint: \"" + text + "\" is not an IPv4 or IPv6 address").c_str());
   }
 
   /// The path of a Unix socket, or an abstract name, which begins with NUL. Throws

@@ -283,7 +283,7 @@ template <class = void>
     auto const n = co_await as_result(write(file, bytes.after(done)));
     if (!n && detail::keeps_part(n.error(), done)) break;
     if (!n) detail::throw_error(n.error(), "write_all");
-    if (*n == 0) detail::throw_error(-ENOSPC, "write_all (the descriptor takes no more)");
+    if (*n == 0) detail::throw_error(-ENOSPC, "write_all (the descriptor accepts no data)");
     done += *n;
   }
   co_return done;

@@ -153,7 +153,7 @@ using linked_result = decltype(std::declval<operation<Call>&>().await_resume_res
 
 /// The awaitable that linked() returns. Movable until it is awaited.
 template <class... Calls>
-class [[nodiscard("co_await it, or it detail::never happens")]] linked_operations
+class [[nodiscard("co_await it, or it never happens")]] linked_operations
     : detail::completion_callback {
   static constexpr std::size_t count = sizeof...(Calls);
 

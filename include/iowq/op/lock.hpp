@@ -27,7 +27,8 @@ struct flock_call {
       .name = "flock",
       .first = route::pool,
       .unbound = true,
-      .reason = "waits for whoever holds it, on some file systems for a server; has no opcode"};
+      .reason =
+          "waits for the holder of the lock, on some file systems for a server; has no opcode"};
   int file, how;
 
   [[nodiscard]] int descriptor() const noexcept { return file; }

@@ -114,7 +114,7 @@ struct close_call {
       .first = route::pool,
       .cancellable = false,
       .reason =
-          "the ring closes inline, and blocks: a draining_stop socket, the last reference of a "
+          "the ring closes inline, and blocks: a lingering socket, the last reference of a "
           "deleted file"};
   explicit close_call(fd owned) noexcept : file{std::move(owned)}, number{file.get()} {}
 

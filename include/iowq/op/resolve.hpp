@@ -53,7 +53,7 @@ class lookup final : public work {
  public:
   lookup(std::string host, std::string service, int flags, getaddrinfo_function* ask)
       : work{work_flags{.unbound = true}},
-        ring_{std::move(host)},
+        host_{std::move(host)},
         service_{std::move(service)},
         flags_{flags},
         ask_{ask},
@@ -72,7 +72,7 @@ class lookup final : public work {
     hints.ai_flags = flags_;
     hints.ai_socktype = SOCK_STREAM;  // else each address is returned three times
     ::addrinfo* found = nullptr;
-    int const r = ask_(ring_.empty() ? nullptr : ring_.c_str(),
+    int const r = ask_(host_.empty() ? nullptr : host_.c_str(),
                        service_.empty() ? nullptr : service_.c_str(), &hints, &found);
     if (r == EAI_SYSTEM)
       error_ = to_error(-errno);
@@ -111,7 +111,7 @@ class lookup final : public work {
       error_ = to_error(-ENOMEM);
     }
   }
-  std::string ring_, service_;
+  std::string host_, service_;
   int flags_;
   getaddrinfo_function* ask_;
   fd event_;

@@ -30,7 +30,7 @@ struct getsockopt_call {
   static constexpr operation_row row{
       .name = "getsockopt",
       .first = route::inline_,
-      .reason = "takes the socket's lock, which nobody keeps while he waits"};
+      .reason = "takes the socket's lock, which no thread holds while it waits"};
   int socket, level, name;
   option_storage<T> answer{};
 
@@ -48,7 +48,7 @@ struct setsockopt_call {
   static constexpr operation_row row{
       .name = "setsockopt",
       .first = route::inline_,
-      .reason = "takes the socket's lock, which nobody keeps while he waits"};
+      .reason = "takes the socket's lock, which no thread holds while it waits"};
   int socket, level, name;
   option_storage<T> wanted;
 

@@ -141,9 +141,9 @@ struct pipe_to_pipe {
   known_file from, to;
   unsigned flags;
 
-  [[nodiscard]] bool complete_inline() const noexcept { return (flags & SPLICE_F_NONBLOCK) != 0; }
+  [[nodiscard]] bool is_nonblocking() const noexcept { return (flags & SPLICE_F_NONBLOCK) != 0; }
   [[nodiscard]] bool would_block(int answer) const noexcept {
-    return answer == -EAGAIN && !complete_inline();
+    return answer == -EAGAIN && !is_nonblocking();
   }
 
   template <class Once>
@@ -153,7 +153,7 @@ struct pipe_to_pipe {
     for (;;) {
       int r = once(flags | SPLICE_F_NONBLOCK);
       if (r == -EINTR) continue;
-      if (r != -EAGAIN || complete_inline()) return r;
+      if (r != -EAGAIN || is_nonblocking()) return r;
       // EAGAIN does not name the descriptor that would block. Wait for input first, then for room:
       // both conditions last, so the first still holds after the second wait.
       if (waits(in) && (r = wait_for_events(from, POLLIN, stop)) < 0) return r;

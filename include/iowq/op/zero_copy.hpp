@@ -43,7 +43,7 @@ struct send_zc_call : send_call {
                                      .reason =
                                          "SEND_ZC (47) where the kernel has it and the socket "
                                          "is IPv4 or IPv6, else as send; ends when the kernel "
-                                         "needs the bytes no more"};
+                                         "no longer needs the bytes"};
   void prepare(io_uring_sqe& sqe) const noexcept {
     send_call::prepare(sqe);
     if (lends_pages(socket, IORING_OP_SEND_ZC)) sqe.opcode = IORING_OP_SEND_ZC;

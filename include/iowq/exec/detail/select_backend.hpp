@@ -89,7 +89,7 @@ IOWQ_COLD inline void report_fallback(const std::string& reason) noexcept {
   static constinit atomic<bool> told{false};
   // relaxed: a flag that guards nothing else.
   if (!told.exchange(true, std::memory_order_relaxed))
-    std::fprintf(stderr, "iowq: no io_uring, going on with epoll and threads: %s\n",
+    std::fprintf(stderr, "iowq: io_uring is not available, using epoll and threads: %s\n",
                  reason.c_str());
 }
 

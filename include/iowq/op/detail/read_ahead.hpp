@@ -181,8 +181,8 @@ class read_ahead final : completion_callback, loop_item {
 
   class wait_awaiter;
 
-  read_ahead* before;  // links of the owner's ahead_line
-  read_ahead* next_in_ring;
+  read_ahead* prev_in_line;  // links of the owner's ahead_line
+  read_ahead* next_in_line;
 
  private:
   enum class state : std::uint8_t { reading, done, abandoned };
@@ -296,7 +296,7 @@ class ahead_line {
   }
 
  private:
-  intrusive_list<&read_ahead::next_in_ring, &read_ahead::before> line_;
+  intrusive_list<&read_ahead::next_in_line, &read_ahead::prev_in_line> line_;
   unsigned size_ = 0;
 };
 

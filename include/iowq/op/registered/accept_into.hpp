@@ -74,7 +74,7 @@ struct close_fixed_call {
       .opcode = IORING_OP_CLOSE,
       .first = route::pool,
       .cancellable = false,
-      .reason = "as close; what has no descriptor goes to the ring, whose worker closes it"};
+      .reason = "as close; on the ring, where a worker closes it, if the file has no descriptor"};
   explicit close_fixed_call(fixed_file owned) noexcept : file{std::move(owned)} {}
 
   [[nodiscard]] int descriptor() const noexcept { return user; }

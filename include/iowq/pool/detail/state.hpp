@@ -322,11 +322,11 @@ struct roster : guarded<Policy> {
     call_manager(true, todo);
   }
 
-  /// Makes the manager run: at once if `complete_inline`, else at its next tick at the latest.
-  void call_manager(bool complete_inline, deferred_wakes<Policy>& todo) noexcept {
+  /// Makes the manager run: at once if `at_once`, else at its next tick at the latest.
+  void call_manager(bool at_once, deferred_wakes<Policy>& todo) noexcept {
     // relaxed: it is written under M, which we have.
     std::uint32_t const word = this->manager_word.load(std::memory_order_relaxed);
-    if (word != base::manager_parked && !(complete_inline && word == base::manager_ticking)) return;
+    if (word != base::manager_parked && !(at_once && word == base::manager_ticking)) return;
     this->manager_word.store(base::manager_busy, std::memory_order_relaxed);
     todo.unpark = true;
     ++this->unparks;

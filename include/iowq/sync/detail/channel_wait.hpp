@@ -25,7 +25,7 @@ struct channel_base {
   wait_queue senders;    // empty while there is room or a waiting receiver
   wait_queue receivers;  // empty while there is a value or a waiting sender
   bool closed = false;
-  unsigned complete_inline = 0;
+  unsigned completed_at_once = 0;
 };
 
 /// A send or a recv. Only the owner thread uses its members, except those marked below, which the
@@ -53,7 +53,7 @@ class channel_wait : public waiter {
     {
       channel_base::lock const held{all_.mutex};
       if (done()) {
-        if (++all_.complete_inline % channel_base::budget != 0) return !over();
+        if (++all_.completed_at_once % channel_base::budget != 0) return !over();
         stage_ = stage::ready;
         here.ready(*this);
         ambient = true;  // not registered with `token`: a stop would come too late
