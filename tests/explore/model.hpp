@@ -172,7 +172,7 @@ inline void until_stopped(job&, const iowq::stop_token& stop) {
   iowq::pool_options options;
   options.max_workers = {bound, unbound};
   options.spin = {};
-  options.check_drift = iowq::context_check_mode::off;
+  options.check_context = iowq::context_check_mode::off;
   return options;
 }
 

@@ -489,7 +489,7 @@ EXPLORE_MODEL(context, context_check,
               "an owner that compares its context with the manager's meets one") {
   job one, two;
   iowq::pool_options options = workers(1);
-  options.check_drift = iowq::context_check_mode::always;
+  options.check_context = iowq::context_check_mode::always;
   pool_under_test pool{options};
   pool.enqueue(one);
   pool.context_changed();

@@ -37,8 +37,9 @@ void enqueue_one(iowq::pool& pool) {
 /// A pool whose reports are kept.
 struct watched {
   explicit watched(context_check_mode check = context_check_mode::always)
-      : pool{{.check_drift = check,
-              .on_drift = [this](std::string_view report) { reports.emplace_back(report); }}} {}
+      : pool{{.check_context = check, .on_context_mismatch = [this](std::string_view report) {
+                reports.emplace_back(report);
+              }}} {}
 
   [[nodiscard]] bool said(std::string_view words) const {
     return reports.size() == 1 && reports[0].find(words) != std::string::npos;
@@ -234,7 +235,7 @@ TEST_SUITE("pool/context_check") {
 
   TEST_CASE("without a handler the report goes to stderr") {
     auto const died = iowq_test::death_output([] {
-      iowq::pool pool{{.check_drift = context_check_mode::always}};
+      iowq::pool pool{{.check_context = context_check_mode::always}};
       if (::unshare(CLONE_FS) != 0 || ::chdir("/proc") != 0) ::_exit(2);
       job one;
       pool.enqueue(one);

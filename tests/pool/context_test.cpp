@@ -151,7 +151,7 @@ TEST_SUITE("pool/context") {
       context const before = context::mine();
       // One node: a worker of one among others keeps to its processors.
       iowq::pool pool{{.nodes = iowq::topology::of({before.affinity}),
-                       .check_drift = iowq::context_check_mode::off}};
+                       .check_context = iowq::context_check_mode::off}};
       CHECK(on_worker(pool) == before);
       unsigned first = 0;
       while (!before.affinity.contains(first)) ++first;
@@ -328,7 +328,7 @@ TEST_SUITE("pool/context") {
   TEST_CASE("wq-55: a capability that was dropped is missing from all that is enqueued after") {
     if (::geteuid() != 0) SKIP_CASE("capabilities to drop need root");
     std::thread owner{[] {
-      iowq::pool pool{{.check_drift = iowq::context_check_mode::off}};
+      iowq::pool pool{{.check_context = iowq::context_check_mode::off}};
       auto on_it = [&pool] {
         int error = -1;
         job look{[&](const iowq::stop_token&) { error = ::chroot("/") == 0 ? 0 : errno; }};

@@ -110,8 +110,8 @@ struct pool_options {
   std::chrono::nanoseconds spin = std::chrono::microseconds{5};
   // When enqueue() compares the owner's context with that of the workers, and the function that
   // receives the report of the differences. Without a function, the report goes to stderr.
-  context_check_mode check_drift = context_check_mode::automatic;
-  drift_handler on_drift = {};
+  context_check_mode check_context = context_check_mode::automatic;
+  context_mismatch_handler on_context_mismatch = {};
 };
 
 }  // namespace iowq::inline v0

@@ -69,7 +69,7 @@ class basic_pool {
     unsigned const cpus = update_processors();
     if (cpus > 1) state_.spins.length(options.spin);
     state_.owner_tid = Policy::thread_id();
-    manager_.context_check.configure(options.check_drift, std::move(options.on_drift));
+    manager_.context_check.configure(options.check_context, std::move(options.on_context_mismatch));
     worker_limits const limits = detail::with_defaults<Policy>(options.max_workers, cpus);
     state_.accounts[0].max_workers = limits.bound;
     state_.accounts[1].max_workers = limits.unbound;

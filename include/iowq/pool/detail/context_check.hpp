@@ -40,7 +40,7 @@ enum class context_check_mode : unsigned char {
 
 /// Receives the report of the differences. Called at most once in the life of a pool, on the
 /// owner's thread, inside enqueue(). It must not throw, and must not use the pool.
-using drift_handler = std::function<void(std::string_view report)>;
+using context_mismatch_handler = std::function<void(std::string_view report)>;
 
 namespace detail {
 
@@ -152,7 +152,7 @@ template <class Policy>
 class context_watch {
  public:
   /// Call before the pool has another thread.
-  void configure(context_check_mode wanted, drift_handler handler) {
+  void configure(context_check_mode wanted, context_mismatch_handler handler) {
     // relaxed: the flag publishes no other data.
     bool const debugging = built_for_debugging.load(std::memory_order_relaxed);
     always_ = wanted == context_check_mode::always;
@@ -234,7 +234,7 @@ class context_watch {
   enum : std::uint32_t { nobody, unborn };
   typename Policy::template atomic<std::uint32_t> specimen_{nobody};
   // Owner thread only.
-  drift_handler handler_;
+  context_mismatch_handler handler_;
   bool always_ = false;
   unsigned careful_ = 0;  // number of further calls of enqueue() that all check
   detail::time_point next_{};
