@@ -107,7 +107,7 @@ inline check() {
   }
 }
 
-/* roster::ensure_worker(), as far as it wakes. */
+/* pool_state::ensure_worker(), as far as it wakes. */
 inline ensure_worker(kind) {
   do
   :: len(ready[kind]) > waking[kind] && nr_idle[kind] > 0 ->
@@ -243,7 +243,7 @@ proctype second_producer() {
   enqueue(4)
 }
 
-/* pool_state::take(), or roster::go_idle(). */
+/* pool_state::take(), or pool_state::go_idle(). */
 inline take_or_go_idle() {
   if
   :: len(ready[kind_of_worker(w)]) > 0 ->
@@ -265,7 +265,7 @@ waits:
   atomic {
     activated[w];
     activated[w] = false;
-    waking[kind_of_worker(w)]--; /* roster::worker_started_looking() */
+    waking[kind_of_worker(w)]--; /* pool_state::worker_started_looking() */
     take_or_go_idle();
     check()
   };

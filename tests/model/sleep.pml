@@ -17,7 +17,7 @@
  * reason and idle time-outs pass, whenever they like, until the world comes to rest; that may be
  * at once, and then nobody is saved by an accident. The manager's ticks go on: they are promised.
  *
- * Claims. A1 and A2 (account.hpp), D2 (dispatch.hpp), D3 (roster.hpp) in check(), after every
+ * Claims. A1 and A2 (account.hpp), D2, D3 (state.hpp) in check(), after every
  * section; every item ends exactly once; at rest nothing is left (judge); and under weak fairness
  * every item ends (`ended`), though the first one blocks until the last one has ended: a pool of
  * two workers never leaves the second one asleep beside it.
@@ -46,14 +46,14 @@
 
 mtype:state = { free, creating, idle, running, sleeping, retired } /* worker_state */
 mtype:word = { unborn, awake, idles, spins }                       /* worker::word */
-mtype:manager = { busy, parked, ticking }                          /* guarded::manager_word */
+mtype:manager = { busy, parked, ticking }                          /* pool_state::manager_word */
 
 /* Under M: account_counts, and what is in the ready list, oldest first. */
 byte runnable, live, nr_idle, nr_running, waking, nr_sleeping, promised;
 chan ready = [ITEMS] of { byte };
 mtype:state state_of[RECORDS] = free;
 byte cur[RECORDS] = NOBODY;
-bool spinning; /* guarded::spinning; at most one idle worker spins */
+bool spinning; /* pool_state::spinning; at most one idle worker spins */
 
 /* Written under M, read without. */
 mtype:word word[RECORDS] = unborn;
@@ -115,7 +115,7 @@ inline check() {
   }
 }
 
-/* roster::call_manager() */
+/* pool_state::call_manager() */
 inline call_manager(at_once) {
   if
   :: manager_word == parked || (at_once && manager_word == ticking) ->
@@ -125,7 +125,7 @@ inline call_manager(at_once) {
   fi
 }
 
-/* roster::activate(): off the stack, by an exchange of the word. Who went to sleep is owed a
+/* pool_state::activate(): off the stack, by an exchange of the word. Who went to sleep is owed a
  * futex_wake, who spins is not. */
 inline activate(w) {
   state_of[w] = running; nr_idle--; nr_running++; waking++;
@@ -147,7 +147,7 @@ inline activate(w) {
 #endif
 }
 
-/* roster::ensure_worker(), with dispatch.hpp's next_step(). */
+/* pool_state::ensure_worker(), with dispatch.hpp's next_step(). */
 inline ensure_worker() {
   do
   :: !unserved -> break
@@ -179,7 +179,7 @@ inline ensure_worker() {
   od
 }
 
-/* roster::run_deferred(), after M. A record may have another thread by now, woken for nothing. */
+/* pool_state::run_deferred(), after M. A record may have another thread by now, woken for nothing. */
 inline run_deferred() {
 #if defined(LOOK_THEN_STORE)
   atomic {
@@ -250,7 +250,7 @@ active proctype second_producer() {
   enqueue(ITEMS - 1)
 }
 
-/* roster::go_idle() */
+/* pool_state::go_idle() */
 inline go_idle() {
   state_of[w] = idle; nr_running--; nr_idle++;
   if
@@ -274,7 +274,7 @@ inline take_or_go_idle() {
   check()
 }
 
-/* roster::leave() */
+/* pool_state::leave() */
 inline leave() {
   word[w] = awake; state_of[w] = retired; live--; nr_running--;
   ensure_worker();
@@ -282,7 +282,7 @@ inline leave() {
   check()
 }
 
-/* roster::mark_sleeping(), mark_running() */
+/* pool_state::mark_sleeping(), mark_running() */
 inline mark_sleeping(w) { state_of[w] = sleeping; nr_running--; nr_sleeping++ }
 inline mark_running(w) { state_of[w] = running; nr_sleeping--; nr_running++ }
 
@@ -307,7 +307,7 @@ born:
   atomic { state_of[w] = running; live++; nr_running++; waking++; check() };
 #endif
   atomic {
-    waking--; /* roster::worker_started_looking() */
+    waking--; /* pool_state::worker_started_looking() */
     take_or_go_idle()
   };
 
@@ -388,7 +388,7 @@ sleeps:
 #else
     :: state_of[w] != idle -> /* D3 */
 #endif
-      waking--; /* roster::worker_started_looking() */
+      waking--; /* pool_state::worker_started_looking() */
       timed_out = false; patient = false;
       take_or_go_idle();
       goto unlocked

@@ -81,9 +81,17 @@ struct deferred_wakes {
   }
 };
 
-/// The data of a pool. The state changes are in `roster` (workers) and `pool_state` (items).
+/// The outcome of pool_state::end().
+struct finish_result {
+  item* next = nullptr;  // the item that the same worker runs next, at once
+  // The linked successors of a failed item: finish them, as cancelled, after the item.
+  intrusive_queue<&item::next> failed;
+};
+
+/// The state of a pool: all data that M guards, the state changes of workers and those of items.
+/// Under M unless noted.
 template <class Policy>
-struct guarded {
+struct pool_state {
   using worker_type = worker<Policy>;
   using account_type = account<worker_type>;
   using lock = typename Policy::lock;
@@ -139,10 +147,10 @@ struct guarded {
   // without M, to refuse a call from that thread.
   atomic<int> matcher{0};
 
-  guarded() = default;
-  guarded(const guarded&) = delete;
-  guarded& operator=(const guarded&) = delete;
-  ~guarded() { finishers->drop(); }
+  pool_state() = default;
+  pool_state(const pool_state&) = delete;
+  pool_state& operator=(const pool_state&) = delete;
+  ~pool_state() { finishers->drop(); }
 
   [[nodiscard]] lock acquire() noexcept {
     // relaxed: only the thread that wrote the value can find its own id there.
@@ -177,14 +185,8 @@ struct guarded {
     retired.abandon();
     spare.abandon();
   }
-};
 
-/// The state changes of workers. Under M unless noted.
-template <class Policy>
-struct roster : guarded<Policy> {
-  using base = guarded<Policy>;
-  using typename base::account_type;
-  using typename base::worker_type;
+  // ---- Workers ----
 
   /// Call after an item of this account may have become runnable near `node`. Takes the steps that
   /// next_step() decides: wakes workers, reserves new ones, or lets the manager watch.
@@ -195,7 +197,7 @@ struct roster : guarded<Policy> {
         case step::none:
           break;
         case step::wake:
-          wake(*account.newest_idle(this->nodes.near(node)), todo);
+          wake(*account.newest_idle(nodes.near(node)), todo);
           continue;
         case step::create:
           account.reserve();
@@ -215,7 +217,7 @@ struct roster : guarded<Policy> {
   void ensure_worker(deferred_wakes<Policy>& todo) noexcept {
     for (work_class const kind : {work_class::bound, work_class::unbound}) {
       auto const what = std::exchange(todo.unsettled[static_cast<unsigned>(kind)], {});
-      if (what.any) ensure_worker(this->account_of(kind), what.node, what.concurrent, todo);
+      if (what.any) ensure_worker(account_of(kind), what.node, what.concurrent, todo);
     }
   }
 
@@ -223,14 +225,14 @@ struct roster : guarded<Policy> {
   void wake(worker_type& sleeper, deferred_wakes<Policy>& todo) noexcept {
     if (!activate(sleeper)) return;
     todo.add(sleeper);
-    ++this->wakes;
+    ++wakes;
   }
 
   /// Removes an idle worker from its stack and marks it running. Returns true if the worker sleeps
   /// or is about to sleep: the caller must then call futex_wake(). Returns false if the worker
   /// spins, and so sees the word. D3.
   [[nodiscard]] bool activate(worker_type& sleeper) noexcept {
-    this->account_of(sleeper.kind).remove_idle(sleeper);
+    account_of(sleeper.kind).remove_idle(sleeper);
     sleeper.state = worker_state::running;
     // relaxed: the worker takes M before it reads anything else. It is an exchange, not a store:
     // the old value shows whether a spinning worker has just gone to sleep and needs the wake.
@@ -238,9 +240,7 @@ struct roster : guarded<Policy> {
            worker_type::spinning;
   }
   /// A worker calls this first under M after its activation or start: it now looks for an item.
-  void worker_started_looking(worker_type& looker) noexcept {
-    --this->account_of(looker.kind).waking;
-  }
+  void worker_started_looking(worker_type& looker) noexcept { --account_of(looker.kind).waking; }
   /// Wakes every idle worker of a class, so that each checks whether it must leave. This is rare,
   /// so the wake-ups are made under M.
   void wake_all_idle(account_type& account) noexcept {
@@ -251,21 +251,21 @@ struct roster : guarded<Policy> {
 
   /// Pushes the calling worker, which has no item, on the idle stack.
   void go_idle(worker_type& quiet) noexcept {
-    account_type& account = this->account_of(quiet.kind);
+    account_type& account = account_of(quiet.kind);
     IOWQ_ASSERT(quiet.state == worker_state::running);
     quiet.state = worker_state::idle;
     account.push_idle(quiet);
     quiet.spins = may_spin();
     // relaxed, both: a thread that activates the worker holds M, and the worker reads its word once
     // more before it sleeps. `spinning` only limits the number of spinning workers.
-    if (quiet.spins) this->spinning.store(true, std::memory_order_relaxed);
+    if (quiet.spins) spinning.store(true, std::memory_order_relaxed);
     quiet.word.store(quiet.spins ? worker_type::spinning : worker_type::idle,
                      std::memory_order_relaxed);
   }
 
   /// Marks a running worker as sleeping in its item.
   void mark_sleeping(worker_type& sleeper) noexcept {
-    account_type& account = this->account_of(sleeper.kind);
+    account_type& account = account_of(sleeper.kind);
     IOWQ_ASSERT(sleeper.state == worker_state::running);
     sleeper.state = worker_state::sleeping;
     --account.nr_running;
@@ -276,7 +276,7 @@ struct roster : guarded<Policy> {
   }
   /// Removes the mark: the worker runs again.
   void mark_running(worker_type& awake_worker) noexcept {
-    account_type& account = this->account_of(awake_worker.kind);
+    account_type& account = account_of(awake_worker.kind);
     IOWQ_ASSERT(awake_worker.state == worker_state::sleeping);
     awake_worker.state = worker_state::running;
     --account.sleeping;
@@ -287,12 +287,12 @@ struct roster : guarded<Policy> {
   /// Whether the mark may be removed before the item ends. A worker of an old epoch takes no other
   /// item, so it stays marked: it must not prevent the creation of a worker of the new epoch.
   [[nodiscard]] bool can_mark_running(const worker_type& marked) const noexcept {
-    return marked.state == worker_state::sleeping && marked.epoch == this->epoch;
+    return marked.state == worker_state::sleeping && marked.epoch == epoch;
   }
   /// Whether a live worker exists that can take an item of this account, now or later.
   [[nodiscard]] bool has_current_worker(const account_type& account) const noexcept {
     for (worker_type* one = account.workers.front(); one != nullptr; one = one->next)
-      if (one->epoch == this->epoch) return true;
+      if (one->epoch == epoch) return true;
     return false;
   }
   /// Called at the end of a blocking region that found the worker marked. Worker only, without M,
@@ -301,23 +301,23 @@ struct roster : guarded<Policy> {
     phase const before = awake_worker.at();
     awake_worker.enter(phase::pool);
     {
-      auto const held = this->acquire();
+      auto const held = acquire();
       if (can_mark_running(awake_worker)) mark_running(awake_worker);
     }
     awake_worker.enter(before);
   }
 
   [[nodiscard]] bool must_leave(const worker_type& asked) noexcept {
-    return detail::must_leave(this->account_of(asked.kind), this->exit, asked.epoch != this->epoch);
+    return detail::must_leave(account_of(asked.kind), exit, asked.epoch != epoch);
   }
   /// Retires a running worker that has no item. The manager joins its thread.
   void leave(worker_type& leaver, deferred_wakes<Policy>& todo) noexcept {
-    account_type& account = this->account_of(leaver.kind);
+    account_type& account = account_of(leaver.kind);
     IOWQ_ASSERT(leaver.state == worker_state::running);
     account.remove(leaver);
     leaver.state = worker_state::retired;
-    this->retired.push_back(leaver);
-    ++this->retired_count;
+    retired.push_back(leaver);
+    ++retired_count;
     ensure_worker(account, leaver.node, false, todo);
     call_manager(true, todo);
   }
@@ -325,18 +325,18 @@ struct roster : guarded<Policy> {
   /// Makes the manager run: at once if `at_once`, else at its next tick at the latest.
   void call_manager(bool at_once, deferred_wakes<Policy>& todo) noexcept {
     // relaxed: it is written under M, which we have.
-    std::uint32_t const word = this->manager_word.load(std::memory_order_relaxed);
-    if (word != base::manager_parked && !(at_once && word == base::manager_ticking)) return;
-    this->manager_word.store(base::manager_busy, std::memory_order_relaxed);
+    std::uint32_t const word = manager_word.load(std::memory_order_relaxed);
+    if (word != manager_parked && !(at_once && word == manager_ticking)) return;
+    manager_word.store(manager_busy, std::memory_order_relaxed);
     todo.unpark = true;
-    ++this->unparks;
+    ++unparks;
   }
 
   /// Makes the deferred wake-ups. Call it without M if possible, because the woken threads need M.
   void run_deferred(const deferred_wakes<Policy>& todo) noexcept {
     IOWQ_ASSERT(!todo.unsettled[0].any && !todo.unsettled[1].any);  // D2
     for (unsigned i = 0; i < todo.nr_wake; ++i) Policy::futex_wake(todo.wake[i]->word, 1);
-    if (todo.unpark) Policy::futex_wake(this->manager_word, 1);
+    if (todo.unpark) Policy::futex_wake(manager_word, 1);
   }
 
  private:
@@ -345,30 +345,18 @@ struct roster : guarded<Policy> {
   /// each running worker. Workers with long items are not counted, since such items may sleep
   /// rather than compute; then only the success rate of earlier spins decides.
   [[nodiscard]] bool may_spin() noexcept {
-    if (this->exit) return false;
+    if (exit) return false;
     unsigned busy = 2;
-    for (const account_type& account : this->accounts)
+    for (const account_type& account : accounts)
       if (account.quick()) busy += account.nr_running;
-    if (busy > this->accounts[0].processors) return false;
+    if (busy > accounts[0].processors) return false;
     // acquire: pairs with the release in worker_thread::spin(), so that should_spin() reads the
     // complete notes of the last spin.
-    return !this->spinning.load(std::memory_order_acquire) && this->spins.should_spin();
+    return !spinning.load(std::memory_order_acquire) && spins.should_spin();
   }
-};
 
-/// The outcome of pool_state::end().
-struct finish_result {
-  item* next = nullptr;  // the item that the same worker runs next, at once
-  // The linked successors of a failed item: finish them, as cancelled, after the item.
-  intrusive_queue<&item::next> failed;
-};
-
-/// The state of a pool: all data that M guards, and the state changes of items.
-template <class Policy>
-struct pool_state : roster<Policy> {
-  using base = roster<Policy>;
-  using typename base::account_type;
-  using typename base::worker_type;
+ public:
+  // ---- Items ----
 
   static constexpr unsigned max_batch = 16;  // items in a row of one key or one chain of links
   static constexpr unsigned max_brief = 32;  // brief items taken at once
@@ -377,25 +365,25 @@ struct pool_state : roster<Policy> {
 
   /// Inserts a new item. Any thread. Call ensure_worker() before M is released. D1.
   void insert(item& fresh, deferred_wakes<Policy>& todo) noexcept {
-    accept(fresh, static_cast<unsigned>(this->generation % generation_slots));
+    accept(fresh, static_cast<unsigned>(generation % generation_slots));
     place(fresh, todo);
   }
   /// Counts the item in the generation of `slot`, until depart().
   void accept(item& fresh, unsigned slot) noexcept {
     fresh.generation = static_cast<std::uint8_t>(slot) & (generation_slots - 1);
-    ++this->account_of(fresh.kind()).unfinished[fresh.generation];
+    ++account_of(fresh.kind()).unfinished[fresh.generation];
   }
   /// Stops counting an item that ended or was cancelled. The thread that calls its finished() must
   /// be counted instead, in worker::finishing or finisher_counts.
   generation_set depart(const item& gone) noexcept {
-    --this->account_of(gone.kind()).unfinished[gone.generation];
+    --account_of(gone.kind()).unfinished[gone.generation];
     return generation_of(gone);
   }
   void place(item& fresh, deferred_wakes<Policy>& todo) noexcept {
-    account_type& account = this->account_of(fresh.kind());
+    account_type& account = account_of(fresh.kind());
     ++account.queued;
     ++account.arrived;
-    if (fresh.keyed && !this->chains.enter(fresh)) return;
+    if (fresh.keyed && !chains.enter(fresh)) return;
     make_ready(fresh, todo);
   }
 
@@ -403,9 +391,9 @@ struct pool_state : roster<Policy> {
   /// item is ready. After a brief item, other brief items may follow by `next`. Does not change
   /// which other items are unserved, so D2 still holds.
   [[nodiscard]] item* take(worker_type& taker) noexcept {
-    account_type& account = this->account_of(taker.kind);
+    account_type& account = account_of(taker.kind);
     if (account.runnable == 0) return nullptr;
-    for (std::uint8_t const node : this->nodes.near(taker.node)) {
+    for (std::uint8_t const node : nodes.near(taker.node)) {
       auto& node_queue = account.node_queues[node];
       item* const oldest = node_queue.ready.front();
       if (oldest == nullptr) continue;
@@ -425,7 +413,7 @@ struct pool_state : roster<Policy> {
           begin(taker, *also);
           last->next = also;
         }
-      if (node != taker.node) this->stolen += taken;
+      if (node != taker.node) stolen += taken;
       return oldest;
     }
     return nullptr;
@@ -440,7 +428,7 @@ struct pool_state : roster<Policy> {
       one->state = item_state::done;
       one->worker_thread = nullptr;
       ender.departed |= depart(*one);
-      ++this->completed;
+      ++completed;
     }
     finish_result after;
     if (ended.successor != nullptr) start_successor(ender, ended, after);
@@ -457,7 +445,7 @@ struct pool_state : roster<Policy> {
       one->worker_thread = nullptr;
       one->error = ECANCELED;
       ender.departed |= depart(*one);
-      ++this->cancelled;
+      ++cancelled;
       rest.push_back(*one);
     }
   }
@@ -467,7 +455,7 @@ struct pool_state : roster<Policy> {
   void enqueue_successor(worker_type& ender, intrusive_queue<&item::next>& failed,
                          deferred_wakes<Policy>& todo) noexcept {
     item& successor = *std::exchange(ender.later, nullptr);
-    if (this->closed || successor.withdrawn) {
+    if (closed || successor.withdrawn) {
       ender.departed |= depart(successor);
       cancel_chain(&successor, ECANCELED, [&](item& one) { failed.push_back(one); });
     } else {
@@ -479,11 +467,11 @@ struct pool_state : roster<Policy> {
   /// caller calls ensure_worker(), releases M, and then finishes the items as cancelled.
   template <class Take>
   void dequeue_item(item& queued, int why, deferred_wakes<Policy>& todo, Take&& take) noexcept {
-    account_type& account = this->account_of(queued.kind());
+    account_type& account = account_of(queued.kind());
     if (queued.state == item_state::chained) {
-      this->chains.leave(queued);
+      chains.leave(queued);
     } else {
-      item* const next_head = queued.keyed ? this->chains.release(queued) : nullptr;
+      item* const next_head = queued.keyed ? chains.release(queued) : nullptr;
       if (next_head != nullptr && next_head->kind() == queued.kind() &&
           next_head->node_queue == queued.node_queue) {
         account.make_ready_at(queued, *next_head);
@@ -498,7 +486,7 @@ struct pool_state : roster<Policy> {
   /// The second part of dequeue_item(), for an item that is no longer in any list.
   template <class Take>
   void drop_queued(item& withdrawn, int why, Take&& take) noexcept {
-    --this->account_of(withdrawn.kind()).queued;
+    --account_of(withdrawn.kind()).queued;
     (void)depart(withdrawn);
     cancel_chain(&withdrawn, why, take);
   }
@@ -512,18 +500,18 @@ struct pool_state : roster<Policy> {
       one.state = item_state::done;
       one.error = why;
       one.prev = nullptr;
-      ++this->cancelled;
+      ++cancelled;
       take(one);
     }
   }
 
  private:
   void make_ready(item& startable, deferred_wakes<Policy>& todo) noexcept {
-    this->account_of(startable.kind()).make_ready(startable);
+    account_of(startable.kind()).make_ready(startable);
     todo.became_runnable(startable);
   }
   void begin(worker_type& worker_thread, item& next) noexcept {
-    --this->account_of(next.kind()).queued;
+    --account_of(next.kind()).queued;
     hold(worker_thread, next);
   }
   void hold(worker_type& worker_thread, item& next) noexcept {
@@ -553,10 +541,10 @@ struct pool_state : roster<Policy> {
   /// already keeps a successor of `key_head` or has reached the limits of a batch.
   void release_key(worker_type& ender, item& key_head, finish_result& after,
                    deferred_wakes<Policy>& todo) noexcept {
-    item* const next_head = this->chains.release(key_head);
+    item* const next_head = chains.release(key_head);
     if (next_head == nullptr) return;
     if (after.next == nullptr && ender.later == nullptr && next_head->kind() == ender.kind &&
-        ender.batch < max_batch && !this->must_leave(ender) &&
+        ender.batch < max_batch && !must_leave(ender) &&
         Policy::now() - ender.batch_start < max_batch_time) {
       ender.cur = after.next = next_head;
       begin(ender, *next_head);
@@ -571,17 +559,17 @@ struct pool_state : roster<Policy> {
   /// closed, cancels the successor and all items linked behind it.
   void start_successor(worker_type& ender, item& ended, finish_result& after) noexcept {
     item& successor = *std::exchange(ended.successor, nullptr);
-    if (ended.error != 0 || this->closed)
+    if (ended.error != 0 || closed)
       return cancel_chain(&successor, ECANCELED, [&](item& one) { after.failed.push_back(one); });
     successor.predecessor = nullptr;  // `ended` may be gone as soon as it is finished
     accept(successor, ended.generation);
     successor.node_queue =
-        successor.node == any_node || static_cast<unsigned>(successor.node) >= this->nodes.size()
+        successor.node == any_node || static_cast<unsigned>(successor.node) >= nodes.size()
             ? ended.node_queue
             : static_cast<std::uint8_t>(successor.node);
     bool const here = !successor.keyed && !successor.withdrawn && successor.kind() == ender.kind &&
                       successor.node_queue == ended.node_queue && ender.batch < max_batch &&
-                      !this->must_leave(ender);
+                      !must_leave(ender);
     if (!here) {
       // The worker enqueued the previous successor before it took another item.
       IOWQ_ASSERT(ender.later == nullptr);
