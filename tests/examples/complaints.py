@@ -4,7 +4,7 @@ these tests run where it is refused, too."""
 
 
 def is_complaint(line):
-    return not line.startswith("iowq: no io_uring, ")
+    return not line.startswith("iowq: io_uring is not available, ")
 
 
 def complaints(stderr):

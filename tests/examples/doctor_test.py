@@ -68,7 +68,7 @@ class DoctorTest(unittest.TestCase):
             said, complaint = self.denied(answer, *ALL)
             self.assertEqual(said["backend"]["chosen"], "poll")
             self.assertTrue(said["backend"]["reason"].startswith("io_uring_setup: " + answer))
-            self.assertRegex(complaint, rf"\Aiowq: no io_uring, [^\n]*{answer}[^\n]*\n\Z")
+            self.assertRegex(complaint, rf"\Aiowq: io_uring is not available, [^\n]*{answer}[^\n]*\n\Z")
             self.assertNotEqual(said["advice"], [])
 
     def test_a_ring_that_may_be_made_and_not_used_is_none(self):

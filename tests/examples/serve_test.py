@@ -239,7 +239,7 @@ class StartTest(unittest.TestCase):
             taken.listen()
             port = str(taken.getsockname()[1])
             self.assertIn("Address already in use", self.fails("--port", port, "/tmp"))
-        self.assertIn("no IPv4 or IPv6 address", self.fails("--address", "nonsense", "/tmp"))
+        self.assertIn("not an IPv4 or IPv6 address", self.fails("--address", "nonsense", "/tmp"))
         self.assertNotEqual(self.fails("--port", "70000", "/tmp"), "")
 
     def test_more_connections_than_descriptors(self):

@@ -146,7 +146,7 @@ TEST_SUITE("exec/operation") {
     CHECK(text.find(iowq_test::rings_allowed() ? ": ring, " : ": poll, ") != text.npos);
     CHECK(text.find(": pool, ") != text.npos);
     CHECK(text.find("sleep: timer, ") != text.npos);
-    CHECK(text.find("await_test.cpp:") != text.npos);
+    CHECK(text.find("operation_test.cpp:") != text.npos);
     CHECK(text.find("3 in flight") != text.npos);
   }
 

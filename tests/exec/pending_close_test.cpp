@@ -228,7 +228,7 @@ TEST_SUITE("exec/pending_close") {
         CAPTURE(end.text);
         CHECK(end.signal == SIGABRT);
         CHECK(end.says("in use by read at"));
-        CHECK(end.says("evict_test.cpp"));
+        CHECK(end.says("pending_close_test.cpp"));
         CHECK(end.says("co_await close()"));
       }
   }

@@ -59,7 +59,7 @@ MUTANTS = [
             'sqe->opcode = IORING_OP_ASYNC_CANCEL;', 'sqe->opcode = IORING_OP_NOP;'),
      Case(*READV_STOPPED),
      Case('op/socket', 'poll tells what a descriptor is ready for*', 'end.value()'),
-     Case('op/connect', 'a connect to a full backlog ends when it is stopped*', 'group.size() != 0'),
+     Case('op/connect_to', 'a connect to a full backlog ends when it is stopped*', 'group.size() != 0'),
      Case('op/hazards', 'hazard-7:*', 'answer != unset')),
 
     # ---- An operation does not wait ----
@@ -79,7 +79,7 @@ MUTANTS = [
     # ---- The pool's checklist ----
     (Mutant('pool: a lowered limit retires no idle worker', 'pool/pool.hpp',
             '    if (account.live > account.max_workers) state_.wake_all_idle(account);\n', ''),
-     Case('pool/pool', 'wq-9:*', 'bound.workers == 3')),
+     Case('pool/pool', 'wq-9:*', 'bound.workers == ')),
     (Mutant('pool: the manager watches workers although no item waits', 'pool/detail/account.hpp',
             'return counts.unserved() &&', 'return counts.nr_running > 0 &&'),
      Case('pool/manager', 'wq-28: the manager makes no system call while no*', 'eventually(is_parked)')),

@@ -224,13 +224,13 @@ TEST_SUITE("queue/timer_heap") {
     CHECK(end.says("a timer was destroyed while it is armed"));
   }
 
-  TEST_CASE("a loop destroyed with timer_heap armed stops the program") {
+  TEST_CASE("a loop destroyed with timers armed stops the program") {
     const auto end = iowq_test::death_output([] {
       timer a;
       timer_heap armed;
       armed.arm(a, at(1));
     });
     CHECK(end.signal == SIGABRT);
-    CHECK(end.says("a loop was destroyed with timer_heap armed"));
+    CHECK(end.says("a loop was destroyed with timers armed"));
   }
 }
