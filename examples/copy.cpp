@@ -403,7 +403,7 @@ iowq::task<> use_existing_directory(const std::string& to, const job& work) {
   if ((status.mode() & S_IRWXU) == S_IRWXU) co_return;
   // If this fails, the error of the first file in the directory says so.
   auto change = iowq::as_result(iowq::chmod(to, (status.mode() & 07777U) | S_IRWXU));
-  co_await std::move(change);
+  static_cast<void>(co_await std::move(change));
 }
 
 /// Returns false if the directory is not there to copy into; it is then among the failed ones.
@@ -537,7 +537,7 @@ iowq::executor* running = nullptr;
 void stop_on_signals(iowq::executor& executor) {
   running = &executor;
   struct sigaction stop{};
-  stop.sa_flags = SA_RESETHAND;
+  stop.sa_flags = static_cast<int>(SA_RESETHAND);
   stop.sa_handler = [](int) { running->request_stop(); };
   for (int const signal : {SIGINT, SIGTERM, SIGHUP}) ::sigaction(signal, &stop, nullptr);
 }

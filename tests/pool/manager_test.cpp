@@ -42,10 +42,11 @@ struct counting_policy : iowq::detail::linux_policy {
     count();
     linux_policy::thread_name(name);
   }
-  template <class... Arguments>
-  static bool futex_wait(Arguments&&... arguments) noexcept {
+  template <class Word>
+  static bool futex_wait(Word& word, std::uint32_t expected,
+                         iowq::detail::time_point deadline) noexcept {
     count();
-    return linux_policy::futex_wait(arguments...);
+    return linux_policy::futex_wait(word, expected, deadline);
   }
   template <class... Arguments>
   static void futex_wake(Arguments&&... arguments) noexcept {
