@@ -161,11 +161,12 @@ class [[nodiscard("look at it: it may hold an error")]] result {
 
   template <class Other>
   void construct(Other&& other) {
-    if (other.has_value_)
+    bool const has_value = other.has_value_;
+    if (has_value)
       std::construct_at(std::addressof(value_), std::forward<Other>(other).value_);
     else
       error_ = other.error_;
-    has_value_ = other.has_value_;
+    has_value_ = has_value;
   }
   void destroy() noexcept {
     if constexpr (!std::is_trivially_destructible_v<stored>)
