@@ -391,10 +391,6 @@ inline void executor::drive(detail::detached root) noexcept {
   return detail::migration{other.loop_};
 }
 
-}  // namespace iowq::inline v0
-
-namespace iowq::inline v0 {
-
 /// Constructs an executor on this thread and runs `root`. Returns root's result when `root` and all
 /// tasks that it spawned have ended, or rethrows root's exception.
 ///

@@ -157,9 +157,6 @@ class poll_route {
 };
 
 }  // namespace detail
-}  // namespace iowq::inline v0
-
-namespace iowq::inline v0 {
 
 /// One operation, from its arguments to its result: an awaitable that may be stored, and may be
 /// moved until it is awaited. Await it once, on an executor's thread. The await yields the
@@ -440,10 +437,6 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
   Call call_;
   [[no_unique_address]] detail::work_storage<Call> work_;
 };
-
-}  // namespace iowq::inline v0
-
-namespace iowq::inline v0 {
 
 /// Forces an operation onto the pool: a worker runs it as a system call.
 template <class Call>

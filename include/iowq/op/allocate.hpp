@@ -106,10 +106,6 @@ template <class = void>
   return operation<detail::ftruncate_call>{at, file, length};
 }
 
-}  // namespace iowq::inline v0
-
-namespace iowq::inline v0 {
-
 namespace detail {
 
 /// sync_file_range(2).

@@ -215,10 +215,6 @@ template <class = void>
   return operation<detail::fstatfs_call>{at, file.get()};
 }
 
-}  // namespace iowq::inline v0
-
-namespace iowq::inline v0 {
-
 /// A file time to set: a time_point of system_clock, or a timespec, which may be UTIME_NOW or
 /// UTIME_OMIT.
 class file_time {

@@ -160,10 +160,6 @@ template <class = void>
                                         flags};
 }
 
-}  // namespace iowq::inline v0
-
-namespace iowq::inline v0 {
-
 namespace detail {
 
 /// linkat(2).

@@ -175,10 +175,6 @@ template <class = void>
   return close(fd{number}, at);
 }
 
-}  // namespace iowq::inline v0
-
-namespace iowq::inline v0 {
-
 namespace detail {
 
 /// dup(2), close-on-exec.

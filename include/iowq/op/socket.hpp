@@ -91,10 +91,6 @@ template <class = void>
   return operation<detail::connect_call>{at, socket.get(), where};
 }
 
-}  // namespace iowq::inline v0
-
-namespace iowq::inline v0 {
-
 namespace detail {
 
 /// socket(2).

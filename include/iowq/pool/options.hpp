@@ -88,9 +88,6 @@ template <class Policy>
 }
 
 }  // namespace detail
-}  // namespace iowq::inline v0
-
-namespace iowq::inline v0 {
 
 /// How to build a pool.
 struct pool_options {

@@ -90,10 +90,6 @@ class known_file {
   return true;
 }
 
-}  // namespace detail
-
-namespace detail {
-
 /// Parameter type of operations that must know the file type. Like descriptor, but the first such
 /// operation on an fd examines the file and stores the result in the fd.
 class known_descriptor : public descriptor {
