@@ -222,7 +222,9 @@ MUTANTS = [
            '      todo.unsettled[0] = todo.unsettled[1] = {};\n      bool const repin',
            ('key.across_classes', 'link.key_during_a_successor')),
     Mutant('node: nobody steals', 'pool/detail/state.hpp',
-           '      if (oldest == nullptr) continue;\n', '      if (oldest == nullptr) break;\n',
+           '    unsigned const node = node_to_take_from(account, taker.node);\n',
+           '    unsigned const node = taker.node;\n'
+           '    if (account.node_queues[node].ready.empty()) return nullptr;\n',
            ('node.steal',)),
 
     # ---- Quiet, and the end ----

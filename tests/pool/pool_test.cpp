@@ -469,6 +469,24 @@ TEST_SUITE("pool/pool") {
     CHECK(pool.stats().bound.peak_workers <= 2);  // wq-60: the limit is the pool's
   }
 
+  TEST_CASE("wq-59: an item runs although the workers of another node are always busy") {
+    iowq::pool pool{{.max_workers = {1, 1}, .nodes = iowq::topology::of({{0}, {1}})}};
+    std::atomic<bool> over{false};
+    jobs stream;
+    for (int i = 0; i < 4; ++i)
+      stream.add({}, {.node = 0}).then = [&](job& again) {
+        if (!over) pool.enqueue(again);
+      };
+    job other{{}, {.node = 1}};
+    stream.enqueue_all(pool);
+    REQUIRE(stream[3].wait(2));  // the only worker belongs to node 0
+    pool.enqueue(other);
+    CHECK(other.wait());
+    over = true;
+    pool.quiesce();
+    CHECK(iowq_test::quiet(pool));
+  }
+
   TEST_CASE("workers keep to the processors they were given, and follow a change") {
     cpu_set_t own;
     REQUIRE(iowq::detail::linux_policy::affinity(own));

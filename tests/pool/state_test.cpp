@@ -334,6 +334,26 @@ TEST_SUITE("pool/state") {
     CHECK(pool.take(worker) == &still::in(other));
   }
 
+  TEST_CASE("wq-59: a node whose items are passed over 16 times is served next") {
+    still pool{8, iowq::topology::of({{0}, {1}, {2}})};
+    auto& worker = pool.born(work_class::bound, 0);
+    auto const next_node = [&] {
+      (void)pool.insert(pool.make(), 0);  // an item of the worker's own node is always ready
+      unsigned const node = pool.take(worker)->node_queue;
+      (void)pool.finish(worker);
+      return node;
+    };
+    (void)pool.insert(pool.make(), 1);
+    (void)pool.insert(pool.make(), 2);
+    for (int round = 0; round < 2; ++round) {
+      for (int i = 0; i < 15; ++i) CHECK(next_node() == 0);
+      CHECK(next_node() + next_node() == 1 + 2);  // one of each, in either order
+      (void)pool.insert(pool.make(), 1);
+      (void)pool.insert(pool.make(), 2);
+    }
+    while (pool.take(worker) != nullptr) (void)pool.finish(worker);
+  }
+
   TEST_CASE("wq-60: a key excludes across nodes") {
     still pool{8, iowq::topology::of({{0}, {1}})};
     auto& here = pool.born(work_class::bound, 0);

@@ -94,7 +94,8 @@ struct node_queue {
   intrusive_list<&item::next, &item::prev>
       ready;  // items without a key, and the key_heads of keys that are not busy
   unsigned nr_ready = 0;
-  unsigned taken = 0;  // total number taken from the front of `ready`; wraps
+  unsigned taken = 0;        // total number taken from the front of `ready`; wraps
+  unsigned passed_over = 0;  // takes from other nodes since the last one here, with items ready
   intrusive_list<&Worker::next_idle, &Worker::prev_idle> idle;  // a stack: the newest is in front
 
   // Used by the manager. When `taken` reaches `mark`, all items that were ready at `marked_at` have

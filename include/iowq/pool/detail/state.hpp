@@ -360,6 +360,7 @@ struct pool_state {
 
   static constexpr unsigned max_batch = 16;  // items in a row of one key or one chain of links
   static constexpr unsigned max_brief = 32;  // brief items taken at once
+  static constexpr unsigned max_passed_over = 16;  // takes from other nodes while a node has items
   static constexpr std::chrono::nanoseconds short_batch{8'000}, long_batch{50'000};
   static constexpr std::chrono::milliseconds max_batch_time{2};
 
@@ -393,30 +394,27 @@ struct pool_state {
   [[nodiscard]] item* take(worker_type& taker) noexcept {
     account_type& account = account_of(taker.kind);
     if (account.runnable == 0) return nullptr;
-    for (std::uint8_t const node : nodes.near(taker.node)) {
-      auto& node_queue = account.node_queues[node];
-      item* const oldest = node_queue.ready.front();
-      if (oldest == nullptr) continue;
-      unsigned const fair = fair_share(account, taker);
-      account.take_ready(*oldest);
-      taker.batch = 0;
-      if (oldest->keyed) taker.batch_start = Policy::now();
-      taker.cur = oldest;
-      begin(taker, *oldest);
-      unsigned taken = 1;
-      if (oldest->batchable())
-        for (item* last = oldest; taken < fair; ++taken, last = last->next) {
-          item* const also = node_queue.ready.front();
-          if (also == nullptr || !also->batchable()) break;
-          __builtin_prefetch(also->ahead, 1);
-          account.take_ready(*also);
-          begin(taker, *also);
-          last->next = also;
-        }
-      if (node != taker.node) stolen += taken;
-      return oldest;
-    }
-    return nullptr;
+    unsigned const node = node_to_take_from(account, taker.node);
+    auto& node_queue = account.node_queues[node];
+    item* const oldest = node_queue.ready.front();
+    unsigned const fair = fair_share(account, taker);
+    account.take_ready(*oldest);
+    taker.batch = 0;
+    if (oldest->keyed) taker.batch_start = Policy::now();
+    taker.cur = oldest;
+    begin(taker, *oldest);
+    unsigned taken = 1;
+    if (oldest->batchable())
+      for (item* last = oldest; taken < fair; ++taken, last = last->next) {
+        item* const also = node_queue.ready.front();
+        if (also == nullptr || !also->batchable()) break;
+        __builtin_prefetch(also->ahead, 1);
+        account.take_ready(*also);
+        begin(taker, *also);
+        last->next = also;
+      }
+    if (node != taker.node) stolen += taken;
+    return oldest;
   }
 
   /// Ends the item of `ender`, or all items of its batch, after execute(). If both a successor and
@@ -510,6 +508,22 @@ struct pool_state {
     account_of(startable.kind()).make_ready(startable);
     todo.became_runnable(startable);
   }
+  /// The node that a worker of node `own` takes its next item from: `own`, or else the nearest
+  /// node with a ready item. But a node that was passed over `max_passed_over` times comes first.
+  /// Otherwise, if all workers that the limit allows were on other nodes and always found items
+  /// there, the items of this node would never run. Call only if an item is runnable.
+  [[nodiscard]] unsigned node_to_take_from(account_type& account, unsigned own) const noexcept {
+    unsigned chosen = no_node;
+    for (std::uint8_t const node : nodes.near(own)) {
+      auto& node_queue = account.node_queues[node];
+      if (node_queue.ready.empty()) continue;
+      if (chosen == no_node || ++node_queue.passed_over >= max_passed_over) chosen = node;
+    }
+    account.node_queues[chosen].passed_over = 0;
+    return chosen;
+  }
+  static constexpr unsigned no_node = ~0u;
+
   void begin(worker_type& worker_thread, item& next) noexcept {
     --account_of(next.kind()).queued;
     hold(worker_thread, next);
