@@ -175,7 +175,8 @@ TEST_SUITE("op/connect_to") {
         co_await iowq::punt(call, {.unbound = true});
       };
       auto& here = iowq::executor::current();
-      here.spawn(keeper(keep));
+      iowq::task_group group;
+      group.spawn(keeper(keep));
       co_await iowq_test::until([&] { return iowq_test::unbound_in_hand() != 0; });
       CHECK(inside.wait());
       iowq::stop_source source;
@@ -187,6 +188,7 @@ TEST_SUITE("op/connect_to") {
       CHECK(end == std::errc::operation_canceled);
       CHECK(here.stats().pool.unbound.queued == 0);
       hold.open();
+      co_await group.join();  // the worker uses `hold` until then
     };
     iowq::run(body(), std::move(one_worker));
   }
