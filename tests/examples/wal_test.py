@@ -24,6 +24,10 @@ FILE_HEAD = 32
 MARK = b"\xf1\x9d\x57\xc3\x8b\xa6\xe4\x3d"
 HEAD = len(MARK) + 24
 SECTOR = 512
+# The whole number of rounds is for the usual program and backend. A sanitized program takes five
+# times as long.
+USUAL = os.environ.get("IOWQ_TEST_SANITIZER", "none") == "none" and "IOWQ_BACKEND" not in os.environ
+ROUNDS = 40 if USUAL else 10
 
 
 def write(directory, **options):
@@ -75,7 +79,7 @@ class WalTest(unittest.TestCase):
     def test_a_kill_loses_nothing_that_was_acknowledged(self):
         chance = random.Random(7)
         acknowledged = set()
-        for _ in range(40):
+        for _ in range(ROUNDS):
             # Killed by what it has said, so that each time it is in the midst of something.
             enough = chance.randrange(1, 400)
             writer = subprocess.Popen(write(self.dir.name, writers=16, records=100_000, size=20_000),
@@ -94,7 +98,7 @@ class WalTest(unittest.TestCase):
 
     def test_what_is_torn_is_cut_and_nothing_else(self):
         chance = random.Random(11)
-        for damage in range(40):
+        for damage in range(ROUNDS):
             subprocess.run(write(self.dir.name, writers=3, records=4), stdout=subprocess.DEVNULL,
                            stderr=subprocess.DEVNULL, timeout=60, check=True)
             before, said = read(self.dir.name)
@@ -340,7 +344,7 @@ class DamageTest(unittest.TestCase):
     def test_a_batch_that_lost_sectors_in_a_power_failure_is_cut(self):
         begins, first, records = self.write_a_large_batch()
         whole, chance = self.log.bytes(), random.Random(3)
-        for trial in range(40):
+        for trial in range(ROUNDS):
             damaged = bytearray(whole)
             lost = []
             for _ in range(chance.randrange(1, 4)):
@@ -367,7 +371,7 @@ class DamageTest(unittest.TestCase):
     def test_damage_in_the_last_batch_that_no_power_failure_explains_is_refused(self):
         begins, first, records = self.write_a_large_batch()
         whole, chance = self.log.bytes(), random.Random(5)
-        for _ in range(40):
+        for _ in range(ROUNDS):
             place = chance.randrange(begins[first], begins[-1])
             damaged = bytearray(whole)
             damaged[place] ^= 1 << chance.randrange(8)
