@@ -70,6 +70,7 @@
 #include <iowq/exec/detail/pool_slot.hpp>
 #include <iowq/exec/detail/remote_inbox.hpp>
 #include <iowq/exec/detail/loop.hpp>
+#include <iowq/exec/detail/parked_operation.hpp>
 #include <iowq/exec/call.hpp>
 #include <iowq/exec/detail/pending_close.hpp>
 #include <iowq/exec/operation.hpp>

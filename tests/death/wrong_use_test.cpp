@@ -88,7 +88,7 @@ TEST_SUITE("death/wrong_use") {
       co_await again;
       co_await again;
     };
-    dies(asleep, "a sleep was awaited twice", sleep);
+    dies(asleep, "an operation was awaited twice", sleep);
     constexpr int wait = __LINE__ + 4;
     auto const waiting = []() -> task<> {
       iowq::event e;
@@ -97,7 +97,7 @@ TEST_SUITE("death/wrong_use") {
       co_await again;
       co_await again;
     };
-    dies(waiting, "a wait was awaited twice", wait);
+    dies(waiting, "an operation was awaited twice", wait);
     constexpr int send = __LINE__ + 3;
     auto const sending = []() -> task<> {
       iowq::channel<int> c{2};
@@ -105,7 +105,7 @@ TEST_SUITE("death/wrong_use") {
       co_await again;
       co_await again;
     };
-    dies(sending, "a send or recv of a channel was awaited twice", send);
+    dies(sending, "an operation was awaited twice", send);
     auto const several = []() -> task<> {
       auto all = iowq::when_all(seven(), seven());
       static_cast<void>(co_await all);
@@ -360,7 +360,7 @@ TEST_SUITE("death/wrong_use") {
       waiting.handle.destroy();
       co_return;
     };
-    dies(asleep, "a coroutine was destroyed while it sleeps", sleep);
+    dies(asleep, "a coroutine was destroyed while it waits", sleep);
     constexpr int wait = __LINE__ + 4;
     auto const in_line = []() -> task<> {
       iowq::event e;
@@ -372,7 +372,7 @@ TEST_SUITE("death/wrong_use") {
       waiting.handle.destroy();
       co_return;
     };
-    dies(in_line, "a coroutine was destroyed while it waits in line", wait);
+    dies(in_line, "a coroutine was destroyed while it waits", wait);
   }
 
   TEST_CASE("a stop_source dies before what is registered with it") {

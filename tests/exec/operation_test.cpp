@@ -202,7 +202,7 @@ TEST_SUITE("exec/operation") {
       };
       iowq::run(body());
     });
-    CHECK(twice.says("a sleep was awaited twice"));
+    CHECK(twice.says("an operation was awaited twice"));
     auto const nowhere = iowq_test::death_output([] {
       auto const body = []() -> task<> { (void)co_await iowq::open("/", O_RDONLY); };
       iowq_test::started run{body()};

@@ -24,7 +24,7 @@ MUTANTS = [
     Mutant('line: last come, first served', 'sync/detail/waiter.hpp',
            'waiters_.push_back(w);', 'waiters_.push_front(w);'),
     Mutant('line: who is stopped stays in it', 'sync/detail/waiter.hpp',
-           '    self.thing_.waiters_.leave(self);\n', '    (void)self;\n'),
+           '    thing_.waiters_.leave(*this);\n', '    (void)self;\n'),
     Mutant('mutex: free although it is handed on', 'sync/mutex.hpp',
            'locked_ = waiters_.grant_first<detail::wait_operation<mutex>>();',
            'static_cast<void>(waiters_.grant_first<detail::wait_operation<mutex>>()); locked_ = false;'),
@@ -47,7 +47,7 @@ MUTANTS = [
            'if (used_ == slots_.size()) return -EAGAIN;',
            'if (used_ == slots_.size() && used_ != 1) return -EAGAIN;'),
     Mutant('channel: who is stopped is called all the same', 'sync/detail/channel_wait.hpp',
-           '    line.leave(*this);\n', ''),
+           '    Derived::queue(all_).leave(*this);\n', ''),
 
     # ---- Several concurrent_base ----
     Mutant('all: a failure stops nobody', 'flow/when_all.hpp',
@@ -134,7 +134,7 @@ BETWEEN = [
     Mutant('group: who was away ends there', 'flow/task_group.hpp',
            'detail::loop& home = *one.group_.owner_;', 'detail::loop& home = here;'),
     Mutant('channel: who waits elsewhere goes on here', 'sync/detail/channel_wait.hpp',
-           'if (owner_ == this_thread_loop) {', 'if (owner_ = this_thread_loop; true) {'),
+           'if (owner_ == this_thread_loop) return', 'if (owner_ = this_thread_loop; true) return'),
     Mutant('loop: one of its company does not wake it', 'exec/detail/loop.hpp',
            'if (!near || !from->ring_.message(ring_)) ring_.wake();', 'if (!near) ring_.wake();'),
 ]

@@ -344,7 +344,7 @@ TEST_SUITE("sync/channel") {
       };
       iowq::run(body());
     });
-    CHECK(twice.says("a send or recv of a channel was awaited twice"));
+    CHECK(twice.says("an operation was awaited twice"));
     auto const dying = iowq_test::death_output([] {
       auto const body = []() -> task<> {
         std::vector<int> order;

@@ -112,7 +112,7 @@ class poll_route {
     } else {
       if (op.override_.has_way()) return op.complete_inline(here, -ENOTSUP);  // on_ring()
       if (!has_answer(op, here)) return true;
-      if (here.poller()->may_end_at_once()) {
+      if (here.may_continue()) {
         here.template count<Call::row>(&operation_stats::inline_ops);
         return op.complete_inline(here, op.result_.res());
       }
@@ -275,12 +275,12 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
       if (here.backend().can_get_sqe() && begin_fast(here, token)) return true;
     if constexpr (requires { call_.validate(); })
       if (int const bad = call_.validate(); bad < 0) [[unlikely]]
-        return complete_inline(here, bad);
+        return complete_at_once(here, bad);
     bool const ambient = token == here.ambient();
     if constexpr (Call::row.cancellable)
       if (ambient ? here.stopping() : token.stop_requested()) [[unlikely]] {
         here.template count<Call::row>(&operation_stats::cancelled);
-        return complete_inline(here, -ECANCELED);
+        return complete_at_once(here, -ECANCELED);
       }
     if constexpr (requires { call_.closes_descriptor(); })
       if (set_action(&on_item); detail::cancel_users(here, *this)) return true;
@@ -293,7 +293,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
       case route::inline_:
         if (int const r = detail::try_inline(call_, here.devices()); r != -EAGAIN || !forms.call) {
           here.template count<Call::row>(&operation_stats::inline_ops);
-          return complete_inline(here, r);
+          return complete_at_once(here, r);
         }
         place.way = route::pool;
         [[fallthrough]];
@@ -327,6 +327,25 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
     }
     here.watch(*this, token, ambient);
     return true;
+  }
+
+  /// Completes an operation that neither the ring nor the pool has seen. Returns false if the
+  /// coroutine continues without suspending, which a turn permits a limited number of times.
+  bool complete_at_once(detail::loop& here, int res) noexcept {
+    if (here.may_continue()) [[likely]]
+      return complete_inline(here, res);
+    set_action(&on_completed_item);
+    here.complete_later(*this, res);
+    here.watch(*this, {}, true);
+    return true;
+  }
+  static void on_completed_item(detail::loop_item* self) noexcept {
+    auto& op = *static_cast<operation*>(static_cast<base*>(self));
+    detail::loop& here = *detail::this_thread_loop;
+    detail::in_flight_registry::remove(op);
+    op.on_complete(here);
+    here.left(op);
+    here.resume(op);
   }
 
   bool complete_inline(detail::loop& here, int res) noexcept {

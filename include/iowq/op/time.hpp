@@ -14,14 +14,13 @@
 
 #include <cerrno>
 #include <chrono>
-#include <coroutine>
 #include <cstdint>
 #include <source_location>
 
 #include <iowq/base/fd.hpp>
 #include <iowq/base/result.hpp>
-#include <iowq/coro/detail/promise.hpp>
 #include <iowq/exec/detail/loop.hpp>
+#include <iowq/exec/detail/parked_operation.hpp>
 #include <iowq/exec/operation.hpp>
 #include <iowq/op/detail/blocking_wait.hpp>
 
@@ -111,70 +110,31 @@ struct day_sleep_call {
 };
 
 /// Sleeps until a deadline of the steady clock.
-class [[nodiscard("co_await it")]] sleep_operation : public operation_base {
+class [[nodiscard("co_await it")]] sleep_operation final
+    : public parked_operation<sleep_operation> {
  public:
-  static constexpr operation_row row_of_all{
+  static constexpr operation_row row{
       .name = "sleep", .first = route::inline_, .reason = "a timer of the loop"};
 
   sleep_operation(time_point deadline, std::source_location at) noexcept
-      : operation_base{kind, at}, deadline_{deadline} {
-    set_action(&on_item);
-  }
+      : parked_operation{at}, deadline_{deadline} {}
   sleep_operation(sleep_operation&& other) noexcept
-      : operation_base{std::move(other)},  // moves the base only
-        deadline_{other.deadline_} {       // NOLINT(bugprone-use-after-move)
-    set_action(&on_item);
-  }
+      : parked_operation{std::move(other)},  // moves the base only
+        deadline_{other.deadline_} {}        // NOLINT(bugprone-use-after-move)
   ~sleep_operation() {
     // Checked here, before the destructor of the timer fails with a less clear message.
-    IOWQ_ASSERT(stage_ <= stage::completed || at_fault(source_),
-                "a coroutine was destroyed while it sleeps: request a stop and await its end");
-  }
-
-  bool await_ready() const noexcept {
-    IOWQ_ASSERT(is_fresh(), "a sleep was awaited twice");
-    return false;
-  }
-  template <class Promise>
-  bool await_suspend(std::coroutine_handle<Promise> waiter) noexcept {
-    waiter_ = waiter;
-    return begin(stop_of(waiter));
-  }
-  bool start(completion_callback& waiter, stop_token token) noexcept {
-    set_callback(waiter);
-    return begin(token);
-  }
-  void await_resume() const {
-    if (result_.res() < 0) throw_error(result_.res(), "sleep");
-  }
-  result<void> await_resume_result() const noexcept {
-    if (result_.res() < 0) return to_error(result_.res());
-    return {};
+    check_not_parked();
   }
 
  private:
-  bool begin(stop_token token) noexcept {
-    loop& here = loop::current();
-    bool const ambient = token == here.ambient();
-    bool const stopped = token.stop_requested();
-    if (stopped || (!ambient && !stop_hook::prepare(here, *this, token))) {
-      result_.set(stopped ? -ECANCELED : -ENOMEM);
-      stage_ = stage::completed;
-      return false;
-    }
-    here.arm(alarm_, deadline_);
-    here.watch(*this, token, ambient);
+  friend parked_operation;
+
+  static bool try_complete() noexcept { return false; }
+  void park(loop& here) noexcept { here.arm(alarm_, deadline_); }
+  bool unpark() noexcept {
+    this_thread_loop->disarm(alarm_);
     return true;
   }
-  static void on_item(loop_item* self) noexcept {
-    auto& op = *static_cast<sleep_operation*>(static_cast<operation_base*>(self));
-    this_thread_loop->finish<row_of_all>(op, &operation_stats::inline_ops);
-  }
-  static bool disarm(operation_base& op) noexcept {
-    this_thread_loop->disarm(static_cast<sleep_operation&>(op).alarm_);
-    return true;
-  }
-  static constexpr operation_kind kind{&row_of_all, nullptr, nullptr, nullptr, &disarm, nullptr};
 
   time_point deadline_;
   alarm alarm_{*this};

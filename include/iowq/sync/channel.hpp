@@ -9,7 +9,6 @@
 #pragma once
 
 #include <cerrno>
-#include <coroutine>
 #include <cstddef>
 #include <optional>
 #include <source_location>
@@ -18,7 +17,6 @@
 #include <vector>
 
 #include <iowq/base/assert.hpp>
-#include <iowq/base/result.hpp>
 #include <iowq/sync/detail/channel_wait.hpp>
 
 namespace iowq::inline v0 {
@@ -29,115 +27,51 @@ class channel;
 namespace detail {
 
 template <class T>
-class [[nodiscard("co_await it")]] channel_send final : public channel_wait {
- public:
-  channel_send(channel<T>& to, T&& value, std::source_location at) noexcept
-      : channel_wait{kind, at, to}, value_(std::move(value)) {
-    set_action(&on_item);
-  }
-  channel_send(channel_send&& other) noexcept
-      : channel_wait{std::move(other)}, value_(std::move(other.value_)) {
-    set_action(&on_item);
-  }
-  ~channel_send() = default;
+class [[nodiscard("co_await it")]] channel_send final : public channel_wait<channel_send<T>> {
+  using base = channel_wait<channel_send>;
 
-  bool await_ready() const noexcept { return check_fresh(), false; }
-  template <class Promise>
-  bool await_suspend(std::coroutine_handle<Promise> coroutine) noexcept {
-    waiter_ = coroutine;
-    return begin(stop_of(coroutine));
-  }
-  bool start(completion_callback& told, stop_token token) noexcept {
-    set_callback(told);
-    return begin(token);
-  }
-  void await_resume() const {
-    if (result_.res() < 0) throw_error(result_.res(), row.name);
-  }
-  result<void> await_resume_result() const noexcept {
-    if (result_.res() < 0) return to_error(result_.res());
-    return {};
-  }
+ public:
+  static constexpr operation_row row{
+      .name = "channel.send", .first = route::inline_, .reason = "a queue in user space"};
+
+  channel_send(channel<T>& to, T&& value, std::source_location at) noexcept
+      : base{at, to}, value_(std::move(value)) {}
 
  private:
   friend channel<T>;
-  static constexpr operation_row row{
-      .name = "channel.send", .first = route::inline_, .reason = "a line in user space"};
+  friend base;
+  friend parked_operation<channel_send>;
 
-  bool begin(stop_token token) noexcept {
-    return channel_wait::begin(token, all_.senders, [this] {
-      result_.set(channel_of(*this).put(value_));
-      return result_.res() != -EAGAIN;
-    });
+  static wait_queue& queue(channel_base& all) noexcept { return all.senders; }
+  bool try_complete() noexcept {
+    this->result_.set(static_cast<channel<T>&>(this->all_).put(value_));
+    return this->result_.res() != -EAGAIN;
   }
-  static channel<T>& channel_of(channel_send& self) noexcept {
-    return static_cast<channel<T>&>(self.all_);
-  }
-  static void on_item(loop_item* self) noexcept {
-    auto& op = *static_cast<channel_send*>(static_cast<operation_base*>(self));
-    op.let_caller_go();
-    this_thread_loop->finish<row>(op, &operation_stats::inline_ops);
-  }
-  static bool disarm(operation_base& op) noexcept {
-    auto& self = static_cast<channel_send&>(op);
-    return self.leave(self.all_.senders);
-  }
-  static constexpr operation_kind kind{&row, nullptr, nullptr, nullptr, &disarm, nullptr};
 
   T value_;
 };
 
 template <class T>
-class [[nodiscard("co_await it")]] channel_recv final : public channel_wait {
- public:
-  channel_recv(channel<T>& from, std::source_location at) noexcept : channel_wait{kind, at, from} {
-    set_action(&on_item);
-  }
-  channel_recv(channel_recv&& other) noexcept : channel_wait{std::move(other)} {
-    set_action(&on_item);
-  }
-  ~channel_recv() = default;
+class [[nodiscard("co_await it")]] channel_recv final : public channel_wait<channel_recv<T>> {
+  using base = channel_wait<channel_recv>;
 
-  bool await_ready() const noexcept { return check_fresh(), false; }
-  template <class Promise>
-  bool await_suspend(std::coroutine_handle<Promise> coroutine) noexcept {
-    waiter_ = coroutine;
-    return begin(stop_of(coroutine));
-  }
-  bool start(completion_callback& told, stop_token token) noexcept {
-    set_callback(told);
-    return begin(token);
-  }
-  std::optional<T> await_resume() {
-    if (result_.res() < 0) throw_error(result_.res(), row.name);
-    return std::move(value_);
-  }
-  result<std::optional<T>> await_resume_result() {
-    if (result_.res() < 0) return to_error(result_.res());
-    return std::move(value_);
-  }
+ public:
+  static constexpr operation_row row{
+      .name = "channel.recv", .first = route::inline_, .reason = "a queue in user space"};
+
+  channel_recv(channel<T>& from, std::source_location at) noexcept : base{at, from} {}
 
  private:
   friend channel<T>;
-  static constexpr operation_row row{
-      .name = "channel.recv", .first = route::inline_, .reason = "a line in user space"};
+  friend base;
+  friend parked_operation<channel_recv>;
 
-  bool begin(stop_token token) noexcept {
-    return channel_wait::begin(token, all_.receivers, [this] {
-      result_.set(0);
-      return static_cast<channel<T>&>(all_).get(value_) || all_.closed;
-    });
+  static wait_queue& queue(channel_base& all) noexcept { return all.receivers; }
+  bool try_complete() noexcept {
+    this->result_.set(0);
+    return static_cast<channel<T>&>(this->all_).get(value_) || this->all_.closed;
   }
-  static void on_item(loop_item* self) noexcept {
-    auto& op = *static_cast<channel_recv*>(static_cast<operation_base*>(self));
-    op.let_caller_go();
-    this_thread_loop->finish<row>(op, &operation_stats::inline_ops);
-  }
-  static bool disarm(operation_base& op) noexcept {
-    auto& self = static_cast<channel_recv&>(op);
-    return self.leave(self.all_.receivers);
-  }
-  static constexpr operation_kind kind{&row, nullptr, nullptr, nullptr, &disarm, nullptr};
+  std::optional<T> value() noexcept { return std::move(value_); }
 
   std::optional<T> value_;  // guarded by the lock while the receiver waits
 };
@@ -220,7 +154,6 @@ class channel : private detail::channel_base {
  private:
   friend detail::channel_send<T>;
   friend detail::channel_recv<T>;
-  friend detail::channel_wait;
 
   /// Returns 0, -EPIPE if the channel is closed, or -EAGAIN if there is no room. Moves from `value`
   /// only if it returns 0. Call under `mutex`.

@@ -44,7 +44,7 @@ class event {
  private:
   friend detail::wait_operation<event>;
   static constexpr operation_row row{
-      .name = "event.wait", .first = route::inline_, .reason = "a line in user space"};
+      .name = "event.wait", .first = route::inline_, .reason = "a queue in user space"};
   [[nodiscard]] bool take() const noexcept { return set_; }
   static void given() noexcept {}
 

@@ -45,7 +45,7 @@ class latch {
  private:
   friend detail::wait_operation<latch>;
   static constexpr operation_row row{
-      .name = "latch.wait", .first = route::inline_, .reason = "a line in user space"};
+      .name = "latch.wait", .first = route::inline_, .reason = "a queue in user space"};
   [[nodiscard]] bool take() const noexcept { return missing_ == 0; }
   static void given() noexcept {}
 

@@ -73,7 +73,7 @@ class mutex {
  private:
   friend detail::wait_operation<mutex>;
   static constexpr operation_row row{
-      .name = "mutex.lock", .first = route::inline_, .reason = "a line in user space"};
+      .name = "mutex.lock", .first = route::inline_, .reason = "a queue in user space"};
   bool take() noexcept { return !std::exchange(locked_, true); }
   [[nodiscard]] guard given() noexcept { return guard{*this}; }
   /// Hands the lock directly to the first waiter, without unlocking in between; unlocks if there is

@@ -49,7 +49,7 @@ class semaphore {
  private:
   friend detail::wait_operation<semaphore>;
   static constexpr operation_row row{
-      .name = "semaphore.acquire", .first = route::inline_, .reason = "a line in user space"};
+      .name = "semaphore.acquire", .first = route::inline_, .reason = "a queue in user space"};
   bool take() noexcept {
     if (free_ == 0) return false;
     --free_;

@@ -75,7 +75,6 @@ class poll_backend {
   /// `deadline`.
   template <class Ripe>
   void wait(bool sleep, time_point deadline, Ripe&& retry) noexcept {
-    at_once_left_ = most_at_once;
     if (!sleep && armed_ == 0) return;
     ++stats_.entered;
     std::array<::epoll_event, 128> events;
@@ -87,22 +86,12 @@ class poll_backend {
     }
   }
 
-  /// Returns true if the coroutine of an operation that did not block may continue without a turn
-  /// of the loop. That is limited to 64 times a turn: a peer that never lets the operation block
-  /// must not starve the others.
-  [[nodiscard]] bool may_end_at_once() noexcept {
-    if (at_once_left_ == 0) return false;
-    --at_once_left_;
-    return true;
-  }
-
   [[nodiscard]] bool waits() const noexcept { return armed_ != 0; }
   [[nodiscard]] const ring_stats& stats() const noexcept { return stats_; }
 
  private:
   static constexpr std::uint64_t nobody = ~std::uint64_t{0};
   static constexpr std::uint32_t always = EPOLLERR | EPOLLHUP;  // reported even if not requested
-  static constexpr unsigned most_at_once = 64;
 
   /// The operations that wait for one descriptor.
   struct line {
@@ -195,7 +184,6 @@ class poll_backend {
   fd set_;
   std::vector<line> lines_;  // by descriptor number
   std::size_t armed_ = 0;    // operations in lines_
-  unsigned at_once_left_ = most_at_once;
   bool has_pwait2_ = true;
   ring_stats stats_;
 };

@@ -85,6 +85,7 @@ class loop {
   /// Runs one turn. Blocks until there is something to do.
   void turn() noexcept {
     registry_.start_turn();
+    may_continue_ = most_at_once;
     // acquire: pairs with request_stop().
     if (stop_wanted_.load(std::memory_order_acquire)) stop_all();
     for (loop_item* next = remote_.drain(); loop_item* const now = next;) {
@@ -93,11 +94,9 @@ class loop {
       drain_trampoline();
     }
     if (!timers_.empty()) fire_timers();
-    for (unsigned budget = turn_budget; budget != 0; --budget) {
-      loop_item* const next = ready_.pop_front();
-      if (next == nullptr) break;
+    for (unsigned left = turn_budget; left != 0 && !ready_.empty(); --left) {
       ++items_run_;
-      next->run();
+      ready_.pop_front()->run();
       drain_trampoline();
     }
     if (ring_.cancels_wait()) cancel_again();
@@ -148,6 +147,16 @@ class loop {
     if (r < 0) [[unlikely]]
       return complete_later(op, r);
     pool_.punt(*w);
+  }
+
+  /// Returns true if the coroutine of an await that need not wait may continue without a turn of
+  /// the loop. That is limited to 64 times a turn: a peer that never lets it wait must not starve
+  /// the other coroutines of this thread.
+  [[nodiscard]] bool may_continue() noexcept {
+    if (may_continue_ == 0) [[unlikely]]
+      return false;
+    --may_continue_;
+    return true;
   }
 
   void arm(alarm& a, time_point deadline) noexcept {
@@ -241,6 +250,7 @@ class loop {
 
  private:
   static constexpr unsigned turn_budget = 256;   // items run before the kernel is entered
+  static constexpr unsigned most_at_once = 64;   // awaits that continue without a turn
   static constexpr unsigned reap_budget = 1024;  // CQEs reaped before the next turn
 
   /// Wakes the owner. A loop of the same group does so through its ring, with its next submission.
@@ -287,6 +297,7 @@ class loop {
   const bool* done_ = nullptr;
   std::ptrdiff_t migrated_in_ = 0;  // less the coroutines of this loop that are elsewhere
   bool ending_ = false;
+  unsigned may_continue_ = most_at_once;
   request_counts shots_;
   std::uint64_t items_run_ = 0;
   class operation_counters counters_;

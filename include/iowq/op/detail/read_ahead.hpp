@@ -18,7 +18,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <coroutine>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -33,7 +32,7 @@
 #include <iowq/base/policy.hpp>
 #include <iowq/base/result.hpp>
 #include <iowq/coro/detail/continuation.hpp>
-#include <iowq/coro/detail/promise.hpp>
+#include <iowq/exec/detail/parked_operation.hpp>
 #include <iowq/exec/operation.hpp>
 #include <iowq/op/detail/path_text.hpp>
 #include <iowq/op/directory.hpp>
@@ -209,54 +208,30 @@ class read_ahead final : completion_callback, loop_item {
 
 /// `co_await read_ahead::wait_awaiter{ahead, at}` waits until `ahead` has completed. A stop request
 /// ends the wait, not the read.
-class [[nodiscard("co_await it")]] read_ahead::wait_awaiter final : public operation_base {
+class [[nodiscard("co_await it")]] read_ahead::wait_awaiter final
+    : public parked_operation<wait_awaiter> {
  public:
   static constexpr operation_row row{
       .name = "walk_turn",
       .first = route::inline_,
       .reason = "waits for a directory that is being read ahead of its turn"};
-  wait_awaiter(read_ahead& ahead, std::source_location at) noexcept
-      : operation_base{kind, at}, ahead_{ahead} {
-    set_action(&on_item);
-  }
-  ~wait_awaiter() = default;
+  static constexpr const char* reported_as = open_directory_call::row.name;
 
-  bool await_ready() const noexcept { return false; }
-  template <class Promise>
-  bool await_suspend(std::coroutine_handle<Promise> waiter) noexcept {
-    waiter_ = waiter;
-    loop& here = ahead_.home_;
-    stop_token const token = stop_of(waiter);
-    bool const ambient = token == here.ambient();
-    if (ambient ? here.stopping() : token.stop_requested()) return over(-ECANCELED);
-    if (ahead_.is_over()) return over(0);
-    if (!ambient && !stop_hook::prepare(here, *this, token)) return over(-ENOMEM);
-    stage_ = stage::sync_wait;
-    ahead_.waits_ = this;
-    here.watch(*this, token, ambient);
-    return true;
-  }
-  void await_resume() const {
-    if (result_.res() < 0) throw_error(result_.res(), open_directory_call::row.name);
-  }
+  wait_awaiter(read_ahead& ahead, std::source_location at) noexcept
+      : parked_operation{at}, ahead_{ahead} {}
 
  private:
-  friend read_ahead;
+  friend parked_operation;
 
-  bool over(int res) noexcept {
-    result_.set(res);
-    stage_ = stage::completed;
-    return false;
+  bool try_complete() noexcept {
+    result_.set(0);
+    return ahead_.is_over();
   }
-  static void on_item(loop_item* self) noexcept {
-    auto& op = *static_cast<wait_awaiter*>(static_cast<operation_base*>(self));
-    op.ahead_.home_.finish<row>(op, &operation_stats::inline_ops);
-  }
-  static bool disarm(operation_base& op) noexcept {
-    static_cast<wait_awaiter&>(op).ahead_.waits_ = nullptr;
+  void park(loop&) noexcept { ahead_.waits_ = this; }
+  bool unpark() noexcept {
+    ahead_.waits_ = nullptr;
     return true;
   }
-  static constexpr operation_kind kind{&row, nullptr, nullptr, nullptr, &disarm, nullptr};
 
   read_ahead& ahead_;
 };

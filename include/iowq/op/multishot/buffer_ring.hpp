@@ -8,7 +8,6 @@
 #pragma once
 
 #include <cerrno>
-#include <coroutine>
 #include <cstddef>
 #include <cstdint>
 #include <source_location>
@@ -17,8 +16,8 @@
 
 #include <iowq/base/assert.hpp>
 #include <iowq/base/result.hpp>
-#include <iowq/coro/detail/promise.hpp>
 #include <iowq/exec/detail/loop.hpp>
+#include <iowq/exec/detail/parked_operation.hpp>
 #include <iowq/op/detail/multishot_request.hpp>
 #include <iowq/queue/intrusive_list.hpp>
 #include <iowq/ring/detail/buffer_group.hpp>
@@ -151,58 +150,31 @@ class buffer_ring {
 namespace detail {
 
 /// Waits until a buffer is returned.
-class [[nodiscard("co_await it")]] buffer_wait final : public operation_base {
+class [[nodiscard("co_await it")]] buffer_wait final : public parked_operation<buffer_wait> {
  public:
-  static constexpr operation_row row_of_all{
+  static constexpr operation_row row{
       .name = "buffer_ring", .first = route::inline_, .reason = "waits until a lease comes back"};
+  static constexpr const char* reported_as = "recv_many";
 
   buffer_wait(buffer_pool& pool, std::source_location at) noexcept
-      : operation_base{kind, at}, pool_{pool} {
-    set_action(&on_item);
-  }
-
-  bool await_ready() const noexcept { return pool_.taken() < pool_.count(); }
-  template <class Promise>
-  bool await_suspend(std::coroutine_handle<Promise> waiter) noexcept {
-    waiter_ = waiter;
-    return begin(loop::current(), stop_of(waiter));
-  }
-  void await_resume() const {
-    if (stage_ == stage::completed && result_.res() < 0) throw_error(result_.res(), "recv_many");
-  }
+      : parked_operation{at}, pool_{pool} {}
 
  private:
+  friend parked_operation;
   friend buffer_pool;
 
-  bool begin(loop& here, stop_token token) noexcept {
-    bool const ambient = token == here.ambient();
-    result_.set(-ECANCELED);
-    stage_ = stage::completed;
-    if (ambient ? here.stopping() : token.stop_requested()) return false;
-    if (!ambient && !stop_hook::prepare(here, *this, token)) [[unlikely]]
-      return result_.set(-ENOMEM), false;
-    stage_ = stage::sync_wait;
-    behind_ = std::exchange(pool_.first_, this);
-    here.watch(*this, token, ambient);
-    return true;
-  }
-  void called() noexcept {
+  bool try_complete() noexcept {
     result_.set(0);
-    stage_ = stage::ready;
-    loop::current().ready(*this);
+    return pool_.taken() < pool_.count();
   }
-  static void on_item(loop_item* self) noexcept {
-    auto& op = *static_cast<buffer_wait*>(static_cast<operation_base*>(self));
-    this_thread_loop->finish<row_of_all>(op, &operation_stats::inline_ops);
-  }
-  static bool disarm(operation_base& op) noexcept {
-    auto& self = static_cast<buffer_wait&>(op);
-    buffer_wait** link = &self.pool_.first_;
-    while (*link != &self) link = &(*link)->behind_;
-    *link = self.behind_;
+  void park(loop&) noexcept { behind_ = std::exchange(pool_.first_, this); }
+  bool unpark() noexcept {
+    buffer_wait** link = &pool_.first_;
+    while (*link != this) link = &(*link)->behind_;
+    *link = behind_;
     return true;
   }
-  static constexpr operation_kind kind{&row_of_all, nullptr, nullptr, nullptr, &disarm, nullptr};
+  void called() noexcept { complete(*this_thread_loop, 0); }
 
   buffer_pool& pool_;
   buffer_wait* behind_ = nullptr;

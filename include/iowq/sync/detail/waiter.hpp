@@ -1,39 +1,27 @@
 // SPDX-License-Identifier: BSL-1.0
 // iowq/sync/detail/waiter.hpp -- a queue of waiting coroutines.
 //
-// A wait is an operation like any other. It lives in the frame of its coroutine, is counted, is
-// listed by dump(), and can be cancelled in the same way. The difference is that the owner of the
-// awaited object completes it, and not the kernel. So this header contains only the queue and the
-// wait.
+// A coroutine that must wait enters the queue of the object that it waits for. The coroutine that
+// releases the object grants it to the first waiter. exec/detail/parked_operation.hpp has the
+// await.
 #pragma once
 
-#include <cerrno>
-#include <coroutine>
 #include <source_location>
-#include <type_traits>
 #include <utility>
 
-#include <iowq/base/result.hpp>
-#include <iowq/coro/detail/promise.hpp>
+#include <iowq/base/assert.hpp>
 #include <iowq/exec/detail/loop.hpp>
+#include <iowq/exec/detail/parked_operation.hpp>
 #include <iowq/queue/intrusive_list.hpp>
 
 namespace iowq::inline v0::detail {
 
-/// A wait of any kind. Owner thread only.
-class waiter : public operation_base {
- public:
+/// The links of a wait in its queue. Owner thread only.
+struct waiter {
+  waiter() noexcept {}          // no store: most awaits never wait
+  waiter(waiter&&) noexcept {}  // a wait is moved only before it is in a queue
   waiter* next;
   waiter* prev;
-
- protected:
-  waiter(const operation_kind& kind, std::source_location at) noexcept : operation_base{kind, at} {}
-  waiter(waiter&& other) noexcept : operation_base{std::move(other)} {}
-  ~waiter() {
-    IOWQ_ASSERT(stage_ <= stage::completed || at_fault(source_),
-                "a coroutine was destroyed while it waits in line: request a stop and await its "
-                "end");
-  }
 };
 
 /// The coroutines that wait for one object, first in, first out.
@@ -58,86 +46,44 @@ class wait_queue {
 };
 
 /// The wait for a `Thing`, which has a `row`, a `waiters_`, a `bool take()` that succeeds if no
-/// wait is needed, and a `given()` that returns the result of the await. Movable until awaited.
+/// wait is needed, and a `given()` that returns the result of the await.
 template <class Thing>
-class [[nodiscard("co_await it")]] wait_operation final : public waiter {
- public:
-  wait_operation(Thing& thing, std::source_location at) noexcept : waiter{kind, at}, thing_{thing} {
-    set_action(&on_item);
-  }
-  wait_operation(wait_operation&& other) noexcept : waiter{std::move(other)}, thing_{other.thing_} {
-    set_action(&on_item);
-  }
-  ~wait_operation() = default;
+class [[nodiscard("co_await it")]] wait_operation final
+    : public parked_operation<wait_operation<Thing>>,
+      private waiter {
+  using base = parked_operation<wait_operation>;
 
-  bool await_ready() noexcept {
-    IOWQ_ASSERT(is_fresh(), "a wait was awaited twice");
-    return thing_.take() && over(0);
-  }
-  template <class Promise>
-  bool await_suspend(std::coroutine_handle<Promise> coroutine) noexcept {
-    waiter_ = coroutine;
-    return begin(stop_of(coroutine));
-  }
-  bool start(completion_callback& told, stop_token token) noexcept {
-    set_callback(told);
-    return !(thing_.take() && over(0)) && begin(token);
-  }
-  decltype(auto) await_resume() {
-    if (result_.res() < 0) throw_error(result_.res(), Thing::row.name);
-    return thing_.given();
-  }
-  auto await_resume_result() {
-    using value = decltype(thing_.given());
-    if (result_.res() < 0) return result<value>{to_error(result_.res())};
-    if constexpr (std::is_void_v<value>)
-      return result<value>{};
-    else
-      return result<value>{thing_.given()};
-  }
+ public:
+  static constexpr const operation_row& row = Thing::row;
+
+  wait_operation(Thing& thing, std::source_location at) noexcept : base{at}, thing_{thing} {}
 
  private:
+  friend base;
   friend wait_queue;
 
-  bool over(int res) noexcept {
-    result_.set(res);
-    stage_ = stage::completed;
+  bool try_complete() noexcept {
+    if (!thing_.take()) return false;
+    this->result_.set(0);
     return true;
   }
-
-  /// Returns false if the wait is already complete.
-  bool begin(stop_token token) noexcept {
-    loop& here = loop::current();
-    bool const ambient = token == here.ambient();
-    if (ambient ? here.stopping() : token.stop_requested()) return !over(-ECANCELED);
-    if (!ambient && !stop_hook::prepare(here, *this, token)) return !over(-ENOMEM);
+  void park(loop& here) noexcept {
     owner_ = &here;
-    stage_ = stage::sync_wait;
     thing_.waiters_.join(*this);
-    here.watch(*this, token, ambient);
+  }
+  bool unpark() noexcept {
+    thing_.waiters_.leave(*this);
     return true;
   }
+  decltype(auto) value() noexcept { return thing_.given(); }
 
   /// Completes the wait after it has left the queue: the awaited object now belongs to this wait.
   void granted() noexcept {
     IOWQ_ASSERT(this_thread_loop == owner_,
                 "a coroutine was woken from another thread than its executor's: between executors "
                 "there is channel");
-    result_.set(0);
-    stage_ = stage::ready;
-    owner_->ready(*this);
+    this->complete(*owner_, 0);
   }
-
-  static void on_item(loop_item* self) noexcept {
-    auto& op = *static_cast<wait_operation*>(static_cast<operation_base*>(self));
-    this_thread_loop->finish<Thing::row>(op, &operation_stats::inline_ops);
-  }
-  static bool disarm(operation_base& op) noexcept {
-    auto& self = static_cast<wait_operation&>(op);
-    self.thing_.waiters_.leave(self);
-    return true;
-  }
-  static constexpr operation_kind kind{&Thing::row, nullptr, nullptr, nullptr, &disarm, nullptr};
 
   Thing& thing_;
   loop* owner_ = nullptr;
