@@ -117,7 +117,7 @@ template <class Call>
 task<long> stopped(way go, iowq::operation<Call> op, moment when) {
   iowq::stop_source source;
   long answer = unset;
-  std::string_view const name = op.row().name;
+  std::string_view const name = iowq::detail::operation_access::base(op).row().name;
   iowq::executor::current().spawn(under_token(source.get_token(), go, std::move(op), answer));
   co_await iowq_test::reach(when, name);
   source.request_stop();

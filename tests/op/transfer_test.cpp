@@ -54,7 +54,7 @@ task<iowq::result<std::size_t>> stopped(Op op, int other_end = -1) {
   iowq::stop_source source;
   iowq::result<std::size_t> end;
   bool ended = false;
-  std::string_view const name = op.row().name;
+  std::string_view const name = iowq::detail::operation_access::base(op).row().name;
   iowq::executor::current().spawn(under_token(std::move(op), source.get_token(), end, ended));
   if (other_end >= 0) (void)co_await iowq::poll(other_end, POLLIN);
   co_await iowq_test::until_waiting(name);

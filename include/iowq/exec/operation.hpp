@@ -164,7 +164,8 @@ class poll_route {
 /// stop request on the awaiting task's token cancels the operation if its row is `cancellable`.
 /// Buffers must stay valid and untouched until the operation has completed.
 template <class Call>
-class [[nodiscard("co_await it, or it never happens")]] operation : public detail::operation_base {
+class [[nodiscard("co_await it, or it never happens")]] operation
+    : protected detail::operation_base {
   using base = detail::operation_base;
   static constexpr detail::forms forms = detail::forms_of<Call>();
   static_assert(forms.sqe || forms.call);
@@ -172,6 +173,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
       forms.sqe && Call::row.first == route::ring && !detail::needs_slow_path<Call>;
 
   friend detail::poll_route<Call>;
+  friend detail::operation_access;
 
  public:
   template <class... Arguments>
@@ -186,14 +188,6 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
     if constexpr (forms.call)
       if (is(has_work)) work_.destroy();
   }
-
-  void force_route(route way) noexcept { override_.set_way(way); }  // both: call before the await
-  void force_key(std::uint64_t key) noexcept {
-    override_.has_key = true;
-    key_ = key;
-  }
-  [[nodiscard]] Call& arguments() noexcept { return call_; }
-  [[nodiscard]] const Call& arguments() const noexcept { return call_; }
 
   bool await_ready() const noexcept {
     IOWQ_ASSERT(is_fresh(), "an operation was awaited twice");
@@ -461,7 +455,7 @@ class [[nodiscard("co_await it, or it never happens")]] operation : public detai
 template <class Call>
 [[nodiscard("co_await it")]] operation<Call> on_pool(operation<Call> op) {
   static_assert(detail::has_call<Call>, "this operation has no system-call form");
-  op.force_route(route::pool);
+  detail::operation_access::force_route(op, route::pool);
   return op;
 }
 
@@ -470,7 +464,7 @@ template <class Call>
 template <class Call>
 [[nodiscard("co_await it")]] operation<Call> on_ring(operation<Call> op) {
   static_assert(detail::has_sqe<Call>, "this operation has no SQE form");
-  op.force_route(route::ring);
+  detail::operation_access::force_route(op, route::ring);
   return op;
 }
 
@@ -480,7 +474,7 @@ template <class Call>
 template <class Call>
 [[nodiscard("co_await it")]] operation<Call> hashed(std::uint64_t key, operation<Call> op) {
   static_assert(detail::has_call<Call>, "this operation has no system-call form");
-  op.force_key(key);
+  detail::operation_access::force_key(op, key);
   return op;
 }
 

@@ -109,7 +109,7 @@ struct link_of {
       return false;
     } else {
       if (!here.has_ring()) return false;
-      Call& call = one.arguments();
+      Call& call = operation_access::call(one);
       if constexpr (requires { call.validate(); })
         if (call.validate() < 0) return false;
       if constexpr (requires { call.descriptor(); }) {
@@ -122,26 +122,28 @@ struct link_of {
       }
       placement place{Call::row.first, Call::row.unbound, {}, any_node};
       if constexpr (requires { call.choose_placement(place); })
-        if (!chain_link::forced(one).has_way()) call.choose_placement(place);
+        if (!chain_link::forced(operation_access::base(one)).has_way())
+          call.choose_placement(place);
       auto const& kernel = here.backend().features();
-      return decide(Call::row, place, chain_link::forced(one), forms_of(call, kernel),
-                    here.punting(), kernel) == route::ring;
+      return decide(Call::row, place, chain_link::forced(operation_access::base(one)),
+                    forms_of(call, kernel), here.punting(), kernel) == route::ring;
     }
   }
 
   static void begin(op& one, loop& here, completion_callback& waiter, stop_token token,
                     bool more) noexcept {
     if constexpr (has_sqe<Call>) {
-      chain_link::set_callback(one, waiter);
-      Call& call = one.arguments();
+      operation_base& base = operation_access::base(one);
+      chain_link::set_callback(base, waiter);
+      Call& call = operation_access::call(one);
       if constexpr (requires { call.allow_kernel_blocking(); }) call.allow_kernel_blocking();
       io_uring_sqe* const sqe = here.backend().sqe();
       IOWQ_ASSERT(sqe != nullptr, "a chain's SQEs are reserved together");  // L1
       call.prepare(*sqe);
       if (more) sqe->flags = static_cast<std::uint8_t>(sqe->flags | IOSQE_IO_LINK);
-      sqe->user_data = user_data_tag::of(one);
-      annotate_release(static_cast<operation_base*>(&one));
-      here.watch(one, token, token == here.ambient());
+      sqe->user_data = user_data_tag::of(base);
+      annotate_release(&base);
+      here.watch(base, token, token == here.ambient());
     }
   }
 };
@@ -201,8 +203,10 @@ class [[nodiscard("co_await it, or it never happens")]] linked_operations
   bool prepare(detail::loop& here) noexcept {
     return std::apply(
         [&](auto&... each) {
-          bool const all = (detail::chain_link::prepare(each, here, token_) && ...);
-          if (!all) (detail::chain_link::drop(each), ...);
+          bool const all =
+              (detail::chain_link::prepare(detail::operation_access::base(each), here, token_) &&
+               ...);
+          if (!all) (detail::chain_link::drop(detail::operation_access::base(each)), ...);
           return all;
         },
         all_);
@@ -224,7 +228,11 @@ class [[nodiscard("co_await it, or it never happens")]] linked_operations
       return true;
     }
     detail::loop& here = detail::loop::current();
-    std::apply([&](auto&... each) { (detail::chain_link::cancel_again(each, here), ...); }, all_);
+    std::apply(
+        [&](auto&... each) {
+          (detail::chain_link::cancel_again(detail::operation_access::base(each), here), ...);
+        },
+        all_);
     return false;
   }
   template <std::size_t... I>
@@ -263,7 +271,7 @@ class [[nodiscard("co_await it, or it never happens")]] linked_operations
     broken_ = !*result;
     if constexpr (std::is_same_v<typename std::remove_cvref_t<decltype(*result)>::value_type,
                                  std::size_t>)
-      if (!broken_) broken_ = **result < detail::whole(one.arguments());
+      if (!broken_) broken_ = **result < detail::whole(detail::operation_access::call(one));
     return false;
   }
 

@@ -319,6 +319,31 @@ class operation_base : protected operation_front, public loop_item, public regis
   recycled<stop_hook> hook_;  // while hooked
 };
 
+/// The library's own access to an operation, of which users see only that it can be awaited.
+struct operation_access {
+  template <class Operation>
+  static operation_base& base(Operation& op) noexcept {
+    return op;
+  }
+  template <class Operation>
+  static const Operation& from_base(const operation_base& op) noexcept {
+    return static_cast<const Operation&>(op);
+  }
+  template <class Operation>
+  static auto& call(Operation& op) noexcept {
+    return op.call_;
+  }
+  template <class Operation>
+  static void force_route(Operation& op, route way) noexcept {
+    op.override_.set_way(way);
+  }
+  template <class Operation>
+  static void force_key(Operation& op, std::uint64_t key) noexcept {
+    op.override_.has_key = true;
+    op.key_ = key;
+  }
+};
+
 /// Counts of requests that may outlive the await that started them
 /// (op/detail/multishot_request.hpp, op/detail/read_ahead.hpp).
 struct request_counts {

@@ -47,7 +47,7 @@ template <class Operation, class Call>
 constexpr auto descriptor_accessor() noexcept {
   if constexpr (requires(const Call& c) { c.descriptor(); })
     return [](const operation_base& op) noexcept {
-      return static_cast<const Operation&>(op).arguments().descriptor();
+      return operation_access::call(operation_access::from_base<Operation>(op)).descriptor();
     };
   else
     return nullptr;
@@ -56,7 +56,7 @@ template <class Operation, class Call>
 constexpr auto second_descriptor_accessor() noexcept {
   if constexpr (requires(const Call& c) { c.second_descriptor(); })
     return [](const operation_base& op) noexcept {
-      return static_cast<const Operation&>(op).arguments().second_descriptor();
+      return operation_access::call(operation_access::from_base<Operation>(op)).second_descriptor();
     };
   else
     return nullptr;

@@ -165,7 +165,7 @@ class read_ahead final : completion_callback, loop_item {
     if (state_.exchange(state::abandoned, std::memory_order_acq_rel) == state::done)
       delete this;
     else if (at_home)
-      home_.cancel(op_);
+      home_.cancel(operation_access::base(op_));
   }
   /// True on the thread of the executor that reads the directory; the read-ahead completes there.
   [[nodiscard]] bool is_at_home() const noexcept { return this_thread_loop == &home_; }
