@@ -52,7 +52,7 @@ def cases_of(text):
 
 
 def skips_of(text):
-    """What doctest's programs skip with SKIP_CASE, and others with `skipped: NAME: REASON`."""
+    """The cases that programs skip, by SKIP_CASE or by a line `skipped: NAME: REASON`."""
     skips = [Skip(found[1] or found[3], found[2] or found[4]) for found in SKIP.finditer(text)]
     named = [Skip(*found) for found in UNITTEST_SKIP.findall(text)]
     if found := UNITTEST.search(text):
@@ -72,7 +72,7 @@ def as_test(build, entry):
     cases, failed = cases_of(text)
     if result not in ('OK', 'EXPECTEDFAIL'):
         failed = max(failed, 1)
-    # A program without cases may leave out parts of its work; then it has passed all the same.
+    # A program without cases that leaves out parts of its work has still passed.
     passed = max(cases - failed - len(skips), 0 if failed else 1)
     return Test(build, name, result, entry['duration'], passed, failed, skips)
 
@@ -139,7 +139,7 @@ def main():
     failed = sum(test.failed for test in tests) + unlisted
     skipped = sum(len(test.skips) for test in tests) - unlisted
     if failed == 0 and options.status != 0:
-        failed = 1  # what failed was not a test, but for example the compiler
+        failed = 1  # not a test failed, but for example the compiler
     print('\nThese are test cases. A program that reports no cases counts as one.')
     line = f'{passed} passed, {failed} failed, {skipped} skipped'
     if options.began is not None:

@@ -128,7 +128,7 @@ class Chat(unittest.TestCase):
                 except Exception as error:  # pylint: disable=broad-except
                     errors.append((client.name, error))
 
-            # Who listens first is not shown out for being slow itself.
+            # The first listener must not be disconnected because it is slow itself.
             threads = [threading.Thread(target=listen, args=(c,)) for c in clients]
             threads += [threading.Thread(target=speak, args=(c,)) for c in clients]
             for thread in threads:
@@ -159,7 +159,7 @@ class Chat(unittest.TestCase):
 
     @staticmethod
     def connections(server):
-        """Of its sockets, those that are connected to a client."""
+        """The sockets of the server that are connected to a client."""
         inodes = set()
         directory = f"/proc/{server.process.pid}/fd"
         for name in os.listdir(directory):
@@ -198,7 +198,7 @@ class Chat(unittest.TestCase):
                 code, out, err = server.stop(how)
                 self.assertEqual((code, err), (0, ""))
                 self.assertIn(f"stopped by signal {int(how)}", out)
-                for client in clients:  # none is left hanging
+                for client in clients:  # the server has closed every connection
                     try:
                         while client.hear() != "":
                             pass

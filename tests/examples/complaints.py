@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSL-1.0
-"""What a program has to complain about. That there is no io_uring is told, and is no complaint:
-these tests run where it is refused, too."""
+"""The complaints in the standard error of a program. The line which says that io_uring is not
+available does not count, because these tests also run where io_uring is refused."""
 
 
 def is_complaint(line):

@@ -29,7 +29,7 @@ def run(*arguments, **options):
 
 
 def tree(root):
-    """Every name with what must be kept: type and mode, times, contents."""
+    """Every name with its type, mode, times and contents, which a copy must keep."""
     found = {}
     for place, directories, files in os.walk(os.fsencode(root)):
         for name in [b"."] + directories + files:
@@ -214,7 +214,7 @@ class SafetyTest(unittest.TestCase):
         self.assertRegex(end.stderr, "a/sub/deep: .*Permission denied")
         self.assertIn("2 files, 1 links, 2 directories", end.stdout)
         self.assertIn("5 verified", end.stdout)
-        # A directory of someone else: its files cannot be created.
+        # This user cannot create files in a directory of another user.
         if os.getuid() != 0:
             return
         os.chown(self.place + "/b/sub", 0, 0)

@@ -19,7 +19,7 @@ CRAWL = os.path.abspath(sys.argv.pop(1))
 
 
 class Trouble:
-    """Answers by the path: what to do, how often, and then 200."""
+    """Takes the action that the path names, the number of times that it names; then answers 200."""
 
     def __init__(self):
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=256)
@@ -27,7 +27,7 @@ class Trouble:
         self.lock = threading.Lock()
         self.asked = {}
         self.open = self.most_open = 0
-        self.full = threading.Event()  # so many were open at once, see wait_until
+        self.full = threading.Event()  # set when `wait_until` connections are open at once
         self.wanted = None
         self.kept = []
         threading.Thread(target=self.accept, daemon=True).start()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSL-1.0
-"""run_all: outputs whole and in order, so many at a time, and who failed.
+"""run_all: prints whole outputs in order, limits the number at a time, and names failures.
 
     run_all_test.py PATH_OF_RUN_ALL
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSL-1.0
-"""serve on a tree of our own: what HTTP promises, and what nobody may get out of it.
+"""serve on a made tree: it keeps the promises of HTTP, and gives no file outside the tree away.
 
     serve_test.py PATH_OF_SERVE
 """
@@ -211,7 +211,7 @@ class ServeTest(unittest.TestCase):
         self.assertEqual(self.server.get(b"/text.txt")[0], 200)
 
     def test_a_file_that_shrinks_ends_the_connection(self):
-        large = 64 << 20  # more than is under way to somebody who does not read
+        large = 64 << 20  # more than the buffers hold on the way to a client that does not read
         self.write("large", b"")
         os.truncate(self.root + "/large", large)
         with self.server.connect() as one:

@@ -109,7 +109,7 @@ class TailTest(unittest.TestCase):
         with open(self.log, "a") as file:
             for number in range(1, 400):
                 if number % 40 == 0:
-                    # As logrotate does it; the writer goes on into the old file for a while.
+                    # logrotate does the same. The writer continues with the old file for a while.
                     os.rename(self.log, self.log + ".1")
                     file.write(f"late {number}\n")
                     file.close()
@@ -119,7 +119,7 @@ class TailTest(unittest.TestCase):
                 file.flush()
                 expected.append(f"{number}\n")
                 if number % 40 == 39:
-                    # It sees each file: one that came and went between two looks, it cannot.
+                    # It cannot see a file that came and went between two looks.
                     self.assertEqual(tail.said(len(expected)), expected)
                     expected = []
             file.close()
@@ -129,7 +129,7 @@ class TailTest(unittest.TestCase):
         self.write("first\nsecond\n")
         tail = self.follow(self.log)
         self.assertEqual(tail.said(2), ["first\n", "second\n"])
-        self.write("third\n", "w")  # shorter than what was printed
+        self.write("third\n", "w")  # shorter than the printed part
         self.assertIn("file truncated", tail.complained())
         self.assertEqual(tail.said(1), ["third\n"])
         os.unlink(self.log)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSL-1.0
-"""wal, killed again and again: what it acknowledged is there, in order, and what is torn is cut.
+"""wal, killed again and again: acknowledged records are there, in order, and torn ones are cut.
 
     wal_test.py PATH_OF_WAL
 """
@@ -36,7 +36,7 @@ def write(directory, **options):
 
 
 def read(directory):
-    """The records of each log, as (number, text), and what was said."""
+    """The records of each log, as (number, text), and the complaints."""
     ran = subprocess.run([WAL, "--logs", str(LOGS), "read", directory], capture_output=True, text=True,
                          timeout=60, check=True)
     found = {log: [] for log in range(LOGS)}

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 
-# What must hold: (kind of search, macros), and the same at length.
+# Searches that must find no error: (kind of search, macros), and the same as a longer search.
 HOLDS = {
     'sleep': [
         ('safety', 'FAILURES=0'),
@@ -51,7 +51,7 @@ THOROUGH = {
     ],
 }
 
-# What must not: the macro that breaks a rule, others that it takes to see it.
+# Searches that must find an error: the macro that breaks a rule, and macros that expose it.
 BROKEN = {
     'sleep': {
         'WAKE_NOBODY': 'ITEMS=2',
@@ -107,7 +107,7 @@ def search(model, kind, macros, optimise):
     with tempfile.TemporaryDirectory() as where:
         run(['spin', '-a', *defines, str(model)], where)
         run(['cc', optimise, '-w', *compiled, '-o', 'pan', 'pan.c'], where)
-        # -E: to end asleep is no error by itself; the model's judge knows when it is.
+        # -E: an end with sleeping processes is not always an error; the model itself decides that.
         said = run(['./pan', '-E', '-n', '-m1000000', '-w24', *started], where)
     errors = int(re.search(r'errors: (\d+)', said)[1])
     states = int(float(re.search(r'^ *([\d.e+]+) states, stored', said, re.M)[1]))

@@ -31,7 +31,7 @@ SKIPPED = 77
 
 
 class Case(NamedTuple):
-    """A case that must fail. `says`: part of the line that fails, or of what is printed there."""
+    """A case that must fail. `says`: part of the failing line, or of the output for that line."""
     test: str  # tests/<test>_test.cpp
     title: str  # for doctest's -tc
     says: str
@@ -98,7 +98,7 @@ MUTANTS = [
 
 
 def what_failed(program, case):
-    """What the run of the case printed, and the source lines of waits that reached a deadline."""
+    """The output of the case, and the source lines of the waits that reached a deadline."""
     environment = {**os.environ, 'IOWQ_TEST_WAIT_SECONDS': str(WAIT_SECONDS)}
     environment.pop('IOWQ_BACKEND', None)
     if case.backend:
@@ -111,7 +111,7 @@ def what_failed(program, case):
         try:
             code = ran.wait(timeout=60)
         except subprocess.TimeoutExpired:
-            code = 0  # hangs, which is no failure
+            code = 0  # it hangs: not the expected failure
         with contextlib.suppress(ProcessLookupError):
             os.killpg(ran.pid, signal.SIGKILL)
         ran.wait()
@@ -123,13 +123,13 @@ def what_failed(program, case):
     if re.search(r'test cases: +0 ', output):
         sys.exit(f'{case.test} has no case {case.title}')
     for path, number in re.findall(r'^(\S+_test\.cpp):(\d+): \d+ s have passed', output, re.M):
-        # A statement may go on for some lines.
+        # A statement may extend over several lines.
         output += '\n'.join(pathlib.Path(path).read_text().split('\n')[int(number) - 1:int(number) + 4])
     return code, output
 
 
 def can_get(mutant, cases, root, scratch, doctest, compiler):
-    """Does each case fail as it should?"""
+    """Returns whether each case fails as it should."""
     copy = mutate(mutant, root, scratch)
     programs, found = {}, True
     for case in cases:

@@ -4,9 +4,9 @@
 
     parity.py ROOT PROGRAM
 
-Runs PROGRAM, which compares, on tmpfs, ext4, xfs and btrfs: as root each gets an image, mounted in
-a mount namespace of our own; what is not possible here is skipped, aloud. Then looks whether every
-row of docs/operations.md was used.
+Runs PROGRAM, which compares, on tmpfs, ext4, xfs and btrfs. As root, mounts an image of each in a
+mount namespace of its own. Names the file systems that are not possible here. Then checks that
+every row of docs/operations.md was used.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 
-IMAGES = {  # what makes it, and how large an image it wants
+IMAGES = {  # the command that makes it, and the size of its image
     'ext4': (['mkfs.ext4', '-q', '-F'], 64),
     'xfs': (['mkfs.xfs', '-q', '-f'], 320),
     'btrfs': (['mkfs.btrfs', '-q', '-f'], 128),

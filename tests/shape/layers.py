@@ -9,7 +9,7 @@ import pathlib
 import re
 import sys
 
-# Who stands on whom. A layer may include what the arrows reach, directly or through another.
+# The layers below each layer. A layer may include all that its arrows reach, also indirectly.
 ARROWS = {
     'base': (),
     'coro': ('base',),
@@ -25,7 +25,7 @@ ARROWS = {
 # Headers that the umbrella leaves out because they cost the user something.
 OPT_IN = {'flow/ranges.hpp'}
 
-# Where a system header may be named: (what, which headers may).
+# System headers that only some headers may include: (system header, the headers that may).
 RESTRICTED_INCLUDES = [
     (re.compile(r'liburing(/.*|\.h)$'), re.compile(r'ring/')),
     (re.compile(r'range/v3/'), re.compile(r'flow/ranges\.hpp$')),
@@ -76,14 +76,14 @@ def reach(layer):
 
 
 def includes(text):
-    """(line number, bracket, name) of each #include that is no comment."""
+    """(line number, bracket, name) of each #include outside comments."""
     for number, line in enumerate(text.split('\n'), 1):
         if match := INCLUDE.match(line):
             yield number, match.group(1), match.group(2)
 
 
 def ours(name):
-    """The name inside include/iowq, or None for a header of somebody else."""
+    """The name inside include/iowq, or None for a header of another project."""
     return name[len('iowq/'):] if name.startswith('iowq/') else None
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSL-1.0
-"""layers.py must reject each of these small houses for its one fault, and accept the sound one."""
+"""layers.py must reject each of these small trees for its one fault, and accept the correct one."""
 
 import pathlib
 import sys

@@ -70,7 +70,7 @@ def compile_unit(command, where, number, source):
 
 
 def check(root, command):
-    """The messages of all that fails, and how many blocks there were."""
+    """The messages of the blocks that fail, and the number of blocks."""
     units, faults = [], []
     for path in documents(root):
         name = path.relative_to(root).as_posix()

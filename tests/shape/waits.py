@@ -4,8 +4,8 @@
 
     waits.py ROOT             the tree to look at; prints `path:line: fault`, exits 1 if there is one
 
-A loop that only yields a counted number of times is no sign that an operation waits: a yield runs
-what is ready, and all of them may run before the loop submits anything. until_waiting() of
+A loop that only yields a counted number of times does not show that an operation waits. A yield
+runs the ready items, and all yields may run before the loop submits anything. until_waiting() of
 tests/support/waiting.hpp sees the operation wait. A loop that only yields until a condition holds
 has no deadline; until() and spin_until() have one, and name their line.
 """
@@ -14,7 +14,7 @@ import pathlib
 import re
 import sys
 
-# Files with counted loops that are no waits for the kernel or a worker: how many, and why. An entry
+# Files with counted loops that do not wait for the kernel or a worker: how many, and why. An entry
 # may only shrink, then go.
 COUNTED = {
     'tests/exec/loop_test.cpp': (1, 'counts the turns that others get; ends by a flag'),

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSL-1.0
-"""waits.py must reject each of these loops, and accept what is none or is allowed."""
+"""waits.py must reject each of these loops, and accept other loops and allowed ones."""
 
 import pathlib
 import sys

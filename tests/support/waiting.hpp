@@ -94,8 +94,8 @@ inline places look_at(std::string_view name) {
     ++found.all;
     found.in_pool += in_pool;
     found.in_kernel += is_at("ring,");
-    found.elsewhere += is_at("poll,") || is_at("timer,") || is_at("in line,") ||
-                       is_at("waiting for what uses it,");
+    found.elsewhere += is_at("poll,") || is_at("timer,") || is_at("waiting,") ||
+                       is_at("waiting for the users of its descriptor,");
   }
   return found;
 }

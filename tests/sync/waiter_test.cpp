@@ -236,7 +236,7 @@ TEST_SUITE("sync/waiter") {
       co_await settle();
     };
     iowq::run(body(text));
-    CHECK(text.str().find("event.wait: in line") != std::string::npos);
+    CHECK(text.str().find("event.wait: waiting") != std::string::npos);
     CHECK(text.str().find("waiter_test.cpp") != std::string::npos);
   }
 

@@ -47,8 +47,8 @@ sync IOWQ_BACKEND=poll
 """.splitlines()
 all_series = ["6.1", "6.12", "5.10"]
 
-# What fits into a lane of CI: the machine's own tests everywhere, and of the layers those that a
-# kernel changes most, each once; of the longest some suites.
+# The tests that fit into a lane of CI: on each kernel those of the machine, and once each the
+# layers that depend most on the kernel. Only some suites of the longest layer run.
 quick = {"6.1": ["machine", "exec"], "6.12": ["machine", "op"], "5.10": ["machine", "pool"]}
 quick_arguments = {"op": "-ts=op/file,op/many,op/linked,op/fixed_file,op/socket"}
 quick_patience = 120  # for one program, in seconds
@@ -78,7 +78,7 @@ def apt(cache):
 
 
 def kernel(cache, series):
-    """The unpacked directory of the newest kernel of `series`; fetched if there is none."""
+    """The unpacked directory of the newest kernel of `series`; fetched if it is missing."""
     kept = sorted((cache / "kernels").glob(series + ".*"))
     if kept:
         return kept[-1]
@@ -133,7 +133,7 @@ def copy_modules(source, target):
 
 
 def copy_program(program, root):
-    """One that is dynamically linked, with its libraries."""
+    """A dynamically linked program, with its libraries."""
     shutil.copy(program, root / "bin")
     listed = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
     for library in re.findall(r"(/\S+)", listed):
@@ -177,7 +177,7 @@ def boot(place, image, log, patience, for_one):
         "-object", "memory-backend-ram,id=m1,size=768M",
         "-numa", "node,nodeid=0,cpus=0-1,memdev=m0", "-numa", "node,nodeid=1,cpus=2-3,memdev=m1",
         "-kernel", str(next((place / "boot").glob("vmlinuz-*"))), "-initrd", str(image),
-        # What the kernel does not know is in init's environment.
+        # The kernel passes parameters that it does not know to init, as environment variables.
         "-append", "console=ttyS0 panic=-1 quiet rdinit=/init for_one={}".format(for_one)]
     with open(log, "wb") as out:
         try:
@@ -195,7 +195,7 @@ def skipped(series, plan, why):
 
 
 def ends_in(said):
-    """Of each program: its exit status, its seconds, and what it printed before it ended."""
+    """The exit status, the seconds and the output of each program."""
     ended, lines = {}, []
     for line in said.splitlines():
         if found := re.match(r"iowq-vm: vm_(\S+) (\S+): exit (\d+), (\d+) s", line):

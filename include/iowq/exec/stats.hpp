@@ -53,8 +53,10 @@ namespace detail {
 
 [[nodiscard]] constexpr std::string_view to_string(stage where) noexcept {
   constexpr std::string_view names[] = {
-      "created", "over",    "waiting for an SQE",       "ring",  "pool",    "poll",
-      "timer",   "in line", "waiting for what uses it", "ready", "stopping"};
+      "created", "completed", "waiting for an SQE",
+      "ring",    "pool",      "poll",
+      "timer",   "waiting",   "waiting for the users of its descriptor",
+      "ready",   "stopping"};
   return names[static_cast<unsigned>(where)];
 }
 

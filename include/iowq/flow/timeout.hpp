@@ -79,7 +79,7 @@ class [[nodiscard("co_await it")]] within_time final : public concurrent_awaiter
 ///     auto n = co_await as_result(iowq::timeout(iowq::recv(socket, buffer), 5s));
 template <awaitable A, class Rep, class Period>
   requires(!std::is_lvalue_reference_v<A>)
-[[nodiscard("co_await it")]] auto timeout(
+[[nodiscard("co_await it")]] auto(timeout)(  // in parentheses: curses has a macro `timeout`
     A&& awaitable, std::chrono::duration<Rep, Period> limit,
     std::source_location at = std::source_location::current()) {
   return detail::within_time<std::remove_cvref_t<A>>{std::move(awaitable), sleep_for(limit, at)};

@@ -16,8 +16,12 @@ namespace iowq::inline v0 {
 
 namespace detail {
 template <class T>
-concept byte_like = std::same_as<T, std::byte> || std::same_as<T, char> ||
-                    std::same_as<T, unsigned char> || std::same_as<T, char8_t>;
+concept byte_like =
+    std::same_as<T, std::byte> || std::same_as<T, char> || std::same_as<T, unsigned char>
+#if defined(__cpp_char8_t)
+    || std::same_as<T, char8_t>
+#endif
+    ;
 template <class R>
 concept byte_range = std::ranges::contiguous_range<R> && std::ranges::sized_range<R> &&
                      byte_like<std::remove_cv_t<std::ranges::range_value_t<R>>>;

@@ -38,7 +38,7 @@ class operation_counters {
  public:
   template <const operation_row& Row>
   [[nodiscard]] IOWQ_ALWAYS_INLINE operation_stats& of() noexcept {
-    constexpr std::size_t hint = counter_hint(Row) % slots;
+    constexpr std::size_t hint = counter_hint(Row) % table_size;
     if (slots_[hint].row == &Row) [[likely]]
       return slots_[hint].entry;
     return search(Row, hint);
@@ -46,7 +46,7 @@ class operation_counters {
   /// Increments one counter. The usual case costs a comparison and an increment.
   template <const operation_row& Row>
   IOWQ_ALWAYS_INLINE void count(std::uint64_t operation_stats::* way) noexcept {
-    constexpr std::size_t hint = counter_hint(Row) % slots;
+    constexpr std::size_t hint = counter_hint(Row) % table_size;
     if (slots_[hint].row == &Row) [[likely]]
       ++(slots_[hint].entry.*way);
     else
@@ -54,18 +54,18 @@ class operation_counters {
   }
   /// As of(), for a row that is not known at compile time.
   [[nodiscard]] operation_stats& of(const operation_row& row) noexcept {
-    return search(row, counter_hint(row) % slots);
+    return search(row, counter_hint(row) % table_size);
   }
 
  private:
   IOWQ_NOINLINE operation_stats& search(const operation_row& row, std::size_t hint) noexcept {
     for (std::size_t i = hint;; ++i) {
-      slot& here = slots_[i % slots];
+      slot& here = slots_[i % table_size];
       if (here.row == &row) return here.entry;
       if (here.row == nullptr) {
         // The last free slot stays free, because it ends every search. The overflow shares one
         // line.
-        if (used_ == slots - 1) return other_;
+        if (used_ == table_size - 1) return other_;
         ++used_;
         here.row = &row;
         here.entry.name = row.name;
@@ -93,17 +93,17 @@ class operation_counters {
     };
     for (const slot& s : slots_)
       if (s.row != nullptr) add(s.entry);
-    if (used_ == slots - 1) add(other_);
+    if (used_ == table_size - 1) add(other_);
     return all;
   }
 
  private:
-  static constexpr std::size_t slots = 128;
+  static constexpr std::size_t table_size = 128;
   struct alignas(64) slot {  // a power of two: finding one needs no multiplication
     const operation_row* row = nullptr;
     operation_stats entry;
   };
-  std::array<slot, slots> slots_{};
+  std::array<slot, table_size> slots_{};
   operation_stats other_{.name = "(others)"};
   std::size_t used_ = 0;
 };
