@@ -1,26 +1,29 @@
 // SPDX-License-Identifier: BSL-1.0
-// One execution of a model: its fibers, of which one runs at a time, and where it may change.
+// One execution of a model: its fibers, of which one runs at a time, and the points where the
+// search may switch between them.
 //
-// A *turn* comes before every operation that another fiber could tell from its absence: taking a
-// mutex, touching an atomic, a futex call, a wait. There the search is asked who goes on. Between
-// two turns nothing of the machine changes hands, so the code there runs as one step.
+// A *turn* comes before every operation whose effect another fiber could see: taking a mutex,
+// accessing an atomic, a futex call, a wait. There the search chooses the fiber that continues.
+// Between two turns a fiber uses no shared data, so that code runs as one step.
 //
 // No turn is needed
-//   - before an unlock, a start of a thread or a signal: what others do just before it, they can do
-//     just as well just after it, at the same price;
-//   - before an access to an atomic that no two fibers ever access without an order between them
-//     that comes from elsewhere, such as M. Which ones these are is learnt (`shared_`): the first
-//     unordered access to another one begins the search again. Were there an execution with such
-//     an access, then up to it nothing would depend on a turn that we left out, so we would see it.
+//   - before an unlock, a start of a thread or a signal: any action of another
+//     fiber just before it can also happen just after it, at the same price;
+//   - before an access to an atomic whose accesses by two fibers are always ordered by something
+//     else, such as M. The search learns which atomics these are (`shared_`): the first unordered
+//     access to another atomic begins the search again. If an execution with such an access
+//     existed, then nothing before that access would depend on an omitted turn, so the search
+//     would see it.
 //
-// Two executions whose fibers read from the same writes, with the writes in the same order, are in
-// the same state. `history` is a hash of that for each fiber, the sum of them a name for the state:
-// a state that was seen with no fewer deviations left is not followed a second time. Stop tokens
-// are no part of the policy, so whether a worker's is stopped is added to the name.
+// Two executions are in the same state if their fibers read from the same writes, and the writes
+// have the same order. `history` is a hash of that for each fiber, and the sum of these hashes
+// identifies the state. A state that was seen with no fewer deviations left is not followed a
+// second time. The policy does not show stop tokens, so the sum also includes whether the token of
+// each worker is stopped.
 //
-// A *deviation* is what a machine that is nearly idle would not do: to take the processor from a
-// fiber that could go on, to let a time-out pass while somebody could go on, to read a value that
-// was overwritten, to wake a sleeper for no reason. The search bounds their number.
+// A *deviation* is an event that does not happen on a nearly idle machine: a fiber that can
+// continue loses the processor, a time-out passes while a fiber can continue, a read returns an
+// overwritten value, a sleeper wakes up for no reason. The search bounds their number.
 #pragma once
 
 #include <sys/mman.h>
@@ -62,7 +65,7 @@ struct fiber {
   const char* what = "";
   const void* on = nullptr;
   iowq::detail::time_point deadline = iowq::detail::never;
-  bool spinning = false;    // it waits for no more than that somebody else moves
+  bool spinning = false;    // it waits only until another fiber moves
   bool spurious = false;    // it was woken for no reason
   std::uint64_t woken = 0;  // its futex was
   std::uint64_t queued = 0;
@@ -77,7 +80,7 @@ struct fiber {
 
 enum class outcome { passed, failed, cut };
 
-/// What a search decides, and remembers of an execution.
+/// A decision of the search, as it is remembered for an execution.
 struct choice {
   std::uint8_t taken = 0;
   std::uint8_t options = 0;
@@ -85,13 +88,13 @@ struct choice {
   std::uint32_t costs = 0;  // bit n: option n is a deviation
 };
 
-/// Who is asked at a turn.
+/// Makes the choice of each turn.
 class chooser {
  public:
   virtual ~chooser() = default;
   /// One of `options`, of which at least one costs nothing unless deviations are left.
   virtual unsigned choose(unsigned options, std::uint32_t costs, unsigned left) = 0;
-  /// Whether there is no need to go on from this state.
+  /// Whether the execution need not continue from this state.
   virtual bool known(std::uint64_t state, unsigned left) = 0;
 };
 
@@ -106,8 +109,8 @@ struct step {
 class world {
  public:
   static constexpr unsigned step_limit = 20'000;
-  // A wake that was lost is often repaired by a time-out, seconds later. That is no excuse: where
-  // only a wait as long as this one could go on, nobody can.
+  // A lost wake-up is often repaired by a time-out, seconds later. It remains an error: a
+  // fiber that could continue only after a time-out as long as this counts as unable to continue.
   static constexpr std::chrono::milliseconds patience{500};
   static constexpr std::size_t stack_size = 128 * 1024;
   static constexpr unsigned places_limit = 1024;
@@ -180,10 +183,11 @@ class world {
 
   // ---- The model's side ----
 
-  // What it wants, said before anything else.
-  bool spurious_wakes = false;     // a futex may be woken for no reason
-  bool spinners_are_free = false;  // who spins has a processor of its own, so that whoever goes on
-                                   // beside it is no deviation; but then no spin may be endless
+  // Options of the model. It sets them first.
+  bool spurious_wakes = false;  // a futex may be woken for no reason
+  // A spinning fiber has a processor of its own, so another one continues beside it without
+  // a deviation. Then no spin may be endless.
+  bool spinners_are_free = false;
 
   [[nodiscard]] fiber& me() noexcept { return fibers_[current_]; }
   [[nodiscard]] fiber& of(int id) noexcept { return fibers_[id]; }
@@ -201,10 +205,10 @@ class world {
   /// Ends the execution: all is well so far.
   [[noreturn]] void enough() { leave(outcome::passed); }
 
-  /// Somebody's turn. When it returns it is ours, and what we wait for has come; or it has not,
-  /// and our time is up, or we were woken for no reason.
+  /// The search chooses the fiber that continues. Returns when that is the calling fiber: the
+  /// condition for which it waits holds, or its time-out has passed, or it was woken for no reason.
   void turn() {
-    if (++steps_ > step_limit) fail("no end after %u steps: does somebody spin?", step_limit);
+    if (++steps_ > step_limit) fail("no end after %u steps: a fiber may spin", step_limit);
     int const next = choose();
     ++moves_;
     if (next != current_) switch_to(next);
@@ -225,7 +229,7 @@ class world {
     return so;
   }
 
-  /// Lets the others move, if there are any who can. Takes a microsecond.
+  /// Lets the other fibers move, if one can. Takes a microsecond.
   void relax() {
     fiber& self = me();
     self.skew += std::chrono::microseconds{1};
@@ -393,7 +397,7 @@ class world {
       bool const free = !on || (spinners_are_free && (self.spinning || other.spinning));
       if (other.ready() && (left > 0 || free)) add({other.id, false, false}, !free);
     }
-    if (n == 0 && spinning_ > 0)  // nobody moves but for those who spin, who find nothing new
+    if (n == 0 && spinning_ > 0)  // only spinning fibers can move, and they find nothing new
       for (int i = 0; i < count_; ++i)
         if (fibers_[i].spinning) add({i, false, false}, false);
     int soonest = -1;
@@ -441,10 +445,10 @@ class world {
                                      used == 0 ? "" : ", ", fibers_[i].name, i, fibers_[i].what);
       used += static_cast<std::size_t>(more);
     }
-    fail("nobody can go on, %s: %s", how_long, list);
+    fail("no fiber can continue, %s: %s", how_long, list);
   }
 
-  // Of this execution.
+  // State of this execution.
   fiber fibers_[max_fibers];
   int count_ = 0;
   int current_ = 0;
@@ -463,7 +467,7 @@ class world {
   outcome outcome_ = outcome::passed;
   char message_[512] = {};
 
-  // Of all of them.
+  // State of all executions.
   bool shared_[places_limit] = {};
   bool shared_before_[places_limit] = {};
   bool learnt_ = false;

@@ -2,27 +2,28 @@
 /*
  * tests/model/chain.pml -- how a key is handed from item to item while others cancel them.
  *
- * The protocol of pool/detail/key_table.hpp (key_head, ring of waiters, next_head), of the item's moves in
- * pool/detail/state.hpp (insert, take, end, dequeue_item) and of pool/detail/cancellation.hpp (dequeue, hold, release,
- * and the worker's end_cancellation() in worker_thread.hpp): two producers, two workers, two keys and an item
- * without one, two threads that each cancel one item, whichever and whenever they like. Each
- * step names the function it stands for; the ring is the code's, link by link.
+ * The protocol of pool/detail/key_table.hpp (key_head, ring of waiters, next_head), of the item's
+ * moves in pool/detail/state.hpp (insert, take, end, dequeue_item) and of
+ * pool/detail/cancellation.hpp (dequeue, hold, release, and end_cancellation() in
+ * worker_thread.hpp). There are two producers, two workers, two keys and an item without one, and
+ * two threads that each cancel any item at any time. Each step names the function that it models.
+ * The ring has the same links as that of the code.
  *
- * What is one step: as in sleep.pml, a critical section under M, or a deed after it. How workers
- * sleep is sleep.pml's matter: here who is activated comes, and nobody else does. Whether a
- * worker goes on with its key or puts the next_head at the end of the queue (max_batch and
- * max_batch_time decide) may go either way.
+ * As in sleep.pml, a step is a critical section under M, or an action after it. sleep.pml models
+ * how workers sleep; here an activated worker comes, and no other worker does. A worker may
+ * continue with its key or put the next_head at the end of the queue: the code decides that by
+ * max_batch and max_batch_time.
  *
- * Claims. C1 and C2 (chain.hpp) and W2 (work.hpp) after every section; items of one key start in
- * the order in which they were enqueued, one at a time; a request to cancel says `dequeued` of
- * what never runs, `running` of what runs, and `not_found` of nothing unfinished; a stop request
- * reaches the item that it was meant for and no other; every item ends exactly once, and under
- * weak fairness every item ends (`ended`).
+ * Claims. C1 and C2 (key_table.hpp) and W2 (work.hpp) hold after every section. Items of one key
+ * start in the order in which they were enqueued, one at a time. A request to cancel reports
+ * `dequeued` for an item that never runs, `running` for one that runs, and `not_found` only for one
+ * that is finished. A stop request reaches the item for which it was made, and no other. Every item
+ * ends exactly once, and under weak fairness every item ends (`ended`).
  *
  * With CLASSES the workers and the items of one key are of both classes. With ALL the last
- * of those who cancel wants everything that match() likes (cancellation::add_all()).
+ * canceller cancels every item that match() selects (cancellation::add_all()).
  *
- * A macro in #if breaks one rule. check.py demands that each is found out.
+ * A macro in #if breaks one rule. check.py demands that each such error is found.
  */
 
 #define ITEMS 5
@@ -48,7 +49,7 @@
 mtype:state = { fresh, queued_ready, queued_chained, running, done } /* item_state */
 mtype:outcome = { not_found, dequeued, was_running }                 /* cancel_outcome */
 
-/* Under M: what is in an item, ... */
+/* Under M: the members of an item, ... */
 mtype:state state_of[ITEMS] = fresh;
 byte next[ITEMS] = NONE, prev[ITEMS] = NONE; /* in a ring */
 byte waiters[ITEMS] = NONE;                /* a key_head's: the newest that waits behind it */
@@ -58,7 +59,7 @@ byte key_head[2] = NONE;
 /* ... the ready list, oldest first, and the counts, of each class, ... */
 chan ready[2] = [ITEMS] of { byte };
 byte nr_idle[2], waking[2];
-/* ... and what is in a worker. */
+/* ... and the members of a worker. */
 byte cur[WORKERS] = NONE;
 bool idle[WORKERS], cancel_requested[WORKERS], held[WORKERS];
 
@@ -66,9 +67,9 @@ bool activated[WORKERS];
 bool waits_for_canceller[WORKERS], on_futex[WORKERS]; /* worker::word */
 bool stopped[WORKERS];                             /* worker::stop */
 
-/* What is claimed about. */
+/* For the claims. */
 bool pending[ITEMS], executed[ITEMS], over[ITEMS]; /* enqueued; begun; ended or withdrawn */
-chan line[2] = [ITEMS] of { byte }; /* of a key's queued items, as they came */
+chan line[2] = [ITEMS] of { byte }; /* the queued items of a key, in order of arrival */
 byte nr_finished;
 
 #define is_queued(i) (state_of[i] == queued_ready || state_of[i] == queued_chained)
@@ -100,7 +101,7 @@ inline check() {
     :: else -> break
     od;
     assert(len(ready[0]) + len(ready[1]) == n_); /* W2 */
-    /* D2, as far as it is a matter of this model: who could take it is awake. */
+    /* D2, as far as this model shows it: a worker that could take it is awake. */
     assert(nr_idle[0] == 0 || len(ready[0]) <= waking[0]);
     assert(nr_idle[1] == 0 || len(ready[1]) <= waking[1]);
     i_ = 0; j_ = 0; n_ = 0; next_head = 0
@@ -171,7 +172,7 @@ inline release(i) {
   fi
 }
 
-/* pool_state::begin(), and what must hold then. */
+/* pool_state::begin(), and its preconditions. */
 inline begin(w, i) {
   d_step {
     if
@@ -183,7 +184,7 @@ inline begin(w, i) {
     fi;
     assert(cur[1 - w] == NONE || key_of(cur[1 - w]) != key_of(i) || key_of(i) == UNKEYED);
     assert(!executed[i] && pending[i]);
-    assert(!stopped[w] && !cancel_requested[w] && !held[w]); /* what was meant for the last one */
+    assert(!stopped[w] && !cancel_requested[w] && !held[w]); /* left from the last item */
     state_of[i] = running;
     worker_thread[i] = w;
     cur[w] = i
@@ -492,7 +493,7 @@ init {
   }
 }
 
-/* When nobody can move any more: */
+/* When no process can take a step: */
 active proctype judge() {
   timeout;
   assert(nr_finished == ENQUEUED);

@@ -1,28 +1,31 @@
 /* SPDX-License-Identifier: BSL-1.0 */
 /*
- * tests/model/sleep.pml -- how workers sleep, wake and leave, and why no item waits for ever.
+ * tests/model/sleep.pml -- how workers sleep, wake and leave, and why no item waits forever.
  *
- * The protocol of pool/detail/state.hpp, dispatch.hpp, worker_thread.hpp, watch.hpp and manager.hpp for one
- * class of work on one node: two producers enqueue, at most MAX workers run, idle, spin and time
- * out, one manager forks, watches, joins and parks. Each step names the function it stands for.
+ * The protocol of pool/detail/state.hpp, account.hpp, worker_thread.hpp and manager.hpp for one
+ * class of work on one node. Two producers enqueue. At most MAX workers run, idle, spin and time
+ * out. One manager creates, samples and joins workers, and parks. Each step names the function
+ * that it models.
  *
- * What is one step. M is a mutex, so a critical section is an `atomic` here and ends with
- * check(). That hides no schedule that matters: of what a section touches, only the words of
- * idle workers are also touched without M, and each by one read-modify-write. What the code does
- * after M is free (wakes, completions, forks, looks at other threads) are steps of their own.
+ * Steps. M is a mutex, so a critical section is an `atomic` here and ends with check(). That hides
+ * no schedule that matters: a section touches only one kind of data that is also touched without
+ * M, the words of idle workers, and each of those accesses is one read-modify-write. The actions of
+ * the code after it has released M (wakes, completions, forks, looks at other threads) are separate
+ * steps.
  *
- * What is left to chance. Where the code decides by a measurement (are items quick, does one want
- * a worker of its own, does somebody doze, does a spin pay, which idle worker is the newest), the
- * model may go either way, so it holds for every measurement. `disturbed`: a futex returns for no
- * reason and idle time-outs pass, whenever they like, until the world comes to rest; that may be
- * at once, and then nobody is saved by an accident. The manager's ticks go on: they are promised.
+ * Chance. Some decisions of the code depend on a measurement: whether items are quick, whether one
+ * requires a worker of its own, whether a worker dozes, whether a spin pays, which idle worker is
+ * the newest. The model may take either branch, so its claims hold for every measurement. While
+ * `disturbed`, a futex may return for no reason and idle time-outs may pass. The model may clear
+ * `disturbed` at any time, also at once; then no accident helps a lost wake-up. The manager's ticks
+ * continue, because the code guarantees them.
  *
- * Claims. A1 and A2 (account.hpp), D2, D3 (state.hpp) in check(), after every
- * section; every item ends exactly once; at rest nothing is left (judge); and under weak fairness
- * every item ends (`ended`), though the first one blocks until the last one has ended: a pool of
- * two workers never leaves the second one asleep beside it.
+ * Claims. check() tests A1 and A2 (account.hpp), D2 and D3 (state.hpp) after every section. Every
+ * item ends exactly once. At rest no item is left (judge). Under weak fairness every item ends
+ * (`ended`), although the first one blocks until the last one has ended: a pool of two workers
+ * never leaves the second one asleep beside it.
  *
- * A macro in #if breaks one rule. check.py demands that each is found out.
+ * A macro in #if breaks one rule. check.py demands that each such error is found.
  */
 
 #ifndef MAX
@@ -48,7 +51,7 @@ mtype:state = { free, creating, idle, running, sleeping, retired } /* worker_sta
 mtype:word = { unborn, awake, idles, spins }                       /* worker::word */
 mtype:manager = { busy, parked, ticking }                          /* pool_state::manager_word */
 
-/* Under M: account_counts, and what is in the ready list, oldest first. */
+/* Under M: account_counts, and the items in the ready list, oldest first. */
 byte runnable, live, nr_idle, nr_running, waking, nr_sleeping, promised;
 chan ready = [ITEMS] of { byte };
 mtype:state state_of[RECORDS] = free;
@@ -59,17 +62,17 @@ bool spinning; /* pool_state::spinning; at most one idle worker spins */
 mtype:word word[RECORDS] = unborn;
 mtype:manager manager_word = busy;
 
-/* The kernel's: who waits on a futex, which threads exist, which of them block in their item. */
+/* In the kernel: threads that wait on a futex, that exist, and that block in their item. */
 bool on_futex[RECORDS], manager_on_futex;
 bool exists[RECORDS], blocked[RECORDS];
 byte failures = FAILURES;
 
-/* worker::progress_counter, as the manager sees it: is it another than progress_seen? */
+/* Whether the manager sees a worker::progress_counter that differs from progress_seen. */
 bool moved[RECORDS];
 
 bool disturbed = true;
 
-/* What is claimed about. */
+/* For the claims. */
 bool enqueued[ITEMS], finished[ITEMS];
 byte nr_finished;
 
@@ -96,7 +99,7 @@ inline check() {
       :: state_of[each] == sleeping -> sleeping_seen++
       :: else
       fi;
-      /* D3: who is off the stack has been told so; it sleeps on nothing else. */
+      /* D3: a worker that is off the stack has been told so, and sleeps on nothing else. */
 #if !defined(LOOK_THEN_STORE)
       assert(state_of[each] == idle || word[each] == awake || word[each] == unborn);
 #endif
@@ -110,7 +113,7 @@ inline check() {
     assert(live + promised <= MAX);                     /* A2 */
     assert(waking <= nr_running);
     assert(runnable == len(ready));
-    /* D2: nobody is on the way to it, though somebody could be; so the manager watches. */
+    /* D2: no worker is on its way to it, but one could be; so the manager watches. */
     assert(!really_needs_watch || promised > 0 || manager_word != parked);
   }
 }
@@ -125,8 +128,8 @@ inline call_manager(at_once) {
   fi
 }
 
-/* pool_state::activate(): off the stack, by an exchange of the word. Who went to sleep is owed a
- * futex_wake, who spins is not. */
+/* pool_state::activate(): off the stack, by an exchange of the word. A worker that went to sleep
+ * needs a futex_wake; a spinning one does not. */
 inline activate(w) {
   state_of[w] = running; nr_idle--; nr_running++; waking++;
 #if defined(WAKE_NOBODY)
@@ -223,7 +226,7 @@ inline finish(i) {
 /* basic_pool::enqueue() */
 inline enqueue(i) {
 #if defined(DECIDE_BEFORE_INSERT)
-  /* What the kernel did once (bugs 12 and 13): decides for the item that is not there yet. */
+  /* An old error of the kernel (bugs 12 and 13): decides before the item is there. */
   atomic { runnable++; ensure_worker(); runnable-- };
   atomic { enqueued[i] = true; ready ! i; runnable++ };
 #else
@@ -312,7 +315,7 @@ born:
   };
 
 unlocked:
-  /* After M, and after go_idle(): who enqueues again from finished() finds this worker free. */
+  /* After M, and after go_idle(): an enqueue from finished() finds this worker free. */
   atomic {
     if
     :: ended != NOBODY -> finish(ended); ended = NOBODY
@@ -342,7 +345,7 @@ unlocked:
   goto unlocked;
 
 #if defined(IDLE_IN_A_SECOND_SECTION)
-idles_late: /* M was free, and nobody looks again */
+idles_late: /* M was free, and the worker does not look again */
   atomic { go_idle(); check() };
   goto unlocked;
 #endif
@@ -409,7 +412,7 @@ leaves:
   goto born
 }
 
-/* watch::sample(): which of those that run have not moved since the last look? */
+/* worker_sampler::sample(): finds the running workers without progress since the last look, */
 inline look_at_stamp(w) {
   if
   :: state_of[w] == running && cur[w] != NOBODY ->
@@ -429,7 +432,7 @@ inline look_at_thread(w, is_asleep) {
   :: else
   fi
 }
-/* ... and mark those that have not moved meanwhile, under M again. */
+/* ... and marks those that still have none, under M again. */
 inline apply_sample(w) {
   if
 #if !defined(LOOK_AND_FORGET)
@@ -468,7 +471,7 @@ top:
     :: gone(0) -> it = 0
     :: !gone(0) && gone(1) -> it = 1
     :: !gone(0) && !gone(1) && gone(2) -> it = 2
-    :: else /* nobody, or one whose thread has not ended: looked at again later */
+    :: else /* none, or its thread has not ended: the manager looks again later */
     fi;
     if
     :: it != NOBODY -> goto reaps
@@ -551,7 +554,7 @@ starts:
 fails:
   atomic {
     if
-    :: manager_word = ticking; goto backs_off /* EAGAIN: a little later once more */
+    :: manager_word = ticking; goto backs_off /* EAGAIN: tries again later */
     :: skip
     fi;
     state_of[it] = free; it = NOBODY;
@@ -559,7 +562,7 @@ fails:
     if
     :: live + promised == 0 -> /* fail_queued() */
 #if defined(FAIL_IN_PLACE)
-      /* The kernel's bug 19: what fails is still in the queue. */
+      /* The kernel's bug 19: the failed item is still in the queue. */
       if :: runnable > 0 -> ready ? <it>; failed = bit(it); it = NOBODY :: else fi
 #else
       do
@@ -634,7 +637,7 @@ waits: /* manager::wait() */
 
 active proctype world() { disturbed = false }
 
-/* When nobody can move any more: */
+/* When no process can take a step: */
 active proctype judge() {
   timeout;
   assert(nr_finished == ITEMS);

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: BSL-1.0
-// The reference: one thread, obvious lists, no coroutine. It is told each step that the library
-// took, and says whether it was among those that could come next. So a schedule that may be one or
-// another need not be guessed, and one that may not is named at the step where it went wrong.
+// The reference: one thread, simple lists, no coroutine. It is told each step of the library, and
+// says whether that step was possible. So a schedule need not be predicted where several are
+// permitted, and a wrong one is named at the step where it went wrong.
 //
-// R1  Nothing outlives the scope that started it; what is over takes no step.
-// R2  Locks, permits, events and channels serve in the order of the waits; who is stopped in line
-//     leaves it, and what was given stays given.
-// R3  Those who are woken, and those who yield, go on in one order.
-// R4  A stop reaches all that is below, and nothing else; what is stopped twice is not told twice.
-// R5  The first failure ends an `all`, a group, a for_each; the first success an `any`.
+// R1  A child ends before the scope that started it; an ended one takes no step.
+// R2  Locks, permits, events and channels serve in the order of the waits. A stopped wait leaves
+//     its queue, and does not take back a grant.
+// R3  Woken and yielding tasks continue in one common order.
+// R4  A stop reaches everything below its scope, and nothing else; a second stop is not reported.
+// R5  The first failure ends an `all`, a group, a for_each; the first success ends an `any`.
 // R6  Timers fire in the order of deadlines, equal ones in the order of arming.
-// R7  Calls of a key run one after the other, in the order awaited; who is cancelled never ran.
-// R8  Where nothing goes on by itself any more, everyone waits for something.
+// R7  Calls of a key run one after the other, in the order awaited; a cancelled call never ran.
+// R8  When no task continues by itself any more, every task waits for something.
 #pragma once
 
 #include <algorithm>
@@ -284,7 +284,7 @@ class reference {
   // ---- Waits ----
 
   void begin_wait(being& one, const step& s) {
-    stops_are_new_ = true;  // is it born under one?
+    stops_are_new_ = true;  // it may begin under a stop
     one.value = s.value;
     auto const give = [&](int value = 0) {
       one.luck = being::given;
@@ -329,7 +329,7 @@ class reference {
     }
   }
 
-  /// What it waits for is its own: R3, it goes on after those who were woken before.
+  /// Grants the wait: by R3 it continues after the tasks that were woken before.
   void wake(name who, int value = 0) {
     being& one = at(who);
     one.luck = being::given;
@@ -515,7 +515,7 @@ class reference {
   /// The value of several is looked at apart.
   static outcome simple(outcome end) { return end.good() ? outcome{} : end; }
 
-  /// What `one` may end with, its children being over.
+  /// The outcomes with which `one` may end, after its children have ended.
   std::vector<outcome> ends_of(const being& one, bool whole, const step& s) {
     std::vector<outcome> allowed;
     bool const outer = at(one.parent).stopped || executor_stopped_;
@@ -653,7 +653,7 @@ class reference {
   return text;
 }
 
-/// What is wrong with `log`, or nothing.
+/// The fault of `log`; empty if it has none.
 [[nodiscard]] inline std::string judge(const history& log, std::deque<call_record> calls) {
   reference model{std::move(calls)};
   for (std::size_t i = 0; i < log.size(); ++i) try {
