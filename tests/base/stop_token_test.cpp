@@ -301,7 +301,7 @@ TEST_SUITE("base/stop_token") {
     CHECK(log == std::vector{3, 1, 2});
   }
 
-  TEST_CASE("what was written before the request is seen by whoever sees the request") {
+  TEST_CASE("a thread that sees the request sees everything written before it") {
     for (int round = 0; round < 200; ++round) {
       stop_source source;
       int message = 0;
@@ -350,7 +350,7 @@ TEST_SUITE("base/stop_token") {
     requester.join();
   }
 
-  TEST_CASE("whoever requests, registers or ends, on whichever thread, every callback runs once") {
+  TEST_CASE("every callback runs once, in every order of request, registration and end") {
     // Goal: a callback that is lost, called twice, or called after its end; a list torn apart.
     // Method: in each round the source's thread and another do one thing each, at once; what is
     // left when both are done must have been called if a stop was requested, and once.
@@ -405,7 +405,7 @@ TEST_SUITE("base/stop_token") {
     CHECK(wrong == 0);
   }
 
-  TEST_CASE("of several threads that request, one alone is told that it was first") {
+  TEST_CASE("if several threads request a stop, exactly one gets true") {
     for (int round = 0; round < 500; ++round) {
       stop_source source;
       std::atomic<int> first{0}, calls{0};

@@ -87,7 +87,7 @@ task<> sends(books& all, int to, int n) {
 }  // namespace
 
 TEST_SUITE("exec/fast_path") {
-  TEST_CASE("at every moment dump names who waits and stats counts who ended") {
+  TEST_CASE("at every moment dump names the waiting operations and stats counts the ended ones") {
     // Goal: lose or keep one that ended out of order, by an error, or never in its turn. Method:
     // ask each time one goes on; rings so small that their slots are wanted again at once.
     if (!iowq_test::rings_allowed()) SKIP_CASE("of the ring: there is none");

@@ -77,7 +77,7 @@ TEST_SUITE("exec/operation") {
     CHECK(iowq::run(body(dir / std::string(180, 'p'))) == 0);
   }
 
-  TEST_CASE("of the ring: the ledger counts every operation once, by the way that finished it") {
+  TEST_CASE("of the ring: stats count every operation once, by the route that finished it") {
     if (!iowq_test::rings_allowed()) SKIP_CASE("there is none");
     auto const body = []() -> task<iowq::executor_stats> {
       iowq::fd zero = co_await iowq::open("/dev/zero", O_RDONLY);
@@ -101,7 +101,7 @@ TEST_SUITE("exec/operation") {
     CHECK(stats.submitted >= stats.ring_ops);
   }
 
-  TEST_CASE("the kernel's own workers stay away from what is ours") {
+  TEST_CASE("the kernel's own workers do no work of the pool") {
     auto const body = []() -> task<> {
       iowq_test::scratch dir;
       for (int i = 0; i < 50; ++i) {
@@ -226,7 +226,8 @@ TEST_SUITE("exec/operation") {
     CHECK(early.says("a task was destroyed while it waits"));
   }
 
-  TEST_CASE("of the ring: punt_policy::kernel leaves to it what it can do, and changes no more") {
+  TEST_CASE(
+      "of the ring: punt_policy::kernel moves operations to the kernel, and changes nothing else") {
     if (!iowq_test::rings_allowed()) SKIP_CASE("there is none");
     iowq_test::scratch dir;
     auto const body = [](iowq_test::scratch& in) -> task<iowq::executor_stats> {

@@ -45,7 +45,8 @@ task<> fail_there(executor& there) {
 }  // namespace
 
 TEST_SUITE("exec/resume_on") {
-  TEST_CASE("who awaits resume_on goes on there, as does who awaits that; run() returns at home") {
+  TEST_CASE(
+      "resume_on moves the task and its awaiters to the other executor; run() returns at home") {
     iowq_test::leak_check books;
     runtime other{{.threads = 1}};
     executor here;
@@ -78,7 +79,7 @@ TEST_SUITE("exec/resume_on") {
     iowq::run(body());
   }
 
-  TEST_CASE("what leaves a task abroad is rethrown at home, and reaches on_unhandled there") {
+  TEST_CASE("an exception on another executor is rethrown at home, or reaches on_unhandled there") {
     runtime other{{.threads = 1}};
     int const home = thread();
     int heard_on = 0;
@@ -119,7 +120,7 @@ TEST_SUITE("exec/resume_on") {
     }
   }
 
-  TEST_CASE("those of several come home before they are counted: when_all, timeout, task_group") {
+  TEST_CASE("children return to their executor before they count: when_all, timeout, task_group") {
     iowq_test::leak_check books;
     runtime others{{.threads = 3}};
     auto const body = [](runtime& all) -> task<> {

@@ -111,7 +111,7 @@ TEST_SUITE("exec/runtime") {
     CHECK(r.size() == static_cast<std::size_t>(CPU_COUNT(&own)));
   }
 
-  TEST_CASE("what has a key is always on the same executor, and keys are spread") {
+  TEST_CASE("calls with one key always run on the same executor, and keys are spread") {
     notes all;
     {
       runtime r{{.threads = 4}};
@@ -138,7 +138,7 @@ TEST_SUITE("exec/runtime") {
     for (auto const& [where, times] : all.at) CHECK(times >= 8);
   }
 
-  TEST_CASE("the destructor waits for what was spawned, by whomever, wherever, however late") {
+  TEST_CASE("the destructor waits for all spawned tasks, from any thread and at any time") {
     for (unsigned const n : sizes) {
       CAPTURE(n);
       iowq_test::leak_check books;
@@ -227,7 +227,8 @@ TEST_SUITE("exec/runtime") {
     CHECK(n == 50);
   }
 
-  TEST_CASE("where one thread's ring cannot be made, the constructor throws why; none is left") {
+  TEST_CASE(
+      "if the ring of one thread cannot be made, the constructor throws and leaves no thread") {
     iowq_test::leak_check books;
     rlimit before{};
     ::getrlimit(RLIMIT_NOFILE, &before);
@@ -265,7 +266,7 @@ TEST_SUITE("exec/runtime") {
     CHECK(end.says("11 runtime (pthread_create: raise RLIMIT_NPROC"));
   }
 
-  TEST_CASE("what leaves a spawned task reaches on_unhandled, on the executor's own thread") {
+  TEST_CASE("an exception of a spawned task reaches on_unhandled on the executor's own thread") {
     std::atomic<int> heard{0}, on_main{0};
     auto const thrown = []() -> task<> {
       throw std::runtime_error("on purpose");
@@ -289,7 +290,7 @@ TEST_SUITE("exec/runtime") {
     CHECK(end.says("an exception left a spawned task: on purpose"));
   }
 
-  TEST_CASE("pinned: a processor for each thread, but all that we may use for their workers") {
+  TEST_CASE("pinned: each thread has one processor, and its workers have all permitted ones") {
     cpu_set_t own;
     ::sched_getaffinity(0, sizeof own, &own);
     std::atomic<int> wrong{0};
@@ -350,7 +351,7 @@ TEST_SUITE("exec/runtime") {
     }
   }
 
-  TEST_CASE("what is handed from ring to ring wakes the other once, by an SQE of the turn") {
+  TEST_CASE("an item handed from ring to ring wakes the other loop once, by an SQE of the turn") {
     constexpr int waiting = 100;
     if (!iowq::run(has_message_ring())) SKIP_CASE("no IORING_OP_MSG_RING");
     struct counts {
@@ -423,7 +424,7 @@ TEST_SUITE("exec/runtime") {
     }
   }
 
-  TEST_CASE("its threads block signals: one that is sent to the process goes to who was there") {
+  TEST_CASE("its threads block signals: a signal to the process goes to an older thread") {
     std::atomic<int> open{0};
     auto const look = [](std::atomic<int>& n) -> task<> {
       sigset_t blocked;

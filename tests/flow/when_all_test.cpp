@@ -61,7 +61,7 @@ task<> fail(const char* why, int turns = 1) {
   for (int i = 0; i < turns; ++i) co_await iowq::yield();
   throw std::runtime_error(why);
 }
-/// Waits for ever; counts the ways in which it can end.
+/// Waits forever; counts the ways in which it can end.
 struct ends {
   int begun = 0, cancelled = 0;
 };
@@ -116,7 +116,8 @@ TEST_SUITE("flow/when_all") {
     iowq::run(body());
   }
 
-  TEST_CASE("a range yields a vector in its order; of void, nothing; an empty one ends at once") {
+  TEST_CASE(
+      "a range yields a vector in its order, or nothing for void; an empty one ends at once") {
     auto const body = []() -> task<> {
       std::vector<task<int>> tasks;
       for (int n = 0; n < 50; ++n) tasks.push_back(n % 3 == 0 ? soon(n) : at_once(n));
@@ -299,7 +300,7 @@ TEST_SUITE("flow/when_all") {
     iowq::run(body());
   }
 
-  TEST_CASE("what is awaited twice, or destroyed while it waits, is named") {
+  TEST_CASE("a second await, or a destruction during the wait, stops the program with its line") {
     auto const twice = iowq_test::death_output([] {
       auto const body = []() -> task<> {
         auto all = iowq::when_all(nothing(), nothing());

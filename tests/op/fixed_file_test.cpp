@@ -210,7 +210,7 @@ TEST_SUITE("op/fixed_file") {
     }
   }
 
-  TEST_CASE("what the kernel accepts into a slot has no descriptor; on_pool() of it says so") {
+  TEST_CASE("a connection accepted into a slot has no descriptor, and on_pool() reports that") {
     if (!grants_tables()) return;  // then it has one
     iowq_test::leak_check books;
     auto const body = []() -> task<> {
@@ -293,7 +293,7 @@ TEST_SUITE("op/fixed_file") {
     CHECK(one.taken() == 0);
   }
 
-  TEST_CASE("of more slots than descriptors are allowed the table is ours alone") {
+  TEST_CASE("a table with more slots than permitted descriptors is kept in user space") {
     iowq_test::leak_check books;
     auto const body = []() -> task<> {
       ::rlimit before{};
@@ -314,8 +314,7 @@ TEST_SUITE("op/fixed_file") {
     iowq::run(body());
   }
 
-  TEST_CASE(
-      "hazard-05, 06, 08: an accept that is stopped gives its slot back, or what came in it") {
+  TEST_CASE("hazard-05, 06, 08: a stopped accept returns its slot, or the connection in it") {
     in_all_tables([]() -> task<> {
       listening listener;
       fixed_files files{1};
@@ -421,7 +420,7 @@ TEST_SUITE("op/fixed_file") {
     iowq::run(body());
   }
 
-  TEST_CASE("what was accepted ends with its executor; what was added goes on on the next") {
+  TEST_CASE("an accepted file ends with its executor; an added one works on the next executor") {
     for (bool plain : {false, true}) {
       CAPTURE(plain);
       iowq_test::leak_check books;

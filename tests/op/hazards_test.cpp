@@ -181,7 +181,7 @@ TEST_SUITE("op/hazards") {
       }
   }
 
-  TEST_CASE("hazard-3: with room for one SQE, operations stand in line; none is lost or halved") {
+  TEST_CASE("hazard-3: with room for one SQE, operations wait for it; none is lost or split") {
     auto const body = []() -> task<> {
       std::vector<iowq_test::pipe_pair> pipes(50);
       std::vector<long> answers(pipes.size(), unset);
@@ -203,7 +203,7 @@ TEST_SUITE("op/hazards") {
     iowq::run(body(), {.entries = 1});
   }
 
-  TEST_CASE("hazard-7: who is stopped in a call that a signal would interrupt was cancelled") {
+  TEST_CASE("hazard-7: a stop during a call that a signal would interrupt reports a cancellation") {
     // A splice sleeps in one of the kernel's workers, which a cancel wakes as a signal would.
     auto const body = [](way go, moment when) -> task<> {
       iowq_test::pipe_pair from, to;
@@ -218,7 +218,7 @@ TEST_SUITE("op/hazards") {
       }
   }
 
-  TEST_CASE("hazard-27: where an operation was is the next one's, whom no late answer ends") {
+  TEST_CASE("hazard-27: no late answer ends the next operation at the same address") {
     // Goal: the answer of a read that was cancelled, or of the cancel, ends the read after it.
     // Method: both are at one address, one right behind the other, and every byte has its number.
     constexpr int rounds = 500;
@@ -294,7 +294,7 @@ TEST_SUITE("op/hazards") {
     }
   }
 
-  TEST_CASE("hazard-78: an offset of what has none is ESPIPE at once, and takes nothing of it") {
+  TEST_CASE("hazard-78: an offset on a file without offsets is ESPIPE at once, and reads nothing") {
     auto const body = [](way go) -> task<> {
       int ends[2];
       REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0);
@@ -357,7 +357,7 @@ TEST_SUITE("op/hazards") {
     }
   }
 
-  TEST_CASE("hazard-79: what is opened with O_APPEND is written at its end, whatever the offset") {
+  TEST_CASE("hazard-79: a write to a file with O_APPEND goes to its end, at any offset") {
     auto const body = [](way go) -> task<> {
       iowq_test::scratch dir;
       iowq::fd file = co_await iowq::open(dir / "x", O_RDWR | O_CREAT | O_APPEND);
@@ -449,7 +449,8 @@ TEST_SUITE("op/hazards") {
     }
   }
 
-  TEST_CASE("hazard-86: no room and a broken disk are reported once, by whom they concern") {
+  TEST_CASE(
+      "hazard-86: a full disk and a broken disk are reported once, by the operation that failed") {
     auto const body = [](way go) -> task<> {
       iowq::fd full = co_await iowq::open("/dev/full", O_RDWR);
       CHECK(co_await number(go, iowq::write(full, "x")) == -ENOSPC);
@@ -557,7 +558,9 @@ TEST_SUITE("op/hazards") {
     }
   }
 
-  TEST_CASE("hazard-90: of a buffer no byte is touched behind what came, nor sent behind what is") {
+  TEST_CASE(
+      "hazard-90: no byte of a buffer is written beyond the data received, or sent beyond its "
+      "size") {
     auto const body = [](way go) -> task<> {
       iowq_test::scratch dir;
       iowq::fd file = co_await iowq::open(dir / "x", O_RDWR | O_CREAT);

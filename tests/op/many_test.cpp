@@ -35,7 +35,7 @@ task<bool> accepts_ahead() {
   co_return iowq::detail::loop::current().backend().features().accepts_many();
 }
 
-/// What became of a next() that ran beside the test.
+/// The outcome of a next() that ran beside the test.
 struct outcome {
   bool over = false;
   std::error_code error;
@@ -82,7 +82,7 @@ TEST_SUITE("op/many") {
     }
   }
 
-  TEST_CASE("accept_many pauses when nobody takes, and goes on when somebody does") {
+  TEST_CASE("accept_many pauses while no connection is taken, and continues when one is") {
     if (!iowq::run(accepts_ahead()))
       SKIP_CASE("no multishot accept (Linux 5.19): nothing is accepted ahead");
     iowq_test::leak_check books;
@@ -95,7 +95,7 @@ TEST_SUITE("op/many") {
       int const before = iowq_test::open_descriptors();
       for (int i = 0; i < 500; ++i) {
         clients.push_back(listener.call());
-        if (i % 10 == 0) co_await turns(1);  // what came is accepted
+        if (i % 10 == 0) co_await turns(1);  // the loop accepts the connections
       }
       int const waiting = iowq_test::open_descriptors() - before - 500;
       CHECK(waiting > 0);
@@ -187,7 +187,7 @@ TEST_SUITE("op/many") {
     iowq::run(late());
   }
 
-  TEST_CASE("executor::request_stop() ends streams, with and without somebody who waits") {
+  TEST_CASE("executor::request_stop() ends streams, with and without a waiting coroutine") {
     for (multishot how : both) {
       CAPTURE(how);
       iowq_test::leak_check books;
@@ -219,7 +219,7 @@ TEST_SUITE("op/many") {
       here.run(body(*connections, listener));
       here.run(body(*connections, listener));
     }
-    iowq::fd late = listener.call();  // nobody accepts it
+    iowq::fd late = listener.call();  // it is never accepted
     connections.reset();
 
     std::optional<iowq::executor> here{std::in_place};
@@ -233,7 +233,7 @@ TEST_SUITE("op/many") {
     here.reset();
   }
 
-  TEST_CASE("a listener with O_NONBLOCK is waited for; what is none is an error") {
+  TEST_CASE("a stream waits for a listener with O_NONBLOCK; other files are an error") {
     for (multishot how : both) {
       CAPTURE(how);
       iowq_test::leak_check books;
@@ -263,7 +263,7 @@ TEST_SUITE("op/many") {
   }
 
   TEST_CASE(
-      "hazard-45: without a free descriptor accept_many says so; what waits is accepted later") {
+      "hazard-45: without a free descriptor accept_many fails; it accepts the connection later") {
     for (multishot how : both) {
       CAPTURE(how);
       iowq_test::leak_check books;
@@ -315,7 +315,7 @@ TEST_SUITE("op/many") {
     }
   }
 
-  TEST_CASE("poll_many can be stopped and dropped, and refuses what is no descriptor") {
+  TEST_CASE("poll_many can be stopped and destroyed, and refuses a closed descriptor") {
     for (multishot how : both) {
       CAPTURE(how);
       iowq_test::leak_check books;

@@ -59,7 +59,7 @@ TEST_SUITE("op/signal") {
     CHECK(disposition_of(SIGUSR2) == before);
   }
 
-  TEST_CASE("one that comes between two awaits kills nobody, and is yielded by the next, once") {
+  TEST_CASE("a signal between two awaits kills no process, and the next await yields it once") {
     auto const body = []() -> task<> {
       executor::current().spawn(signal_us_soon(SIGUSR1));
       (void)co_await until_signal({SIGUSR1});
@@ -74,7 +74,7 @@ TEST_SUITE("op/signal") {
     iowq::run(body());
   }
 
-  TEST_CASE("everyone who awaits it is told: in one executor, and in several") {
+  TEST_CASE("every coroutine that awaits a signal gets it: in one executor, and in several") {
     iowq_test::leak_check books;
     std::atomic<int> told{0}, waiting{0};
     auto const one = [](std::atomic<int>& in, std::atomic<int>& out, int other) -> task<> {
@@ -92,7 +92,8 @@ TEST_SUITE("op/signal") {
     CHECK(disposition_of(SIGUSR1) == nullptr);
   }
 
-  TEST_CASE("a stop and a deadline end the wait; what cannot be caught is invalid_argument") {
+  TEST_CASE(
+      "a stop and a deadline end the wait; a signal that cannot be caught is invalid_argument") {
     iowq_test::leak_check books;
     auto const body = []() -> task<> {
       auto late = iowq::timeout(until_signal({SIGUSR1}), 1ms);
@@ -115,12 +116,12 @@ TEST_SUITE("op/signal") {
     CHECK(disposition_of(SIGUSR1) == nullptr);
   }
 
-  TEST_CASE("it arrives although every thread blocks it, as they do who use signalfd") {
+  TEST_CASE("a signal arrives although every thread blocks it, as programs with signalfd do") {
     sigset_t set, before, after;
     ::sigemptyset(&set);
     ::sigaddset(&set, SIGUSR1);
     ::pthread_sigmask(SIG_BLOCK, &set, &before);
-    signal_us(SIGUSR1);  // pending before anybody awaits it
+    signal_us(SIGUSR1);  // pending before the await
     auto const body = []() -> task<int> { co_return co_await until_signal({SIGUSR1}); };
     CHECK(iowq::run(body()) == SIGUSR1);
     ::pthread_sigmask(SIG_SETMASK, nullptr, &after);
@@ -128,7 +129,7 @@ TEST_SUITE("op/signal") {
     ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   }
 
-  TEST_CASE("what was there before is put back, and what came meanwhile is left") {
+  TEST_CASE("the old disposition is restored, unless the program set another one meanwhile") {
     struct sigaction foreign{}, before{};
     foreign.sa_handler = &foreign_handler;
     ::sigaction(SIGUSR1, &foreign, &before);

@@ -176,7 +176,7 @@ TEST_SUITE("op/walk") {
     iowq::run(body(dir.path()));
   }
 
-  TEST_CASE("a directory that cannot be entered says so, and the walk goes on") {
+  TEST_CASE("the walk names a directory that cannot be entered, and continues") {
     iowq_test::leak_check books;
     iowq_test::scratch dir;
     fs::create_directories(dir / "one/inside");
@@ -269,7 +269,7 @@ TEST_SUITE("op/walk") {
     iowq::run(body(dir.path()), one_worker());
   }
 
-  TEST_CASE("in a deep tree that is broad, too, at most 32 are ahead") {
+  TEST_CASE("in a deep and broad tree at most 32 directories are read ahead") {
     iowq_test::leak_check books;
     iowq_test::scratch dir{in_memory()};
     make_tree(dir.path(), 2, 9);
@@ -351,7 +351,7 @@ TEST_SUITE("op/walk") {
     for (std::uint64_t i = 0; i < files; ++i) ::unlinkat(at.get(), std::to_string(i).c_str(), 0);
   }
 
-  TEST_CASE("what is removed when it is seen is not entered, though it was read; nor is the rest") {
+  TEST_CASE("a directory removed after it was seen is not entered, although it was read ahead") {
     iowq_test::leak_check books;
     iowq_test::scratch dir;
     make_tree(dir.path(), 6, 2);
@@ -422,7 +422,7 @@ TEST_SUITE("op/walk") {
     }
   }
 
-  TEST_CASE("a stream that is dropped cancels what it reads ahead; what runs ends before the run") {
+  TEST_CASE("a destroyed stream cancels its read-aheads; the running ones end before the run") {
     iowq_test::leak_check books;
     iowq_test::scratch dir;
     make_tree(dir.path(), 20, 1);
@@ -496,7 +496,7 @@ TEST_SUITE("op/walk") {
     iowq::run(stopped(dir.path()));
   }
 
-  TEST_CASE("a walk goes on on another executor, and may end there") {
+  TEST_CASE("a walk continues on another executor, and may end there") {
     iowq_test::leak_check books;
     iowq_test::scratch dir;
     make_tree(dir.path(), 5, 3);

@@ -89,8 +89,8 @@ TEST_SUITE("pool/context_check") {
     CHECK(done);  // needs no privilege
   }
 
-  TEST_CASE("what a call changes for one thread is named: the file system's user") {
-    if (::geteuid() != 0) SKIP_CASE("setfsuid() to somebody else needs root");
+  TEST_CASE("the report names a change of one thread: the file system's user") {
+    if (::geteuid() != 0) SKIP_CASE("setfsuid() to another user needs root");
     bool const done = on_an_owner(
         [] {
           ::setfsuid(65534);
@@ -103,7 +103,7 @@ TEST_SUITE("pool/context_check") {
     CHECK(done);
   }
 
-  TEST_CASE("what a call changes for one thread is named: capabilities") {
+  TEST_CASE("the report names a change of one thread: capabilities") {
     if (::geteuid() != 0) SKIP_CASE("capabilities to drop need root");
     bool const done = on_an_owner(drop_capabilities, [](watched& it) {
       CHECK(it.said("effective capabilities: 0000000000000000, its workers' "));
@@ -111,7 +111,7 @@ TEST_SUITE("pool/context_check") {
     CHECK(done);
   }
 
-  TEST_CASE("what a call changes for one thread is named: no_new_privs and the umask") {
+  TEST_CASE("the report names a change of one thread: no_new_privs and the umask") {
     bool const done = on_an_owner(
         [] {
           if (::unshare(CLONE_FS) != 0) return false;
@@ -125,7 +125,7 @@ TEST_SUITE("pool/context_check") {
     CHECK(done);
   }
 
-  TEST_CASE("what a call changes for one thread is named: namespaces") {
+  TEST_CASE("the report names a change of one thread: namespaces") {
     struct {
       int flag;
       const char* name;
@@ -141,7 +141,7 @@ TEST_SUITE("pool/context_check") {
     }
   }
 
-  TEST_CASE("who calls context_changed() after the change is told nothing") {
+  TEST_CASE("a call of context_changed() after the change prevents the report") {
     bool const done =
         on_an_owner([] { return true; },
                     [](watched& it) {
@@ -158,7 +158,7 @@ TEST_SUITE("pool/context_check") {
     CHECK(done);
   }
 
-  TEST_CASE("a change that all threads share is none") {
+  TEST_CASE("a change that all threads share is not reported") {
     std::string const before = [] {
       char text[4096];
       return std::string{::getcwd(text, sizeof text) != nullptr ? text : "/"};

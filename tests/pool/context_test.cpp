@@ -42,7 +42,7 @@ using iowq_test::gate;
 using iowq_test::job;
 using iowq_test::jobs;
 
-/// What a thread can tell about its own context.
+/// The context of the calling thread, as it sees it.
 struct context {
   iowq::cpu_set affinity;
   int nice = 0;
@@ -176,7 +176,7 @@ TEST_SUITE("pool/context") {
       }
       context const after = context::mine();
       CHECK_FALSE(after == before);
-      CHECK(on_worker(pool) == before);  // who was forked earlier knows nothing of it
+      CHECK(on_worker(pool) == before);  // an older worker keeps the old one
       pool.context_changed();
       CHECK(on_worker(pool) == after);
       gate all_here;
@@ -198,7 +198,7 @@ TEST_SUITE("pool/context") {
     owner.join();
   }
 
-  TEST_CASE("wq-52, wq-53: on several nodes, too, workers keep to the owner's processors") {
+  TEST_CASE("wq-52, wq-53: workers on several nodes keep to the owner's processors") {
     cpu_set_t cpus;
     REQUIRE(iowq::detail::linux_policy::affinity(cpus));
     iowq::cpu_set const all{cpus};
@@ -221,7 +221,7 @@ TEST_SUITE("pool/context") {
     owner.join();
   }
 
-  TEST_CASE("wq-61: a pool goes on when its cpuset shrinks to one node's processors, or less") {
+  TEST_CASE("wq-61: a pool still works when its cpuset shrinks to one node's processors, or less") {
     cpuset group{"iowq-test-" + std::to_string(::getpid())};
     if (!group.usable()) SKIP_CASE("no cpuset with processors 0 and 1 can be made");
     if (iowq::cpu_set::of_caller<iowq::detail::linux_policy>().count() < 2)
@@ -284,7 +284,7 @@ TEST_SUITE("pool/context") {
     owner.join();
   }
 
-  TEST_CASE("wq-53: a chain does not go on with a worker of the old context") {
+  TEST_CASE("wq-53: no worker of the old context continues a chain") {
     std::thread owner{[] {
       iowq::pool pool;
       gate hold;
@@ -313,7 +313,7 @@ TEST_SUITE("pool/context") {
     owner.join();
   }
 
-  TEST_CASE("wq-55: a seccomp filter binds all that is enqueued after the change") {
+  TEST_CASE("wq-55: a seccomp filter applies to every item enqueued after the change") {
     std::thread owner{[] {
       iowq::pool pool;
       CHECK_FALSE(on_worker(pool).filtered);
@@ -325,7 +325,7 @@ TEST_SUITE("pool/context") {
     owner.join();
   }
 
-  TEST_CASE("wq-55: a capability that was dropped is missing from all that is enqueued after") {
+  TEST_CASE("wq-55: no item enqueued after the change has a dropped capability") {
     if (::geteuid() != 0) SKIP_CASE("capabilities to drop need root");
     std::thread owner{[] {
       iowq::pool pool{{.check_context = iowq::context_check_mode::off}};
@@ -340,7 +340,7 @@ TEST_SUITE("pool/context") {
       __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
       __user_cap_data_struct none[2]{};
       CHECK(::syscall(SYS_capset, &header, none) == 0);
-      CHECK(on_it() == before);  // who was forked earlier keeps it
+      CHECK(on_it() == before);  // an older worker keeps it
       pool.context_changed();
       for (int i = 0; i < 20; ++i) CHECK(on_it() == EPERM);
     }};

@@ -56,7 +56,7 @@ void spin_for(std::chrono::nanoseconds time) {
 }  // namespace
 
 TEST_SUITE("pool/pool") {
-  TEST_CASE("wq-1: every item finishes exactly once, whoever enqueues, cancels or resizes") {
+  TEST_CASE("wq-1: every item finishes exactly once, beside enqueues, cancels and new limits") {
     // Goal: lose an item, or finish one twice. Method: sixteen threads enqueue items of both
     // classes, with keys and without, one cancels at random, one changes the limits.
     iowq_test::leak_check books;
@@ -225,7 +225,7 @@ TEST_SUITE("pool/pool") {
     CHECK(all[3].cancellations() == 0);
   }
 
-  TEST_CASE("wq-10: raising a limit starts workers for what waits, without another enqueue") {
+  TEST_CASE("wq-10: a raised limit starts workers for the waiting items, without another enqueue") {
     iowq::pool pool{with_limits(1, 1)};
     gate hold;
     job blocked{behind(hold)}, waiting;
@@ -316,7 +316,7 @@ TEST_SUITE("pool/pool") {
     CHECK(one.wait(2));
   }
 
-  TEST_CASE("wq-21: the owner computes, and what it enqueued goes on all the same") {
+  TEST_CASE("wq-21: enqueued items run while the owner computes") {
     iowq::pool pool{with_limits(4, 1)};
     gate hold;
     job blocked{behind(hold)}, next;
@@ -590,7 +590,7 @@ TEST_SUITE("pool/pool") {
     CHECK(asked.cancellations() == 0);
   }
 
-  TEST_CASE("wq-63: what is enqueued while the pool ends is cancelled and never runs") {
+  TEST_CASE("wq-63: an item enqueued while the pool ends is cancelled and never runs") {
     jobs all;
     job late;
     {

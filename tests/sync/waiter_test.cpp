@@ -53,7 +53,7 @@ task<> settle() {
 }  // namespace
 
 TEST_SUITE("sync/waiter") {
-  TEST_CASE("who is cancelled leaves the line, and the others keep their places") {
+  TEST_CASE("a cancelled wait leaves the queue, and the others keep their places") {
     std::vector<int> order;
     tally sum;
     auto const body = [](std::vector<int>& all, tally& counts) -> task<> {
@@ -240,7 +240,9 @@ TEST_SUITE("sync/waiter") {
     CHECK(text.str().find("waiter_test.cpp") != std::string::npos);
   }
 
-  TEST_CASE("a wait that is awaited twice, or destroyed while it waits, is named") {
+  TEST_CASE(
+      "a wait that is awaited twice, or destroyed while it waits, stops the program with its "
+      "line") {
     auto const twice = iowq_test::death_output([] {
       auto const body = []() -> task<> {
         iowq::event e;
