@@ -294,6 +294,13 @@ class reference {
       one.luck = being::in_line;
       line.push_back(one.who);
     };
+    bool const takes = one.what == verb::lock || one.what == verb::acquire ||
+                       one.what == verb::wait || one.what == verb::send || one.what == verb::recv;
+    if (takes && one.under_stop) {  // it must not take anything
+      one.luck = being::refused;
+      one.due = {outcome::cancelled};
+      return;
+    }
     switch (one.what) {
       case verb::lock:
         if (holder_[one.thing] != 0) return queue(lock_line_[one.thing]);
