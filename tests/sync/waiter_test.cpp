@@ -129,7 +129,10 @@ TEST_SUITE("sync/waiter") {
         done = true;
       };
       iowq::executor::current().spawn(timer(fired));
-      for (iowq_test::wait_limit limit; !fired; limit.check()) co_await step();
+      for (iowq_test::wait_limit limit;; limit.check()) {
+        co_await step();
+        if (fired) break;
+      }
     };
     auto const lock = [&]() -> task<> { auto const held = co_await mutex.lock(); };
     auto const acquire = [&]() -> task<> { co_await permits.acquire(), permits.release(); };
