@@ -63,12 +63,14 @@ class parked_operation : public operation_base {
   }
 
  protected:
+  // NOLINTBEGIN(bugprone-crtp-constructor-accessibility): channel_wait is between it and Derived.
   explicit parked_operation(std::source_location at) noexcept : operation_base{kind, at} {
     set_action(&on_item);
   }
   parked_operation(parked_operation&& other) noexcept : operation_base{std::move(other)} {
     set_action(&on_item);
   }
+  // NOLINTEND(bugprone-crtp-constructor-accessibility)
   ~parked_operation() { check_not_parked(); }
 
   void check_not_parked() const noexcept {
